@@ -1,0 +1,200 @@
+//! Bits in and out: the lowest bit of a byte comes first (FORMAT.md, section 2).
+//!
+//! Codes and numbers are at most 32 bits wide. The writer pads the last byte with zero bits; the
+//! reader refuses to read past the end and, on [`BitReader::finish`], refuses padding that is not zero.
+
+use super::Error;
+
+/// Appends bit fields to a byte buffer, lowest bit first.
+#[derive(Debug, Default)]
+pub struct BitWriter {
+    bytes: Vec<u8>,
+    /// Bits not yet in `bytes`, the oldest lowest.
+    pending: u64,
+    /// Number of bits in `pending`, always below 8 between calls.
+    n_pending: u32,
+}
+
+impl BitWriter {
+    /// Starts an empty bitstream.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends the lowest `n_bits` (at most 32) of `value`; higher bits of `value` must be zero.
+    #[inline]
+    pub fn write(&mut self, value: u32, n_bits: u32) {
+        debug_assert!(n_bits <= 32 && (n_bits == 32 || value >> n_bits == 0));
+        self.pending |= u64::from(value) << self.n_pending;
+        self.n_pending += n_bits;
+        let n_whole = (self.n_pending / 8) as usize;
+        self.bytes
+            .extend_from_slice(&self.pending.to_le_bytes()[..n_whole]);
+        self.pending >>= n_whole * 8;
+        self.n_pending %= 8;
+    }
+
+    /// Number of bits written so far.
+    pub fn n_bits(&self) -> u64 {
+        self.bytes.len() as u64 * 8 + u64::from(self.n_pending)
+    }
+
+    /// Pads the last byte with zero bits and returns the bytes.
+    pub fn finish(mut self) -> Vec<u8> {
+        if self.n_pending > 0 {
+            self.bytes.push(self.pending as u8);
+        }
+        self.bytes
+    }
+}
+
+/// Reads bit fields from a byte slice, lowest bit first.
+#[derive(Debug)]
+pub struct BitReader<'a> {
+    bytes: &'a [u8],
+    /// Index of the first byte that is not in `pending` yet.
+    next: usize,
+    pending: u64,
+    n_pending: u32,
+}
+
+impl<'a> BitReader<'a> {
+    /// Starts at the first bit of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            next: 0,
+            pending: 0,
+            n_pending: 0,
+        }
+    }
+
+    /// Tops `pending` up to at least 56 bits, or to all that is left.
+    #[inline]
+    fn refill(&mut self) {
+        if let Some(word) = self.bytes.get(self.next..self.next + 8) {
+            let word = u64::from_le_bytes(word.try_into().expect("eight bytes"));
+            self.pending |= word << self.n_pending;
+            let n_taken = (63 - self.n_pending) / 8;
+            self.next += n_taken as usize;
+            self.n_pending += n_taken * 8;
+        } else {
+            while self.n_pending <= 56 && self.next < self.bytes.len() {
+                self.pending |= u64::from(self.bytes[self.next]) << self.n_pending;
+                self.next += 1;
+                self.n_pending += 8;
+            }
+        }
+    }
+
+    /// The next 32 bits without taking them; bits past the end read as zero.
+    #[inline]
+    pub fn peek(&mut self) -> u32 {
+        if self.n_pending < 32 {
+            self.refill();
+        }
+        self.pending as u32
+    }
+
+    /// Takes `n_bits` (at most 32) that [`peek`](Self::peek) has shown.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if fewer bits are left.
+    #[inline]
+    pub fn consume(&mut self, n_bits: u32) -> Result<(), Error> {
+        if n_bits > self.n_pending {
+            return Err(Error::Corrupt("the bitstream ends inside a row"));
+        }
+        self.pending >>= n_bits;
+        self.n_pending -= n_bits;
+        Ok(())
+    }
+
+    /// Reads a number of `n_bits` (at most 32).
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if fewer bits are left.
+    #[inline]
+    pub fn read(&mut self, n_bits: u32) -> Result<u32, Error> {
+        let value = self.peek() & ((1u64 << n_bits) - 1) as u32;
+        self.consume(n_bits)?;
+        Ok(value)
+    }
+
+    /// Checks that only the padding of the last byte is left, and that it is zero.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] otherwise.
+    pub fn finish(mut self) -> Result<(), Error> {
+        self.refill();
+        if self.next < self.bytes.len() || self.n_pending >= 8 {
+            return Err(Error::Corrupt("bytes are left over after the last row"));
+        }
+        if self.pending != 0 {
+            return Err(Error::Corrupt("padding bits are not zero"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_bit_written_is_the_lowest_bit_of_the_first_byte() {
+        let mut writer = BitWriter::new();
+        writer.write(1, 1);
+        writer.write(0b10, 2);
+        writer.write(0b11111, 5);
+        writer.write(0b1, 1);
+        assert_eq!(writer.n_bits(), 9);
+        assert_eq!(writer.finish(), [0b1111_1101, 0b0000_0001]);
+    }
+
+    #[test]
+    fn widths_0_to_32_cross_bytes_and_words() {
+        let fields: Vec<(u32, u32)> = (0..500u32)
+            .map(|i| {
+                let n_bits = i * 7 % 33;
+                let mask = ((1u64 << n_bits) - 1) as u32;
+                (i.wrapping_mul(0x9E37_79B9) & mask, n_bits)
+            })
+            .collect();
+        let mut writer = BitWriter::new();
+        for &(value, n_bits) in &fields {
+            writer.write(value, n_bits);
+        }
+        let total: u64 = fields.iter().map(|f| u64::from(f.1)).sum();
+        assert_eq!(writer.n_bits(), total);
+        let bytes = writer.finish();
+        assert_eq!(bytes.len() as u64, total.div_ceil(8));
+        let mut reader = BitReader::new(&bytes);
+        for &(value, n_bits) in &fields {
+            assert_eq!(reader.read(n_bits).unwrap(), value);
+        }
+        reader.finish().unwrap();
+    }
+
+    #[test]
+    fn reading_past_the_end_is_an_error() {
+        let mut reader = BitReader::new(&[0xFF, 0x01]);
+        assert_eq!(reader.read(15).unwrap(), 0x1FF);
+        assert!(reader.read(2).is_err());
+        assert!(BitReader::new(&[]).read(1).is_err());
+        assert_eq!(BitReader::new(&[]).read(0).unwrap(), 0);
+    }
+
+    #[test]
+    fn padding_must_be_zero_and_no_byte_may_be_left() {
+        let mut dirty = BitReader::new(&[0b1000_0001]);
+        dirty.read(1).unwrap();
+        assert!(matches!(dirty.finish(), Err(Error::Corrupt(what)) if what.contains("padding")));
+        let mut long = BitReader::new(&[1, 0]);
+        long.read(1).unwrap();
+        assert!(matches!(long.finish(), Err(Error::Corrupt(what)) if what.contains("left over")));
+        let mut clean = BitReader::new(&[1]);
+        clean.read(1).unwrap();
+        clean.finish().unwrap();
+    }
+}

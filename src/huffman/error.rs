@@ -1,0 +1,80 @@
+//! What can go wrong when predictions are compressed or a `.huff` file is read.
+
+use std::io;
+
+/// Errors of the codec. The file's name is the caller's to add.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A value that is not a probability.
+    #[error(
+        "row {row}, class {class}: {value} is not a probability; expected a number from 0 to 1"
+    )]
+    NotAProbability {
+        /// Row of the matrix, counted from 0 over the whole frame.
+        row: u64,
+        /// Class (column), counted from 0.
+        class: usize,
+        /// The value found.
+        value: f32,
+    },
+    /// A bound that no quantizer can keep.
+    #[error(
+        "max_error {0} is out of range; expected a number from {min} to {max}",
+        min = super::quantizer::MIN_MAX_ERROR,
+        max = super::quantizer::MAX_MAX_ERROR
+    )]
+    MaxErrorOutOfRange(f64),
+    /// A number of classes that the format does not allow.
+    #[error("{0} classes; expected 1 to {max}", max = super::frame::MAX_CLASSES)]
+    ClassesOutOfRange(usize),
+    /// The first bytes are not those of a `.huff` file.
+    #[error("not a .huff file: it starts with the bytes {found:02x?}, expected {expected:02x?}", expected = super::frame::MAGIC)]
+    NotHuff {
+        /// The bytes found, at most four.
+        found: Vec<u8>,
+    },
+    /// Written by a later version of the format.
+    #[error("format version {found} is newer than this pc supports ({supported}); upgrade pc", supported = super::frame::VERSION)]
+    TooNew {
+        /// The version found.
+        found: u8,
+    },
+    /// The file ends early.
+    #[error("truncated: the file ends inside {part}; copy or write it again")]
+    Truncated {
+        /// The part of the frame that is incomplete.
+        part: &'static str,
+    },
+    /// A part does not match its checksum.
+    #[error(
+        "{part} is damaged: its checksum is {found:08x}, expected {expected:08x}; copy or write the file again"
+    )]
+    Checksum {
+        /// The damaged part.
+        part: String,
+        /// Checksum of the bytes found.
+        found: u32,
+        /// Checksum stored with them.
+        expected: u32,
+    },
+    /// The bytes are whole but mean nothing.
+    #[error("corrupt: {0}")]
+    Corrupt(&'static str),
+    /// The JSON header cannot be used.
+    #[error("corrupt header: {0}")]
+    Header(String),
+    /// A size in the file exceeds what this reader accepts.
+    #[error("corrupt: {what} is {found}, the format allows at most {limit}")]
+    LimitExceeded {
+        /// Which size.
+        what: &'static str,
+        /// The size found.
+        found: u64,
+        /// The largest size allowed.
+        limit: u64,
+    },
+    /// Reading or writing failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}

@@ -1,0 +1,12 @@
+#![doc = include_str!("FORMAT.md")]
+
+pub mod bitstream;
+pub mod block;
+pub mod codebook;
+mod error;
+pub mod frame;
+pub mod quantizer;
+pub mod symbols;
+
+pub use error::Error;
+pub use frame::{FrameHeader, FrameReader, FrameWriter, Summary};

@@ -1,0 +1,4 @@
+//! `pc` trains a classifier and stores its predictions in about a byte a row.
+
+pub mod huffman;
+pub mod matrix;
