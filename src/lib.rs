@@ -3,3 +3,4 @@
 pub mod huffman;
 pub mod io;
 pub mod matrix;
+pub mod model;

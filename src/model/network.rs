@@ -1,0 +1,317 @@
+//! The network as a burn module, on the backend chosen at run time.
+
+use std::str::FromStr;
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor, TensorData, activation};
+use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
+
+use super::{Layer, Weights};
+
+/// The backend that burn trains on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// burn-ndarray: the default; deprecated upstream since burn 0.22.
+    Ndarray,
+    /// burn-flex: its successor.
+    Flex,
+}
+
+impl Backend {
+    /// The names of all backends.
+    pub const NAMES: [&'static str; 2] = ["ndarray", "flex"];
+
+    /// The backend's device, with gradients.
+    pub fn device(self) -> Device {
+        match self {
+            // Asked for by the project's owner; see "Backends" in the README.
+            #[expect(deprecated)]
+            Self::Ndarray => Device::ndarray(),
+            Self::Flex => Device::flex(),
+        }
+        .autodiff()
+    }
+}
+
+impl FromStr for Backend {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "ndarray" => Ok(Self::Ndarray),
+            "flex" => Ok(Self::Flex),
+            _ => Err(format!("expected one of {}", Self::NAMES.join(", "))),
+        }
+    }
+}
+
+/// A multi-layer perceptron: fully connected layers with a ReLU between any two.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    layers: Vec<Linear>,
+}
+
+impl Mlp {
+    /// Draws the initial weights as Keras' `Dense` does: uniform within `sqrt(6 / (n_inputs + n_outputs))`
+    /// of 0 (Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
+    /// networks", 2010), biases 0. `sizes` are the numbers of units from input to output.
+    pub fn init(sizes: &[usize], rng: &mut impl Rng, device: &Device) -> Self {
+        let layers = sizes
+            .windows(2)
+            .map(|pair| {
+                let (n_inputs, n_outputs) = (pair[0], pair[1]);
+                let bound = (6.0 / (n_inputs + n_outputs) as f32).sqrt();
+                Layer {
+                    n_inputs,
+                    n_outputs,
+                    weight: (0..n_inputs * n_outputs)
+                        .map(|_| rng.random_range(-bound..bound))
+                        .collect(),
+                    bias: vec![0.0; n_outputs],
+                }
+            })
+            .collect();
+        Self::from_weights(&Weights { layers }, device)
+    }
+
+    /// The network with given weights.
+    pub fn from_weights(weights: &Weights, device: &Device) -> Self {
+        let layers = weights
+            .layers
+            .iter()
+            .map(|layer| {
+                let shape = [layer.n_outputs, layer.n_inputs];
+                let weight =
+                    Tensor::<2>::from_data(TensorData::new(layer.weight.clone(), shape), device);
+                let bias = Tensor::<1>::from_data(
+                    TensorData::new(layer.bias.clone(), [layer.n_outputs]),
+                    device,
+                );
+                // burn keeps weights as [n_inputs, n_outputs], PyTorch the other way round.
+                Linear {
+                    weight: Param::from_tensor(weight.transpose()),
+                    bias: Some(Param::from_tensor(bias)),
+                }
+            })
+            .collect();
+        Self { layers }
+    }
+
+    /// A copy of the weights.
+    pub fn weights(&self) -> Weights {
+        let layers = self
+            .layers
+            .iter()
+            .map(|layer| {
+                let [n_inputs, n_outputs] = layer.weight.val().dims();
+                let bias = layer.bias.as_ref().expect("layers are made with a bias");
+                Layer {
+                    n_inputs,
+                    n_outputs,
+                    weight: to_vec(layer.weight.val().transpose()),
+                    bias: to_vec(bias.val()),
+                }
+            })
+            .collect();
+        Weights { layers }
+    }
+
+    /// Logits of a batch.
+    ///
+    /// # Shapes
+    /// - `images`: `[n, n_inputs]`
+    /// - result: `[n, n_classes]`
+    pub fn forward(&self, images: Tensor<2>) -> Tensor<2> {
+        let (last, hidden) = self.layers.split_last().expect("at least one layer");
+        let mut activations = images;
+        for layer in hidden {
+            activations = activation::relu(layer.forward(activations));
+        }
+        last.forward(activations)
+    }
+}
+
+fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor
+        .into_data()
+        .try_into_vec()
+        .expect("parameters are f32")
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::loss::CrossEntropyLossConfig;
+    use burn::optim::{AdamConfig, GradientsParams};
+    use burn::tensor::Int;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+    use crate::model::inference::{Output, Predictor};
+
+    const BACKENDS: [Backend; 2] = [Backend::Ndarray, Backend::Flex];
+
+    fn tensor(values: &[f32], shape: [usize; 2], device: &Device) -> Tensor<2> {
+        Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
+    }
+
+    #[test]
+    fn names_of_backends_are_read_back() {
+        for (backend, name) in BACKENDS.into_iter().zip(Backend::NAMES) {
+            assert_eq!(name.parse(), Ok(backend));
+        }
+        assert!("cuda".parse::<Backend>().is_err());
+    }
+
+    #[test]
+    fn initial_weights_have_glorot_variance_and_no_bias() {
+        let device = Backend::Ndarray.device();
+        let mlp = Mlp::init(&[784, 128, 100], &mut StdRng::seed_from_u64(1), &device);
+        for layer in mlp.weights().layers {
+            let n = layer.weight.len() as f32;
+            let variance = layer.weight.iter().map(|w| w * w).sum::<f32>() / n;
+            let expected = 2.0 / (layer.n_inputs + layer.n_outputs) as f32;
+            assert!((variance / expected - 1.0).abs() < 0.03);
+            assert!(layer.bias.iter().all(|&bias| bias == 0.0));
+        }
+    }
+
+    #[test]
+    fn burn_and_our_own_forward_agree() {
+        let inputs: Vec<f32> = (0..300 * 784)
+            .map(|i| (i * 31 % 256) as f32 / 255.0)
+            .collect();
+        for backend in BACKENDS {
+            let device = backend.device();
+            let mlp = Mlp::init(&[784, 64, 32, 10], &mut StdRng::seed_from_u64(2), &device);
+            let expected = to_vec(mlp.forward(tensor(&inputs, [300, 784], &device)));
+            let logits = Predictor::new(mlp.weights()).predict(&inputs, Output::Logits);
+            for (a, b) in logits.values().iter().zip(&expected) {
+                assert!((a - b).abs() < 1e-5, "{a} {b}");
+            }
+        }
+    }
+
+    /// Mean cross-entropy in f64, straight from the definition.
+    fn loss(weights: &Weights, inputs: &[f32], labels: &[usize]) -> f64 {
+        let n_inputs = weights.n_inputs();
+        let mut total = 0.0;
+        for (input, &label) in inputs.chunks(n_inputs).zip(labels) {
+            let mut values: Vec<f64> = input.iter().map(|&x| f64::from(x)).collect();
+            for (i, layer) in weights.layers.iter().enumerate() {
+                values = (0..layer.n_outputs)
+                    .map(|o| {
+                        let row = &layer.weight[o * layer.n_inputs..(o + 1) * layer.n_inputs];
+                        let product: f64 = row
+                            .iter()
+                            .zip(&values)
+                            .map(|(&w, x)| f64::from(w) * x)
+                            .sum();
+                        product + f64::from(layer.bias[o])
+                    })
+                    .collect();
+                if i + 1 < weights.layers.len() {
+                    values.iter_mut().for_each(|x| *x = x.max(0.0));
+                }
+            }
+            let sum: f64 = values.iter().map(|x| x.exp()).sum();
+            total += sum.ln() - values[label];
+        }
+        total / labels.len() as f64
+    }
+
+    const INPUTS: [f32; 12] = [0.1, 0.9, 0.3, 0.5, 0.7, 0.2, 0.8, 0.4, 0.6, 0.3, 0.2, 0.9];
+    const LABELS: [usize; 3] = [0, 1, 1];
+
+    fn small_network() -> Weights {
+        let device = Backend::Ndarray.device();
+        Mlp::init(&[4, 3, 2], &mut StdRng::seed_from_u64(5), &device).weights()
+    }
+
+    fn gradients(mlp: &Mlp, device: &Device) -> GradientsParams {
+        let labels = Tensor::<1, Int>::from_data(TensorData::from([0, 1, 1]), device);
+        let logits = mlp.forward(tensor(&INPUTS, [3, 4], device));
+        let loss = CrossEntropyLossConfig::new()
+            .init(device)
+            .forward(logits, labels);
+        GradientsParams::from_grads(loss.backward(), mlp)
+    }
+
+    /// Central differences of the loss by every weight, layer after layer, weights before biases.
+    fn numeric_gradient(weights: &Weights) -> Vec<f64> {
+        const STEP: f32 = 1e-3;
+        let mut gradient = Vec::new();
+        for l in 0..weights.layers.len() {
+            for of_bias in [false, true] {
+                let n = match of_bias {
+                    true => weights.layers[l].bias.len(),
+                    false => weights.layers[l].weight.len(),
+                };
+                for i in 0..n {
+                    let at = |step: f32| {
+                        let mut weights = weights.clone();
+                        let layer = &mut weights.layers[l];
+                        match of_bias {
+                            true => layer.bias[i] += step,
+                            false => layer.weight[i] += step,
+                        }
+                        loss(&weights, &INPUTS, &LABELS)
+                    };
+                    gradient.push((at(STEP) - at(-STEP)) / (2.0 * f64::from(STEP)));
+                }
+            }
+        }
+        gradient
+    }
+
+    #[test]
+    fn gradients_are_those_of_finite_differences() {
+        let weights = small_network();
+        let expected = numeric_gradient(&weights);
+        for backend in BACKENDS {
+            let device = backend.device();
+            let mlp = Mlp::from_weights(&weights, &device);
+            let gradients = gradients(&mlp, &device);
+            let mut found = Vec::new();
+            for layer in &mlp.layers {
+                let weight: Tensor<2> = gradients.get(layer.weight.id).unwrap();
+                found.extend(to_vec(weight.transpose()));
+                let bias: Tensor<1> = gradients.get(layer.bias.as_ref().unwrap().id).unwrap();
+                found.extend(to_vec(bias));
+            }
+            assert_eq!(found.len(), expected.len());
+            for (a, b) in found.iter().zip(&expected) {
+                // The differences are exact to about the square of the step.
+                assert!((f64::from(*a) - b).abs() < 1e-5, "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_of_adam_is_that_of_kingma_and_ba() {
+        // First step, so the bias-corrected moments are the gradient and its square (Algorithm 1).
+        let weights = small_network();
+        let gradient = numeric_gradient(&weights);
+        let device = Backend::Ndarray.device();
+        let mlp = Mlp::from_weights(&weights, &device);
+        let mut adam = AdamConfig::new().with_epsilon(1e-7).init();
+        let gradients = gradients(&mlp, &device);
+        let stepped = adam.step(1e-3, mlp, gradients).weights();
+        let flat = |weights: &Weights| -> Vec<f32> {
+            let layers = weights.layers.iter();
+            layers
+                .flat_map(|l| [l.weight.clone(), l.bias.clone()].concat())
+                .collect()
+        };
+        for ((before, after), g) in flat(&weights).iter().zip(flat(&stepped)).zip(gradient) {
+            let expected = f64::from(*before) - 1e-3 * g / (g.abs() + 1e-7);
+            assert!(
+                (f64::from(after) - expected).abs() < 2e-6,
+                "{after} {expected}"
+            );
+        }
+    }
+}
