@@ -1,0 +1,256 @@
+//! The command line: what can be typed, and the checks that need no file.
+
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
+
+use crate::huffman::quantizer::{MAX_MAX_ERROR, MIN_MAX_ERROR};
+use crate::model::network::Backend;
+
+/// The checkpoint that is written and read where none is named.
+pub const DEFAULT_MODEL: &str = "model.safetensors";
+
+/// Train a classifier and store its predictions in about a byte a row
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+    /// Print errors only
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Show no progress bars; they appear only on a terminal anyway
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+#[expect(missing_docs)]
+pub enum Command {
+    Train(TrainArgs),
+    Predict(PredictArgs),
+    PredictCompress(PredictCompressArgs),
+    Decode(DecodeArgs),
+    Demo(DemoArgs),
+}
+
+/// Train a network on labelled images
+///
+/// The same seed gives the same model bit for bit, on one machine, for a given backend and number of
+/// threads. Ctrl-C stops after the current batch and saves what there is. The test part of the data is
+/// reported after each epoch, never used for choosing.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pc train\n  pc train --data mnist/\n  pc train --data mnist.npz --hidden 300,100 --validation 0.1 -o lenet.safetensors"
+)]
+pub struct TrainArgs {
+    /// Folder with MNIST's four IDX files, gzipped or not, or a .npz file with x_train, y_train,
+    /// x_test and y_test; without it, the bundled digit pairs
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where to write the model
+    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_MODEL)]
+    pub output: PathBuf,
+    /// Replace the output if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// How to train
+    #[command(flatten)]
+    pub options: TrainingOptions,
+}
+
+/// How to train.
+#[derive(Debug, Args)]
+pub struct TrainingOptions {
+    /// Times that every training image is seen [default: 10, or on a small set as many as make 2,500
+    /// batches]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub epochs: Option<usize>,
+    /// Images in a batch
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = count)]
+    pub batch_size: usize,
+    /// Step size of Adam (its other settings: 0.9, 0.999, 1e-7)
+    #[arg(long, value_name = "RATE", default_value_t = 1e-3, value_parser = learning_rate)]
+    pub learning_rate: f64,
+    /// Units of each hidden layer, separated by commas
+    #[arg(long, value_name = "N,...", default_value = "128", value_delimiter = ',', value_parser = count)]
+    pub hidden: Vec<usize>,
+    /// Number of classes, the width of the output
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count)]
+    pub classes: usize,
+    /// Share of the training part to hold out; the epoch with the least loss on it is kept
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    pub validation: f64,
+    /// Seed of the initial weights and of the order of images
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub seed: u64,
+    /// Where burn computes
+    #[arg(long, default_value = "ndarray", value_parser = PossibleValuesParser::new(Backend::NAMES).try_map(|name| name.parse::<Backend>()))]
+    pub backend: Backend,
+    /// Number of threads; as many as there are processors if not given
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub threads: Option<usize>,
+}
+
+/// Predict on images and write the probabilities
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pc predict images.npy -o probs.npy\n  pc predict t10k-images-idx3-ubyte.gz -o logits.npy --logits"
+)]
+pub struct PredictArgs {
+    /// Images and model
+    #[command(flatten)]
+    pub input: PredictInput,
+    /// Where to write the predictions (.npy, float32)
+    #[arg(short, long, value_name = "PROBS.npy")]
+    pub output: PathBuf,
+    /// Replace the output if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// Write logits, not probabilities
+    #[arg(long)]
+    pub logits: bool,
+}
+
+/// Predict on images and write the probabilities, compressed
+///
+/// Every probability comes back within --max-error of what the model said, and every row with the same
+/// most probable class. Both are checked while writing, by decoding what is written.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pc predict-compress images.npy -o out.huff\n  pc predict-compress images.npy -o out.huff --max-error 1e-4"
+)]
+pub struct PredictCompressArgs {
+    /// Images and model
+    #[command(flatten)]
+    pub input: PredictInput,
+    /// Where to write the compressed predictions
+    #[arg(short, long, value_name = "OUT.huff")]
+    pub output: PathBuf,
+    /// Replace the output if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// Largest absolute error of any probability
+    #[arg(long, value_name = "BOUND", default_value_t = 0.002, value_parser = max_error)]
+    pub max_error: f64,
+}
+
+/// Images to predict on, and with what.
+#[derive(Debug, Args)]
+pub struct PredictInput {
+    /// Images: .npy of u8 (scaled by 1/255), f16, f32 or f64, of shape (N, 784), (N, 28, 28),
+    /// (N, 28, 28, 1) or (N, 1, 28, 28); or an IDX file, gzipped or not
+    #[arg(value_name = "INPUT")]
+    pub images: PathBuf,
+    /// The model: a safetensors file written by pc train or by PyTorch
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_MODEL)]
+    pub model: PathBuf,
+    /// Number of threads; as many as there are processors if not given
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub threads: Option<usize>,
+}
+
+/// Decode a .huff file
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pc decode out.huff\n  pc decode out.huff -o probs.npy")]
+pub struct DecodeArgs {
+    /// The compressed predictions
+    #[arg(value_name = "FILE.huff")]
+    pub input: PathBuf,
+    /// Where to write them (.npy, float32, C order); the input's name with .npy if not given
+    #[arg(short, long, value_name = "OUT.npy")]
+    pub output: Option<PathBuf>,
+    /// Replace the output if it exists
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Do the whole road once on the bundled digit pairs: train, predict, compress, decode, check
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// How to train
+    #[command(flatten)]
+    pub options: TrainingOptions,
+    /// Largest absolute error of any probability
+    #[arg(long, value_name = "BOUND", default_value_t = 0.002, value_parser = max_error)]
+    pub max_error: f64,
+}
+
+/// A number of things, at least one and few enough to be held in memory.
+fn count(text: &str) -> Result<usize, String> {
+    const MAX: usize = 1 << 20;
+    match text.parse() {
+        Ok(n) if (1..=MAX).contains(&n) => Ok(n),
+        _ => Err(format!("expected a whole number from 1 to {MAX}")),
+    }
+}
+
+fn learning_rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if rate > 0.0 && rate <= 10.0 => Ok(rate),
+        _ => Err("expected a number above 0 and at most 10".to_owned()),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=0.9).contains(&share) => Ok(share),
+        _ => Err("expected a number from 0 to 0.9".to_owned()),
+    }
+}
+
+fn max_error(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(bound) if (MIN_MAX_ERROR..=MAX_MAX_ERROR).contains(&bound) => Ok(bound),
+        _ => Err(format!(
+            "expected a number from {MIN_MAX_ERROR:e} to {MAX_MAX_ERROR}"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for arguments in [
+            "train --epochs 0",
+            "train --batch-size 0",
+            "train --hidden 128,0",
+            "train --classes 9999999999",
+            "train --learning-rate nan",
+            "train --learning-rate 0",
+            "train --validation 1",
+            "train --backend cuda",
+            "predict-compress a.npy",
+            "predict-compress a.npy -o b --max-error 0",
+            "predict-compress a.npy -o b --max-error 0.6",
+            "predict-compress a.npy -o b --max-error nan",
+            "decode",
+        ] {
+            let words = ["pc"].into_iter().chain(arguments.split(' '));
+            let error = Cli::try_parse_from(words).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{arguments}");
+        }
+    }
+
+    #[test]
+    fn hidden_layers_are_a_list() {
+        let cli = Cli::try_parse_from(["pc", "train", "--hidden", "300,100"]).unwrap();
+        let Command::Train(train) = cli.command else {
+            panic!("not train");
+        };
+        assert_eq!(train.options.hidden, [300, 100]);
+    }
+}

@@ -1,0 +1,112 @@
+//! `pc predict-compress`: the main job. Images are read, the network predicts, the codec quantizes and
+//! codes, and the bytes go out, block by block.
+
+use anyhow::Result;
+
+use super::predict::Predictions;
+use super::progress::{Progress, thousands};
+use super::set_threads;
+use crate::cli::PredictCompressArgs;
+use crate::huffman::block::BitCounts;
+use crate::huffman::{self, FrameHeader, FrameWriter, Summary};
+use crate::io::output::OutputFile;
+use crate::model::inference::Output;
+
+/// Runs `pc predict-compress`.
+///
+/// # Errors
+/// A model or images that cannot be used, predictions that are no probabilities, or an output that
+/// cannot be written.
+pub fn run(args: &PredictCompressArgs, progress: &Progress) -> Result<()> {
+    set_threads(args.input.threads)?;
+    let output = OutputFile::create(
+        &args.output,
+        args.force,
+        &[&args.input.images, &args.input.model],
+    )?;
+    let mut predictions = Predictions::open(&args.input, Output::Probabilities)?;
+    let n_classes = predictions.n_classes();
+
+    let mut header = FrameHeader::probabilities(n_classes, args.max_error)?;
+    header.model_sha256 = Some(predictions.model_sha256.clone());
+    header.class_names = predictions
+        .checkpoint
+        .info
+        .as_ref()
+        .and_then(|info| info.class_names.clone());
+
+    let failed = |error| match error {
+        huffman::Error::Io(_) => {
+            anyhow::Error::new(error).context(format!("cannot write {}", args.output.display()))
+        }
+        // What cannot be compressed is the fault of the model or of its input.
+        _ => anyhow::Error::new(error)
+            .context(format!("predictions on {}", args.input.images.display())),
+    };
+    let mut frame = FrameWriter::new(output, header).map_err(failed)?;
+    let bar = progress.bar(predictions.n_rows(), "images");
+    while let Some(matrix) = predictions.next_block()? {
+        frame.write_block(&matrix).map_err(failed)?;
+        bar.inc(matrix.n_rows() as u64);
+    }
+    bar.finish_and_clear();
+    let (output, summary, bits) = frame.finish().map_err(failed)?;
+    output.finish()?;
+
+    progress.result(format_args!("wrote {}", args.output.display()))?;
+    for line in summary_lines(&summary, &bits, n_classes, args.max_error) {
+        progress.result(line)?;
+    }
+    Ok(())
+}
+
+/// What a compressed file holds and what it cost, for a person.
+pub(super) fn summary_lines(
+    summary: &Summary,
+    bits: &BitCounts,
+    n_classes: usize,
+    max_error: f64,
+) -> Vec<String> {
+    let n_raw_bytes = summary.n_rows * n_classes as u64 * 4;
+    // Figures by row mean nothing without rows.
+    let n_rows = summary.n_rows.max(1) as f64;
+    let per_row = |n_bits: f64| n_bits / 8.0 / n_rows;
+    let exact = match summary.n_exact_rows {
+        0 => String::new(),
+        n => format!(" ({} of them stored exactly)", thousands(n)),
+    };
+    vec![
+        format!("  rows           {}{exact}", thousands(summary.n_rows)),
+        format!("  classes        {}", thousands(n_classes as u64)),
+        format!(
+            "  in             {} bytes as float32",
+            thousands(n_raw_bytes)
+        ),
+        format!("  out            {} bytes", thousands(summary.n_bytes)),
+        format!(
+            "  bytes a row    {:.3}, of {}",
+            summary.n_bytes as f64 / n_rows,
+            thousands(n_classes as u64 * 4)
+        ),
+        format!(
+            "  ratio          {:.1}",
+            n_raw_bytes as f64 / summary.n_bytes as f64
+        ),
+        format!(
+            "  symbols        {:.3} bytes a row, their entropy {:.3}; with {:.3} raw and {:.3} for codebooks",
+            per_row(bits.codes as f64),
+            per_row(bits.entropy),
+            per_row(bits.raw as f64),
+            per_row(bits.codebooks as f64),
+        ),
+        format!(
+            "  largest error  {:.6}, bound {max_error}",
+            summary.largest_error
+        ),
+        format!(
+            "  argmax kept    {} of {} rows",
+            thousands(summary.n_rows),
+            thousands(summary.n_rows)
+        ),
+    ]
+}

@@ -1,0 +1,82 @@
+//! What a person sees while a command runs: results on stdout, progress bars on stderr.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Where results and progress go, by what was asked for.
+#[derive(Debug)]
+pub struct Progress {
+    quiet: bool,
+    has_bars: bool,
+}
+
+impl Progress {
+    /// Bars only on a terminal, nothing at all if `quiet`.
+    pub fn new(quiet: bool, no_progress: bool) -> Self {
+        Self {
+            quiet,
+            has_bars: !quiet && !no_progress && io::stderr().is_terminal(),
+        }
+    }
+
+    /// Prints a line of results.
+    ///
+    /// # Errors
+    /// As stdout's; a closed pipe among them.
+    pub fn result(&self, line: impl std::fmt::Display) -> io::Result<()> {
+        match self.quiet {
+            true => Ok(()),
+            false => writeln!(io::stdout(), "{line}"),
+        }
+    }
+
+    /// A bar over `n` things called `unit`.
+    pub fn bar(&self, n: u64, unit: &str) -> ProgressBar {
+        let target = match self.has_bars {
+            true => ProgressDrawTarget::stderr(),
+            false => ProgressDrawTarget::hidden(),
+        };
+        let style = format!(
+            "{{msg}} {{bar:30}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left"
+        );
+        let bar = ProgressBar::with_draw_target(Some(n), target);
+        bar.set_style(
+            ProgressStyle::with_template(&style)
+                .expect("the template is valid")
+                .with_key(
+                    "per_sec",
+                    |state: &indicatif::ProgressState, w: &mut dyn std::fmt::Write| {
+                        let _ = write!(w, "{}/s", thousands(state.per_sec() as u64));
+                    },
+                ),
+        );
+        bar.enable_steady_tick(Duration::from_millis(200));
+        bar
+    }
+}
+
+/// A number with its thousands set apart.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_set_apart() {
+        let texts = [0, 999, 1000, 12_345, 1_234_567].map(thousands);
+        assert_eq!(texts, ["0", "999", "1,000", "12,345", "1,234,567"]);
+    }
+}

@@ -1,0 +1,362 @@
+//! `pc train`.
+
+use std::fs;
+use std::io::Write;
+
+use pc::model::checkpoint::Checkpoint;
+use pc::model::inference::Predictor;
+
+use crate::common::{Folder, idx, npy, pixels, write_toy_mnist};
+
+/// Enough training for a toy set, and few outputs.
+const QUICK: &str = "--epochs 3 --batch-size 10 --classes 10 --hidden 16";
+
+#[test]
+fn the_owners_three_lines_run_as_typed() {
+    let folder = Folder::new();
+    write_toy_mnist(&folder, 200);
+    folder.write("input.npy", &npy("|u1", false, &[20, 28, 28], &pixels(20)));
+
+    let said = folder.run("train --data mnist/", 0);
+    // A small set gets as many epochs as make 2,500 batches: two batches each here.
+    assert_eq!(
+        said.stdout.matches("\nepoch ").count(),
+        1250,
+        "{}",
+        said.stdout
+    );
+    assert!(said.stdout.contains("accuracy 100.00%"), "{}", said.stdout);
+    assert!(
+        said.stdout
+            .ends_with("wrote model.safetensors (weights of epoch 1250)\n")
+    );
+
+    let said = folder.run("predict-compress input.npy -o out.huff", 0);
+    assert!(
+        said.stdout.contains("rows           20\n"),
+        "{}",
+        said.stdout
+    );
+
+    folder.run("decode out.huff", 0);
+    assert_eq!(
+        folder.names(),
+        [
+            "input.npy",
+            "mnist",
+            "model.safetensors",
+            "out.huff",
+            "out.npy"
+        ]
+    );
+}
+
+#[test]
+fn a_run_prints_an_epoch_line_and_says_what_it_wrote() {
+    let folder = Folder::new();
+    write_toy_mnist(&folder, 50);
+    let said = folder.run(&format!("train --data mnist {QUICK}"), 0);
+    let lines: Vec<&str> = said.stdout.lines().collect();
+    assert_eq!(
+        lines[0],
+        "50 training images, 0 held out, 50 test images; 784-16-10 on burn-ndarray"
+    );
+    assert!(
+        lines[1].starts_with("epoch 1/3  training loss 2."),
+        "{}",
+        lines[1]
+    );
+    for part in ["  test loss ", " accuracy ", " s  ", " samples/s"] {
+        assert!(lines[1].contains(part), "{}", lines[1]);
+    }
+    assert_eq!(lines.len(), 5);
+    assert_eq!(said.stderr, "", "progress bars are for terminals");
+
+    let quiet = folder.run(&format!("train --data mnist {QUICK} --force --quiet"), 0);
+    assert_eq!(quiet.stdout, "");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_file_on_either_backend() {
+    let folder = Folder::new();
+    write_toy_mnist(&folder, 50);
+    for backend in ["ndarray", "flex"] {
+        let train = |seed: u64, name: &str| {
+            let arguments = format!(
+                "train --data mnist {QUICK} --backend {backend} --seed {seed} -o {name} --force"
+            );
+            folder.run(&arguments, 0);
+            folder.read(name)
+        };
+        let first = train(1, "a");
+        assert_eq!(first, train(1, "b"));
+        assert_ne!(first, train(2, "c"));
+    }
+}
+
+#[test]
+fn every_option_changes_what_it_says() {
+    let folder = Folder::new();
+    write_toy_mnist(&folder, 50);
+    let train = |options: &str| {
+        let epochs = if options.contains("--epochs") {
+            ""
+        } else {
+            "--epochs 1"
+        };
+        folder.run(&format!("train --data mnist --force {epochs} {options}"), 0);
+        Checkpoint::from_bytes(&folder.read("model.safetensors")).unwrap()
+    };
+    let plain = train("");
+    assert_eq!(plain.weights.sizes(), [784, 128, 100]);
+    let info = plain.info.clone().unwrap();
+    assert_eq!(info.options.seed, 42);
+    assert_eq!(info.layers, [784, 128, 100]);
+    assert_eq!(train("--hidden 20,15").weights.sizes(), [784, 20, 15, 100]);
+    assert_eq!(train("--epochs 2").info.unwrap().options.epochs, 2);
+    assert_eq!(train("--classes 10").weights.sizes(), [784, 128, 10]);
+    for option in [
+        "--batch-size 7",
+        "--learning-rate 0.01",
+        "--seed 1",
+        "--validation 0.2",
+    ] {
+        assert_ne!(train(option).weights, plain.weights, "{option}");
+    }
+    let threads = train("--threads 1");
+    assert_eq!(threads.info.unwrap().options, info.options);
+}
+
+#[test]
+fn without_data_the_bundled_digit_pairs_are_trained() {
+    let folder = Folder::new();
+    let said = folder.run("train --epochs 1 --hidden 8", 0);
+    assert!(
+        said.stdout
+            .starts_with("8,000 training images, 0 held out, 1,000 test images; 784-8-100"),
+        "{}",
+        said.stdout
+    );
+}
+
+#[test]
+fn gzipped_files_class_names_and_a_missing_test_part_are_found_out() {
+    let folder = Folder::new();
+    write_toy_mnist(&folder, 30);
+    for name in ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"] {
+        let path = format!("mnist/{name}");
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(&folder.read(&path)).unwrap();
+        folder.write(&format!("{path}.gz"), &encoder.finish().unwrap());
+        fs::remove_file(folder.join(&path)).unwrap();
+    }
+    for name in ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"] {
+        fs::remove_file(folder.join("mnist").join(name)).unwrap();
+    }
+    folder.write("mnist/classes.txt", b"zero\none\n");
+    let said = folder.run(&format!("train --data mnist {QUICK}"), 0);
+    assert!(
+        said.stdout
+            .starts_with("30 training images, 0 held out, 0 test images")
+    );
+    assert!(!said.stdout.contains("test loss"), "{}", said.stdout);
+    let checkpoint = Checkpoint::from_bytes(&folder.read("model.safetensors")).unwrap();
+    let names = checkpoint.info.unwrap().class_names.unwrap();
+    assert_eq!(names[..3], ["zero", "one", "2"]);
+    assert_eq!(names.len(), 10);
+}
+
+#[test]
+fn a_keras_npz_trains_the_same_network_as_the_idx_folder() {
+    let folder = Folder::new();
+    write_toy_mnist(&folder, 50);
+    let train = |data: &str| {
+        folder.run(&format!("train --data {data} {QUICK} --force"), 0);
+        folder.read("model.safetensors")
+    };
+    let from_folder = train("mnist");
+    let write_npz = |method, label_dtype: &str, n_label_bytes: usize| {
+        let mut archive = zip::ZipWriter::new(fs::File::create(folder.join("mnist.npz")).unwrap());
+        let options = zip::write::SimpleFileOptions::default().compression_method(method);
+        for (x, y, part) in [
+            ("x_train", "y_train", "train"),
+            ("x_test", "y_test", "t10k"),
+        ] {
+            let images = folder.read(&format!("mnist/{part}-images-idx3-ubyte"))[16..].to_vec();
+            let labels: Vec<u8> = folder.read(&format!("mnist/{part}-labels-idx1-ubyte"))[8..]
+                .iter()
+                .flat_map(|&label| {
+                    let mut bytes = vec![0; n_label_bytes];
+                    bytes[0] = label;
+                    bytes
+                })
+                .collect();
+            archive.start_file(format!("{x}.npy"), options).unwrap();
+            archive
+                .write_all(&npy("|u1", false, &[50, 28, 28], &images))
+                .unwrap();
+            archive.start_file(format!("{y}.npy"), options).unwrap();
+            archive
+                .write_all(&npy(label_dtype, false, &[50], &labels))
+                .unwrap();
+        }
+        archive.finish().unwrap();
+    };
+    write_npz(zip::CompressionMethod::Stored, "|u1", 1);
+    assert!(train("mnist.npz") == from_folder);
+    write_npz(zip::CompressionMethod::Deflated, "<i8", 8);
+    assert!(train("mnist.npz") == from_folder);
+}
+
+#[test]
+fn data_that_cannot_be_used_are_named_with_the_figure() {
+    let folder = Folder::new();
+    write_toy_mnist(&folder, 30);
+    let train = format!("train --data mnist {QUICK}");
+    folder.fails(
+        "train --data nowhere",
+        "nowhere: no such file or folder",
+        "",
+    );
+    folder.fails(
+        "train --data mnist --classes 7",
+        "training label 7 (sample 7) is beyond the 7 classes 0..=6; give --classes 8 or more",
+        "",
+    );
+    let images = "mnist/train-images-idx3-ubyte";
+    let good = folder.read(images);
+    folder.write(images, &good[..good.len() - 1]);
+    folder.fails(
+        &train,
+        &format!(
+            "{images}: truncated: the header promises 23520 bytes of data, the file has 23519"
+        ),
+        "",
+    );
+    folder.write(images, &[&good[..], &[0]].concat());
+    folder.fails(
+        &train,
+        &format!("{images}: more data than the 23520 bytes"),
+        "promises",
+    );
+    folder.write(images, &idx(0x0D03, &[30, 28, 28], &good[16..]));
+    folder.fails(
+        &train,
+        &format!("{images}: IDX magic number 0x00000d03; expected 0x00000803"),
+        "(images of unsigned bytes)",
+    );
+    folder.write(images, &idx(0x803, &[29, 28, 28], &good[16..][..29 * 784]));
+    folder.fails(
+        &train,
+        &format!("{images}: 29 images, but"),
+        "has 30 labels",
+    );
+    folder.write(images, &idx(0x803, &[0, 28, 28], &[]));
+    folder.write("mnist/train-labels-idx1-ubyte", &idx(0x801, &[0], &[]));
+    folder.fails(&train, &format!("{images}: no images"), "");
+    fs::remove_file(folder.join(images)).unwrap();
+    folder.fails(
+        &train,
+        "mnist: no train-images-idx3-ubyte, gzipped or not;",
+        ".npz file",
+    );
+
+    folder.write("x.npz", b"not a zip file");
+    folder.fails(
+        "train --data x.npz",
+        "x.npz: no readable .npz archive: ",
+        "",
+    );
+    let mut archive = zip::ZipWriter::new(fs::File::create(folder.join("y.npz")).unwrap());
+    let stored =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    archive.start_file("x_train.npy", stored).unwrap();
+    archive
+        .write_all(&npy("<f4", false, &[1, 784], &[0; 4 * 784]))
+        .unwrap();
+    archive.start_file("y_train.npy", stored).unwrap();
+    archive.write_all(&npy("|u1", false, &[1], &[0])).unwrap();
+    archive.start_file("labels.npy", stored).unwrap();
+    archive.finish().unwrap();
+    folder.fails(
+        "train --data y.npz",
+        "y.npz: x_train: dtype f32; expected u8 (pixels from 0 to 255)",
+        "",
+    );
+}
+
+#[test]
+fn an_output_that_exists_is_kept_unless_forced() {
+    let folder = Folder::new();
+    write_toy_mnist(&folder, 30);
+    folder.write("model.safetensors", b"precious");
+    let train = format!("train --data mnist {QUICK}");
+    folder.fails(
+        &train,
+        "model.safetensors exists already; give another name with -o, or --force to replace it",
+        "",
+    );
+    assert_eq!(folder.read("model.safetensors"), b"precious");
+    folder.run(&format!("{train} --force"), 0);
+    assert!(folder.read("model.safetensors").len() > 1000);
+    folder.fails(
+        &format!("{train} -o nowhere/model.safetensors"),
+        "cannot write nowhere/model.safetensors: No such file or directory",
+        "",
+    );
+    folder.fails(&format!("{train} -o mnist"), "mnist is a folder", "with -o");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_what_there_is() {
+    use std::process::Stdio;
+    use std::time::Duration;
+
+    let folder = Folder::new();
+    write_toy_mnist(&folder, 200);
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pc"));
+    let child = command
+        .current_dir(folder.path())
+        .args([
+            "train",
+            "--data",
+            "mnist",
+            "--epochs",
+            "1000000",
+            "--classes",
+            "10",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(
+        folder.names().len(),
+        2,
+        "the output is started, under another name"
+    );
+    assert!(!folder.join("model.safetensors").exists());
+    send("INT", child.id());
+    let output = child.wait_with_output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stdout}");
+    assert!(stdout.ends_with("training stopped early)\n"), "{stdout}");
+    assert_eq!(folder.names(), ["mnist", "model.safetensors"]);
+    let checkpoint = Checkpoint::from_bytes(&folder.read("model.safetensors")).unwrap();
+    let metrics = checkpoint.info.unwrap().metrics.unwrap();
+    let dataset = pc::model::dataset::Dataset::open(&folder.join("mnist")).unwrap();
+    let evaluation = Predictor::new(checkpoint.weights).evaluate(&dataset.test.unwrap());
+    assert_eq!(metrics.test, Some(evaluation));
+}
+
+/// Sends a signal by name.
+#[cfg(unix)]
+pub fn send(signal: &str, process: u32) {
+    let status = std::process::Command::new("kill")
+        .args([format!("-{signal}"), process.to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}

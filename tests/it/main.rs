@@ -1,0 +1,7 @@
+//! The one integration binary: every extra one would link burn again.
+
+mod cli_decode;
+mod cli_predict;
+mod cli_train;
+mod common;
+mod real_data;
