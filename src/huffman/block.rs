@@ -1,17 +1,15 @@
-//! One block: rows to payload and back (FORMAT.md, sections 6 and 7).
+//! One block: rows to payload and back (FORMAT.md, section 5).
 //!
-//! A payload is the codebooks of all alphabets, then the rows, in one bitstream. Nothing outside the
-//! payload but the number of rows and classes and the quantizer is needed to decode it.
+//! A payload is one bitstream: which of two models codes the rows, what that model needs, the codebooks
+//! of its alphabets, then the symbols of the rows. Nothing outside the payload but the number of rows
+//! and classes and the quantizer is needed to decode it.
 
-use super::Error;
 use super::bitstream::{BitReader, BitWriter};
-use super::codebook::{Codebook, DecodeTable};
+use super::codebook::{Codebook, DecodeTable, entropy_bits};
 use super::quantizer::Quantizer;
-use super::symbols::{
-    Alphabet, Head, RowModel, Shape, Symbol, from_token, from_zigzag, token, token_extra_bits,
-    zigzag,
-};
-use crate::matrix::{PredictionMatrix, argmax};
+use super::tokens::{Token, Tokens};
+use super::{Error, expected, ranked};
+use crate::matrix::PredictionMatrix;
 
 /// What the bits of a block, or of a frame, went to.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -35,7 +33,63 @@ impl std::ops::AddAssign for BitCounts {
     }
 }
 
-/// Encodes the rows of `matrix`, those marked in `is_exact` bit for bit, the others quantized.
+/// A symbol of one of a model's alphabets and the raw bits that go with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Symbol {
+    alphabet: u16,
+    n_extra_bits: u8,
+    value: u32,
+    extra: u32,
+}
+
+impl Symbol {
+    /// A symbol without raw bits.
+    pub fn new(alphabet: usize, value: u32) -> Self {
+        Self::with_extra(
+            alphabet,
+            Token {
+                value,
+                extra: 0,
+                n_extra_bits: 0,
+            },
+        )
+    }
+
+    /// A token as a symbol, with its extra bits.
+    pub fn with_extra(alphabet: usize, token: Token) -> Self {
+        Self {
+            alphabet: alphabet as u16,
+            n_extra_bits: token.n_extra_bits as u8,
+            value: token.value,
+            extra: token.extra,
+        }
+    }
+
+    /// Which alphabet it is of.
+    pub fn alphabet(&self) -> usize {
+        self.alphabet.into()
+    }
+
+    /// The symbol within the alphabet.
+    pub fn value(&self) -> u32 {
+        self.value
+    }
+
+    /// The number of raw bits.
+    pub fn n_extra_bits(&self) -> u32 {
+        self.n_extra_bits.into()
+    }
+}
+
+/// How the rows of a block are coded. Format-stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Model {
+    Ranked = 0,
+    Expected = 1,
+}
+
+/// Encodes the rows of `matrix`, those marked in `is_exact` bit for bit, the others quantized, with the
+/// model that takes fewer bytes.
 ///
 /// The values of quantized rows must be probabilities (0..=1).
 pub fn encode(
@@ -43,14 +97,49 @@ pub fn encode(
     is_exact: &[bool],
     quantizer: Quantizer,
 ) -> (Vec<u8>, BitCounts) {
-    let n_classes = matrix.n_classes();
-    let symbols = symbols_of(matrix, is_exact, quantizer);
+    let ranked = encode_ranked(matrix, is_exact, quantizer);
+    if matrix.n_classes() > expected::MAX_CLASSES {
+        return ranked;
+    }
+    let expected = encode_expected(matrix, is_exact, quantizer);
+    // Ranked rows are decoded several times as fast, which is worth a few bytes.
+    match expected.0.len() * 100 < ranked.0.len() * 95 {
+        true => expected,
+        false => ranked,
+    }
+}
 
-    let mut frequencies: Vec<Vec<u64>> = (0..Alphabet::COUNT)
-        .map(|index| vec![0; Alphabet::size(index, n_classes)])
-        .collect();
-    for symbol in &symbols {
-        frequencies[symbol.alphabet.index()][symbol.value as usize] += 1;
+fn encode_ranked(
+    matrix: &PredictionMatrix,
+    is_exact: &[bool],
+    quantizer: Quantizer,
+) -> (Vec<u8>, BitCounts) {
+    let symbols = ranked::symbols(matrix, is_exact, quantizer);
+    let sizes = ranked::Alphabet::sizes(matrix.n_classes());
+    write(Model::Ranked, |_| (), &symbols, &sizes)
+}
+
+fn encode_expected(
+    matrix: &PredictionMatrix,
+    is_exact: &[bool],
+    quantizer: Quantizer,
+) -> (Vec<u8>, BitCounts) {
+    let coding = expected::Coding::new(matrix, is_exact, quantizer);
+    let sizes = coding.alphabet_sizes(matrix.n_classes());
+    let write_groups = |writer: &mut BitWriter| coding.write_groups(writer);
+    write(Model::Expected, write_groups, &coding.symbols, &sizes)
+}
+
+/// Writes a payload: the model, what `write_model` writes, the codebooks, the symbols.
+fn write(
+    model: Model,
+    write_model: impl Fn(&mut BitWriter),
+    symbols: &[Symbol],
+    alphabet_sizes: &[usize],
+) -> (Vec<u8>, BitCounts) {
+    let mut frequencies: Vec<Vec<u64>> = alphabet_sizes.iter().map(|&n| vec![0; n]).collect();
+    for symbol in symbols {
+        frequencies[symbol.alphabet()][symbol.value as usize] += 1;
     }
     let codebooks: Vec<Codebook> = frequencies
         .iter()
@@ -58,128 +147,25 @@ pub fn encode(
         .collect();
 
     let mut writer = BitWriter::new();
+    writer.write(model as u32, 8);
+    write_model(&mut writer);
     for codebook in &codebooks {
         codebook.write_to(&mut writer);
     }
     let codebook_bits = writer.n_bits();
-
-    let escape = Head::Exact.symbol(n_classes);
-    let mut rows = matrix.rows();
-    for symbol in &symbols {
-        codebooks[symbol.alphabet.index()].encode(symbol.value as usize, &mut writer);
-        writer.write(symbol.extra, u32::from(symbol.n_extra_bits));
-        if symbol.alphabet == Alphabet::Head {
-            let row = rows.next().expect("one head a row");
-            if *symbol == escape {
-                for value in row {
-                    writer.write(value.to_bits(), 32);
-                }
-            }
-        }
+    let mut raw = 0;
+    for symbol in symbols {
+        codebooks[symbol.alphabet()].encode(symbol.value as usize, &mut writer);
+        writer.write(symbol.extra, symbol.n_extra_bits());
+        raw += u64::from(symbol.n_extra_bits);
     }
-
-    let codes = frequencies
-        .iter()
-        .zip(&codebooks)
-        .flat_map(|(frequencies, codebook)| {
-            frequencies
-                .iter()
-                .enumerate()
-                .map(|(symbol, n)| n * u64::from(codebook.code_length(symbol)))
-        })
-        .sum();
     let counts = BitCounts {
         codebooks: codebook_bits,
-        codes,
-        raw: writer.n_bits() - codebook_bits - codes,
+        codes: writer.n_bits() - codebook_bits - raw,
+        raw,
         entropy: frequencies.iter().map(|f| entropy_bits(f)).sum(),
     };
     (writer.finish(), counts)
-}
-
-/// Empirical entropy of all symbols together, in bits.
-fn entropy_bits(frequencies: &[u64]) -> f64 {
-    let total: u64 = frequencies.iter().sum();
-    frequencies
-        .iter()
-        .filter(|&&n| n > 0)
-        .map(|&n| n as f64 * (total as f64 / n as f64).log2())
-        .sum()
-}
-
-/// The symbols of all rows, in the order in which they are written.
-fn symbols_of(matrix: &PredictionMatrix, is_exact: &[bool], quantizer: Quantizer) -> Vec<Symbol> {
-    let n_classes = matrix.n_classes();
-    let mut symbols = Vec::with_capacity(4 * matrix.n_rows());
-    let mut model = RowModel::new(n_classes);
-    // (level, rank, class) of the classes other than the top one, largest level first.
-    let mut others: Vec<(u32, usize, usize)> = Vec::new();
-    for (row, &is_exact) in matrix.rows().zip(is_exact) {
-        if is_exact {
-            symbols.push(Head::Exact.symbol(n_classes));
-            continue;
-        }
-        let top = argmax(row);
-        let top_level = quantizer.quantize(row[top]);
-        others.clear();
-        for (class, &value) in row.iter().enumerate() {
-            let level = quantizer.quantize(value);
-            if level > 0 && class != top {
-                others.push((level, model.rank(top, class), class));
-            }
-        }
-        others.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
-
-        let distance = quantizer.n_levels() - top_level;
-        let shape = match (others.len(), distance) {
-            (0, 0) => Shape::Certain,
-            (0, _) => Shape::Alone,
-            (1, _) => Shape::One,
-            (2, _) => Shape::Two,
-            _ => Shape::Many,
-        };
-        symbols.push(Head::Levels { top, shape }.symbol(n_classes));
-        if shape == Shape::Many {
-            symbols.push(token(Alphabet::Count, others.len() as u32 - 3));
-        }
-        if let Some(least) = least_distance(shape) {
-            symbols.push(token(Alphabet::TopDistance(shape), distance - least));
-        }
-
-        let mut mass_left = i64::from(distance);
-        let mut previous = top_level;
-        for (position, &(level, rank, _)) in others.iter().enumerate() {
-            symbols.push(token(Alphabet::rank(position), rank as u32));
-            if previous > 1 {
-                let ceiling = ceiling(mass_left, previous);
-                symbols.push(token(
-                    Alphabet::level(position, others.len(), ceiling),
-                    zigzag(ceiling as i32 - level as i32),
-                ));
-            }
-            mass_left -= i64::from(level);
-            previous = level;
-        }
-        for &(_, _, class) in &others {
-            model.learn(top, class);
-        }
-    }
-    symbols
-}
-
-/// The least distance of the top level from 1 that has to be told; `None` if it is known to be 0.
-fn least_distance(shape: Shape) -> Option<u32> {
-    match shape {
-        Shape::Certain => None,
-        Shape::Alone => Some(1),
-        Shape::One | Shape::Two | Shape::Many => Some(0),
-    }
-}
-
-/// What a level most likely does not exceed: the mass left, but no more than the level before it (which
-/// it cannot exceed) and no less than 1. Format-stable.
-fn ceiling(mass_left: i64, previous: u32) -> u32 {
-    mass_left.clamp(1, i64::from(previous)) as u32
 }
 
 /// Decodes a payload of `n_rows` rows of `n_classes`.
@@ -193,129 +179,59 @@ pub fn decode(
     quantizer: Quantizer,
 ) -> Result<PredictionMatrix, Error> {
     let mut reader = BitReader::new(payload);
-    let tables = (0..Alphabet::COUNT)
-        .map(|index| DecodeTable::read_from(&mut reader, Alphabet::size(index, n_classes)))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut decoder = RowDecoder {
-        tables,
-        quantizer,
-        model: RowModel::new(n_classes),
-        n_classes,
-        levels: Vec::new(),
-        is_present: vec![false; n_classes],
-    };
+    let model = reader.read(8)?;
     let mut values = vec![0.0; n_rows * n_classes];
-    for row in values.chunks_exact_mut(n_classes) {
-        decoder.decode_row(&mut reader, row)?;
+    if model == Model::Ranked as u32 {
+        ranked::decode(&mut reader, n_classes, quantizer, &mut values)?;
+    } else if model == Model::Expected as u32 {
+        expected::decode(&mut reader, n_classes, quantizer, &mut values)?;
+    } else {
+        return Err(Error::Corrupt("a block has an unknown model"));
     }
     reader.finish()?;
     Ok(PredictionMatrix::new(n_classes, values))
 }
 
-struct RowDecoder {
-    tables: Vec<DecodeTable>,
-    quantizer: Quantizer,
-    model: RowModel,
-    n_classes: usize,
-    /// (class, level) of the row at hand, the top class first.
-    levels: Vec<(usize, u32)>,
-    /// Which classes are in `levels`.
-    is_present: Vec<bool>,
-}
+/// The decode tables of a block's alphabets.
+#[derive(Debug)]
+pub struct Tables(Vec<DecodeTable>);
 
-impl RowDecoder {
-    fn decode_row(&mut self, reader: &mut BitReader, row: &mut [f32]) -> Result<(), Error> {
-        let head = self.tables[Alphabet::Head.index()].decode(reader)? as u32;
-        let extra = reader.read(u32::from(Head::n_extra_bits(head, self.n_classes)))?;
-        match Head::from_symbol(head, extra, self.n_classes) {
-            None => Err(Error::Corrupt("a top class does not exist")),
-            Some(Head::Exact) => {
-                for value in row {
-                    *value = f32::from_bits(reader.read(32)?);
-                }
-                Ok(())
-            }
-            Some(Head::Levels { top, shape }) => {
-                let result = self.decode_levels(reader, top, shape);
-                for &(class, _) in &self.levels {
-                    self.is_present[class] = false;
-                }
-                result?;
-                for &(class, _) in &self.levels[1..] {
-                    self.model.learn(top, class);
-                }
-                self.quantizer.dequantize_row(&self.levels, top, row);
-                Ok(())
-            }
-        }
+impl Tables {
+    /// Reads the codebooks of alphabets of these sizes.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] as [`DecodeTable::read_from`].
+    pub fn read_from(reader: &mut BitReader, alphabet_sizes: &[usize]) -> Result<Self, Error> {
+        alphabet_sizes
+            .iter()
+            .map(|&size| DecodeTable::read_from(reader, size))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
-    /// Fills `levels`.
-    fn decode_levels(
-        &mut self,
+    /// Decodes a symbol of an alphabet.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] as [`DecodeTable::decode`].
+    #[inline]
+    pub fn symbol(&self, alphabet: usize, reader: &mut BitReader) -> Result<u32, Error> {
+        self.0[alphabet].decode(reader)
+    }
+
+    /// Decodes a token of an alphabet and reads its extra bits.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the bitstream ends.
+    #[inline]
+    pub fn number(
+        &self,
+        alphabet: usize,
+        tokens: Tokens,
         reader: &mut BitReader,
-        top: usize,
-        shape: Shape,
-    ) -> Result<(), Error> {
-        let n_others = match shape {
-            Shape::Certain | Shape::Alone => 0,
-            Shape::One => 1,
-            Shape::Two => 2,
-            Shape::Many => 3 + self.number(reader, Alphabet::Count)? as usize,
-        };
-        if n_others >= self.n_classes {
-            return Err(Error::Corrupt("a row has more levels than classes"));
-        }
-        let distance = match least_distance(shape) {
-            None => 0,
-            Some(least) => least + self.number(reader, Alphabet::TopDistance(shape))?,
-        };
-        let top_level = self
-            .quantizer
-            .n_levels()
-            .checked_sub(distance)
-            .ok_or(Error::Corrupt("a top level is below 0"))?;
-
-        self.levels.clear();
-        self.levels.push((top, top_level));
-        self.is_present[top] = true;
-        let mut mass_left = i64::from(distance);
-        let mut previous = top_level;
-        for position in 0..n_others {
-            let rank = self.number(reader, Alphabet::rank(position))? as usize;
-            let class = self
-                .model
-                .class(top, rank)
-                .ok_or(Error::Corrupt("a rank exceeds the classes"))?;
-            if self.is_present[class] {
-                return Err(Error::Corrupt("a class occurs twice in a row"));
-            }
-            let level = match previous {
-                0 => 0,
-                1 => 1,
-                _ => {
-                    let ceiling = ceiling(mass_left, previous);
-                    let alphabet = Alphabet::level(position, n_others, ceiling);
-                    let distance = from_zigzag(self.number(reader, alphabet)?);
-                    u32::try_from(ceiling as i32 - distance).unwrap_or(0)
-                }
-            };
-            if level == 0 || level > previous {
-                return Err(Error::Corrupt("a level is 0 or exceeds the one before it"));
-            }
-            self.levels.push((class, level));
-            self.is_present[class] = true;
-            mass_left -= i64::from(level);
-            previous = level;
-        }
-        Ok(())
-    }
-
-    /// Reads a token of `alphabet` with its extra bits.
-    fn number(&self, reader: &mut BitReader, alphabet: Alphabet) -> Result<u32, Error> {
-        let value = self.tables[alphabet.index()].decode(reader)? as u32;
-        let extra = reader.read(u32::from(token_extra_bits(value)))?;
-        Ok(from_token(value, extra))
+    ) -> Result<u32, Error> {
+        let value = self.symbol(alphabet, reader)?;
+        let extra = reader.read(tokens.n_extra_bits(value))?;
+        Ok(tokens.join(value, extra))
     }
 }
 
@@ -324,6 +240,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::matrix::argmax;
 
     fn quantized(matrix: &PredictionMatrix, quantizer: Quantizer) -> Vec<f32> {
         let mut expected = Vec::new();
@@ -344,12 +261,14 @@ mod tests {
     fn assert_round_trip(matrix: &PredictionMatrix, max_error: f64) {
         let quantizer = Quantizer::new(max_error).unwrap();
         let n_rows = matrix.n_rows();
-        let (payload, counts) = encode(matrix, &vec![false; n_rows], quantizer);
-        let spent = counts.codebooks + counts.codes + counts.raw;
-        assert_eq!(payload.len() as u64, spent.div_ceil(8));
-        assert!(counts.codes as f64 >= counts.entropy - 1e-6);
-        let decoded = decode(&payload, n_rows, matrix.n_classes(), quantizer).unwrap();
-        assert_eq!(decoded.values(), quantized(matrix, quantizer));
+        for encode in [encode_ranked, encode_expected] {
+            let (payload, counts) = encode(matrix, &vec![false; n_rows], quantizer);
+            let spent = counts.codebooks + counts.codes + counts.raw;
+            assert_eq!(payload.len() as u64, spent.div_ceil(8));
+            assert!(counts.codes as f64 >= counts.entropy - 1e-6);
+            let decoded = decode(&payload, n_rows, matrix.n_classes(), quantizer).unwrap();
+            assert_eq!(decoded.values(), quantized(matrix, quantizer));
+        }
     }
 
     #[test]
@@ -376,19 +295,23 @@ mod tests {
     fn rows_marked_exact_keep_every_bit() {
         let matrix = PredictionMatrix::new(2, vec![f32::NAN, -7.5, 0.25, 0.75]);
         let quantizer = Quantizer::new(0.1).unwrap();
-        let (payload, counts) = encode(&matrix, &[true, false], quantizer);
-        assert_eq!(counts.raw, 64);
-        let decoded = decode(&payload, 2, 2, quantizer).unwrap();
-        let bits: Vec<u32> = decoded.values()[..2].iter().map(|v| v.to_bits()).collect();
-        assert_eq!(bits, [f32::NAN.to_bits(), (-7.5f32).to_bits()]);
-        assert!((decoded.values()[2] - 0.25).abs() < 0.1);
+        for encode in [encode_ranked, encode_expected] {
+            let (payload, counts) = encode(&matrix, &[true, false], quantizer);
+            assert_eq!(counts.raw, 64);
+            let decoded = decode(&payload, 2, 2, quantizer).unwrap();
+            let bits: Vec<u32> = decoded.values()[..2].iter().map(|v| v.to_bits()).collect();
+            assert_eq!(bits, [f32::NAN.to_bits(), (-7.5f32).to_bits()]);
+            assert!((decoded.values()[2] - 0.25).abs() < 0.1);
+        }
     }
 
     #[test]
     fn certain_rows_cost_nothing_beyond_the_codebook() {
         let matrix = PredictionMatrix::new(100, [vec![1.0], vec![0.0; 99]].concat().repeat(1000));
-        let (payload, _) = encode(&matrix, &[false; 1000], Quantizer::new(0.002).unwrap());
-        assert!(payload.len() < 10, "{} bytes", payload.len());
+        for encode in [encode_ranked, encode_expected] {
+            let (payload, _) = encode(&matrix, &[false; 1000], Quantizer::new(0.002).unwrap());
+            assert!(payload.len() < 12, "{} bytes", payload.len());
+        }
     }
 
     #[test]
@@ -398,16 +321,18 @@ mod tests {
             .collect();
         let matrix = PredictionMatrix::new(10, values);
         let quantizer = Quantizer::new(0.002).unwrap();
-        let (payload, _) = encode(&matrix, &[false; 30], quantizer);
-        for bit in 0..payload.len() * 8 {
-            let mut damaged = payload.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            if let Ok(decoded) = decode(&damaged, 30, 10, quantizer) {
-                assert_eq!(decoded.n_rows(), 30);
+        for encode in [encode_ranked, encode_expected] {
+            let (payload, _) = encode(&matrix, &[false; 30], quantizer);
+            for bit in 0..payload.len() * 8 {
+                let mut damaged = payload.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                if let Ok(decoded) = decode(&damaged, 30, 10, quantizer) {
+                    assert_eq!(decoded.n_rows(), 30);
+                }
             }
-        }
-        for end in 0..payload.len() {
-            assert!(decode(&payload[..end], 30, 10, quantizer).is_err());
+            for end in 0..payload.len() {
+                assert!(decode(&payload[..end], 30, 10, quantizer).is_err());
+            }
         }
     }
 

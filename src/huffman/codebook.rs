@@ -136,9 +136,15 @@ impl Codebook {
         );
     }
 
-    /// Length of the code of `symbol` in bits.
-    pub fn code_length(&self, symbol: usize) -> u8 {
-        self.lengths[symbol]
+    /// Bits that symbols of these frequencies cost, with the codebook itself.
+    pub fn n_bits(&self, frequencies: &[u64]) -> u64 {
+        let mut writer = BitWriter::new();
+        self.write_to(&mut writer);
+        let code_bits = frequencies.iter().zip(&self.lengths);
+        writer.n_bits()
+            + code_bits
+                .map(|(n, &length)| n * u64::from(length))
+                .sum::<u64>()
     }
 
     /// Writes the lengths: the number of used symbols, then for each the gap to the one before and,
@@ -237,19 +243,29 @@ impl DecodeTable {
     /// # Errors
     /// [`Error::Corrupt`] if the bitstream ends, or the codebook is empty.
     #[inline]
-    pub fn decode(&self, reader: &mut BitReader) -> Result<usize, Error> {
+    pub fn decode(&self, reader: &mut BitReader) -> Result<u32, Error> {
         let index = reader.peek() & ((1u32 << self.index_bits) - 1);
         let Some(&entry) = self.entries.get(index as usize) else {
             return Err(Error::Corrupt("a symbol is coded with an empty codebook"));
         };
         reader.consume(entry & 0xFF)?;
-        Ok((entry >> 8) as usize)
+        Ok(entry >> 8)
     }
+}
+
+/// Empirical entropy of all symbols together, in bits, from how often each occurs.
+pub fn entropy_bits(frequencies: &[u64]) -> f64 {
+    let total: u64 = frequencies.iter().sum();
+    frequencies
+        .iter()
+        .filter(|&&n| n > 0)
+        .map(|&n| n as f64 * (total as f64 / n as f64).log2())
+        .sum()
 }
 
 /// Elias gamma code of `value >= 1`: as many zeros as `value` has bits after its highest, a one, then
 /// those bits.
-fn write_gamma(writer: &mut BitWriter, value: u32) {
+pub(super) fn write_gamma(writer: &mut BitWriter, value: u32) {
     let n_bits = value.ilog2();
     writer.write(0, n_bits);
     writer.write(1, 1);
@@ -257,7 +273,7 @@ fn write_gamma(writer: &mut BitWriter, value: u32) {
 }
 
 /// Reads an Elias gamma code of at most 24 bits after the leading one.
-fn read_gamma(reader: &mut BitReader) -> Result<u32, Error> {
+pub(super) fn read_gamma(reader: &mut BitReader) -> Result<u32, Error> {
     let n_bits = reader.peek().trailing_zeros();
     if n_bits > 24 {
         return Err(Error::Corrupt("a number in a codebook is too large"));
@@ -320,15 +336,6 @@ mod tests {
             .iter()
             .zip(lengths)
             .map(|(&f, &l)| f * u64::from(l))
-            .sum()
-    }
-
-    fn entropy_bits(frequencies: &[u64]) -> f64 {
-        let n: u64 = frequencies.iter().sum();
-        frequencies
-            .iter()
-            .filter(|&&f| f > 0)
-            .map(|&f| f as f64 * (n as f64 / f as f64).log2())
             .sum()
     }
 
@@ -463,7 +470,7 @@ mod tests {
             let mut reader = BitReader::new(&bytes);
             let table = DecodeTable::read_from(&mut reader, frequencies.len()).unwrap();
             for &symbol in &used {
-                prop_assert_eq!(table.decode(&mut reader).unwrap(), symbol);
+                prop_assert_eq!(table.decode(&mut reader).unwrap(), symbol as u32);
             }
             reader.finish().unwrap();
 

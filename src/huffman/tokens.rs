@@ -1,0 +1,130 @@
+//! Numbers as symbols of small alphabets (FORMAT.md, section 6): a token, coded with Huffman, and the
+//! number's lowest bits as they are.
+
+/// A scheme: numbers below `2^n_direct_bits` are their own token; each power of two above has
+/// `2^n_mantissa_bits` tokens, which tell its leading bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tokens {
+    n_direct_bits: u32,
+    n_mantissa_bits: u32,
+    n_bits: u32,
+}
+
+/// The tokens of levels, ranks and other small numbers, below 2^21.
+pub const LEVELS: Tokens = Tokens {
+    n_direct_bits: 4,
+    n_mantissa_bits: 2,
+    n_bits: 21,
+};
+
+/// The tokens of runs, below 2^23: coarser, since there are fewer of them.
+pub const RUNS: Tokens = Tokens {
+    n_direct_bits: 2,
+    n_mantissa_bits: 1,
+    n_bits: 23,
+};
+
+/// A number as a token and extra bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Token {
+    /// The token.
+    pub value: u32,
+    /// Bits that follow its code as they are.
+    pub extra: u32,
+    /// How many of them.
+    pub n_extra_bits: u32,
+}
+
+impl Tokens {
+    /// Number of tokens.
+    pub const fn count(self) -> usize {
+        ((1 << self.n_direct_bits) + ((self.n_bits - self.n_direct_bits) << self.n_mantissa_bits))
+            as usize
+    }
+
+    /// Splits a number.
+    pub fn split(self, number: u32) -> Token {
+        debug_assert!(number >> self.n_bits == 0);
+        if number >> self.n_direct_bits == 0 {
+            return Token {
+                value: number,
+                extra: 0,
+                n_extra_bits: 0,
+            };
+        }
+        let exponent = number.ilog2();
+        let n_extra_bits = exponent - self.n_mantissa_bits;
+        let mantissa = number >> n_extra_bits & ((1 << self.n_mantissa_bits) - 1);
+        Token {
+            value: (1 << self.n_direct_bits)
+                + ((exponent - self.n_direct_bits) << self.n_mantissa_bits)
+                + mantissa,
+            extra: number & ((1 << n_extra_bits) - 1),
+            n_extra_bits,
+        }
+    }
+
+    /// The number of extra bits after a token.
+    #[inline]
+    pub fn n_extra_bits(self, value: u32) -> u32 {
+        match value.checked_sub(1 << self.n_direct_bits) {
+            None => 0,
+            Some(above) => {
+                (above >> self.n_mantissa_bits) + self.n_direct_bits - self.n_mantissa_bits
+            }
+        }
+    }
+
+    /// The number of a token and its extra bits: the inverse of [`split`](Self::split).
+    #[inline]
+    pub fn join(self, value: u32, extra: u32) -> u32 {
+        match value.checked_sub(1 << self.n_direct_bits) {
+            None => value,
+            Some(above) => {
+                let n_mantissas = 1 << self.n_mantissa_bits;
+                (n_mantissas + above % n_mantissas) << self.n_extra_bits(value) | extra
+            }
+        }
+    }
+}
+
+/// 0, -1, 1, -2, 2 … become 0, 1, 2, 3, 4 …
+pub fn zigzag(number: i32) -> u32 {
+    (number << 1 ^ number >> 31) as u32
+}
+
+/// The inverse of [`zigzag`].
+pub fn from_zigzag(number: u32) -> i32 {
+    (number >> 1) as i32 ^ -((number & 1) as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_cover_all_numbers_in_order() {
+        for tokens in [LEVELS, RUNS] {
+            let largest = (1 << tokens.n_bits) - 1;
+            let mut last = 0;
+            for number in (0..70_000).chain([1 << 20, (1 << 20) + 1, largest]) {
+                let token = tokens.split(number);
+                assert!((token.value as usize) < tokens.count());
+                assert!(token.value == last || token.value == last + 1 || number >= 70_000);
+                assert_eq!(tokens.n_extra_bits(token.value), token.n_extra_bits);
+                assert_eq!(tokens.join(token.value, token.extra), number);
+                last = token.value;
+            }
+            assert_eq!(tokens.split(largest).value as usize, tokens.count() - 1);
+        }
+        assert_eq!((LEVELS.count(), RUNS.count()), (84, 46));
+    }
+
+    #[test]
+    fn zigzag_is_its_own_inverse() {
+        assert_eq!([0, -1, 1, -2, 2].map(zigzag), [0, 1, 2, 3, 4]);
+        for number in [-1_000_000, -7, 0, 7, 1_000_000] {
+            assert_eq!(from_zigzag(zigzag(number)), number);
+        }
+    }
+}
