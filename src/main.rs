@@ -1,5 +1,6 @@
 //! The `pc` binary: parse, run, print the error, exit code.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,9 +11,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match pipeline::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if pipeline::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Unlike eprintln, no panic if nobody can read it.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }

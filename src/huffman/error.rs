@@ -34,6 +34,19 @@ pub enum Error {
         /// The bytes found, at most four.
         found: Vec<u8>,
     },
+    /// There is nothing in the file.
+    #[error("the file is empty; expected a .huff file")]
+    Empty,
+    /// Something follows a complete frame that is no frame.
+    #[error(
+        "after {n_rows} rows, at byte {n_bytes}, something follows that is no .huff frame; cut the file there to keep the rows"
+    )]
+    TrailingBytes {
+        /// Rows before it.
+        n_rows: u64,
+        /// Bytes before it.
+        n_bytes: u64,
+    },
     /// Written by a later version of the format.
     #[error("format version {found} is newer than this pc supports ({supported}); upgrade pc", supported = super::frame::VERSION)]
     TooNew {
@@ -65,7 +78,7 @@ pub enum Error {
     #[error("corrupt header: {0}")]
     Header(String),
     /// A size in the file exceeds what this reader accepts.
-    #[error("corrupt: {what} is {found}, the format allows at most {limit}")]
+    #[error("corrupt: {what} is {found}, the format allows 1 to {limit}")]
     LimitExceeded {
         /// Which size.
         what: &'static str,

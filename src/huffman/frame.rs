@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::block::{self, BitCounts};
-use super::quantizer::Quantizer;
+use super::quantizer::{MAX_MAX_ERROR, MIN_MAX_ERROR, Quantizer};
 use crate::matrix::{PredictionMatrix, argmax};
 
 /// The first bytes of every frame. The first of them is no ASCII, so no text file begins like this.
@@ -86,6 +86,9 @@ impl FrameHeader {
 
     /// Checks what serde cannot.
     fn validate(&self) -> Result<Quantizer, Error> {
+        if !(MIN_MAX_ERROR..=MAX_MAX_ERROR).contains(&self.max_error) {
+            return Err(Error::MaxErrorOutOfRange(self.max_error));
+        }
         if !(1..=MAX_CLASSES).contains(&self.classes) {
             return Err(Error::ClassesOutOfRange(self.classes));
         }
@@ -287,12 +290,8 @@ fn row_error(original: &[f32], decoded: &[f32]) -> f64 {
         .iter()
         .zip(decoded)
         .map(|(&original, &decoded)| (f64::from(original) - f64::from(decoded)).abs())
-        .fold(
-            0.0,
-            |largest, error| {
-                if error <= largest { largest } else { error }
-            },
-        )
+        .map(|error| if error.is_nan() { f64::INFINITY } else { error })
+        .fold(0.0, f64::max)
 }
 
 fn append_checksum(bytes: &mut Vec<u8>) {
@@ -421,7 +420,12 @@ impl<R: Read> FrameReader<R> {
         const PART: &str = "the index";
         let mut bytes = vec![INDEX_TAG];
         // Never more than what the blocks that were read ask for.
-        let n_body_bytes = 4 + 8 * self.index.len() as u32 + 16;
+        let n_body_bytes =
+            u32::try_from(4 + 8 * self.index.len() + 16).map_err(|_| Error::LimitExceeded {
+                what: "the number of blocks",
+                found: self.index.len() as u64,
+                limit: u64::from(u32::MAX) / 8,
+            })?;
         bytes.extend(read_vec(&mut self.reader, n_body_bytes, PART)?);
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&bytes);
@@ -439,6 +443,11 @@ impl<R: Read> FrameReader<R> {
         let (n_exact_rows, largest_error) = measured.split_at(8);
         self.frame.n_exact_rows = u64::from_le_bytes(n_exact_rows.try_into().expect("8 bytes"));
         self.frame.largest_error = f64::from_le_bytes(largest_error.try_into().expect("8 bytes"));
+        if self.frame.n_exact_rows > self.frame.n_rows
+            || !(0.0..=self.header.max_error).contains(&self.frame.largest_error)
+        {
+            return Err(Error::Corrupt("the index states impossible figures"));
+        }
 
         let n_index_bytes = bytes.len() as u32 + 4 + 8;
         let mut end = [0; 8];
@@ -456,9 +465,15 @@ impl<R: Read> FrameReader<R> {
         self.index.clear();
         let start = match read_start(&mut self.reader) {
             Ok(start) => start,
-            Err(Error::NotHuff { found }) if found.is_empty() => {
+            Err(Error::Empty) => {
                 self.is_at_end = true;
                 return Ok(());
+            }
+            Err(Error::NotHuff { .. }) => {
+                return Err(Error::TrailingBytes {
+                    n_rows: self.summary.n_rows,
+                    n_bytes: self.summary.n_bytes,
+                });
             }
             Err(error) => return Err(error),
         };
@@ -484,7 +499,10 @@ fn read_start(reader: &mut impl Read) -> Result<[u8; 9], Error> {
     let mut magic = Vec::new();
     reader.take(4).read_to_end(&mut magic)?;
     if magic != MAGIC {
-        if !magic.is_empty() && MAGIC.starts_with(&magic) {
+        if magic.is_empty() {
+            return Err(Error::Empty);
+        }
+        if MAGIC.starts_with(&magic) {
             return Err(Error::Truncated {
                 part: "the magic number",
             });
@@ -647,7 +665,7 @@ mod tests {
         let bytes = frame(&matrix());
         for end in 0..bytes.len() {
             match read_all(&bytes[..end]) {
-                Err(Error::NotHuff { .. }) => assert_eq!(end, 0),
+                Err(Error::Empty) => assert_eq!(end, 0),
                 Err(Error::Truncated { .. }) => {}
                 other => panic!("prefix of {end} bytes: {other:?}"),
             }
@@ -690,6 +708,12 @@ mod tests {
             message,
             "format version 2 is newer than this pc supports (1); upgrade pc"
         );
+    }
+
+    #[test]
+    fn an_error_that_is_not_a_number_counts_as_infinite() {
+        assert_eq!(row_error(&[f32::NAN, 0.1], &[0.0, 0.1]), f64::INFINITY);
+        assert_eq!(row_error(&[0.5, 0.25], &[0.25, 0.25]), 0.25);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::io::Read;
 
-use super::{Error, read_vec};
+use super::{Error, read_header, read_vec};
 
 /// Magic number of images: unsigned bytes in three dimensions (image, row, column).
 pub const IMAGES_MAGIC: u32 = 0x0000_0803;
@@ -16,7 +16,7 @@ pub const LABELS_MAGIC: u32 = 0x0000_0801;
 /// [`Error::IdxMagic`], [`Error::Io`].
 pub fn read_dimensions(reader: &mut impl Read, expected_magic: u32) -> Result<Vec<u64>, Error> {
     let mut word = [0; 4];
-    reader.read_exact(&mut word)?;
+    read_header(reader, &mut word)?;
     let magic = u32::from_be_bytes(word);
     if magic != expected_magic {
         return Err(Error::IdxMagic {
@@ -30,7 +30,7 @@ pub fn read_dimensions(reader: &mut impl Read, expected_magic: u32) -> Result<Ve
     }
     (0..magic & 0xFF)
         .map(|_| {
-            reader.read_exact(&mut word)?;
+            read_header(reader, &mut word)?;
             Ok(u64::from(u32::from_be_bytes(word)))
         })
         .collect()
@@ -84,6 +84,10 @@ mod tests {
         assert!(matches!(
             read(&long[..], LABELS_MAGIC),
             Err(Error::TooLong { expected: 2 })
+        ));
+        assert!(matches!(
+            read(&LABELS[..7], LABELS_MAGIC),
+            Err(Error::HeaderTruncated)
         ));
         let huge = [&[0, 0, 8, 3][..], &[0xFF; 12], &[1, 2, 3]].concat();
         assert!(matches!(

@@ -6,8 +6,11 @@ use std::io::{BufRead, Cursor, Read, Seek, SeekFrom};
 use super::npy::{self, Dtype, NpyHeader};
 use super::{Error, gunzip_if_needed, idx};
 
-/// Unsigned bytes are scaled by this, floats are taken as they are.
-pub const U8_SCALE: f32 = 1.0 / 255.0;
+/// A pixel of 0 to 255 as the network takes it: from 0 to 1. Pixels that are floats are taken as they are.
+#[inline]
+pub fn scale_u8(pixel: u8) -> f32 {
+    f32::from(pixel) * (1.0 / 255.0)
+}
 
 /// Reads images as rows of f32.
 pub struct ImageReader {
@@ -47,7 +50,8 @@ impl ImageReader {
         let mut reader = Cursor::new(start.clone()).chain(reader);
         if start.starts_with(&npy::MAGIC) {
             let header = NpyHeader::read_from(&mut reader)?;
-            let file = (!is_gzipped).then_some(file);
+            let is_plain = !is_gzipped && file.metadata()?.is_file();
+            let file = is_plain.then_some(file);
             Self::from_npy(header, reader, file, n_pixels)
         } else if start.starts_with(&[0, 0]) {
             let shape = idx::read_dimensions(&mut reader, idx::IMAGES_MAGIC)?;
@@ -87,10 +91,13 @@ impl ImageReader {
             if found < expected {
                 return Err(Error::Truncated { expected, found });
             }
+            if found > expected {
+                return Err(Error::TooLong { expected });
+            }
         }
         let source = match (header.is_fortran_order, plain_file) {
             (false, _) => Source::InOrder(Box::new(reader)),
-            (true, None) => return Err(Error::GzippedFortranOrder),
+            (true, None) => return Err(Error::FortranOrderStream),
             (true, Some(file)) => Source::ByPixel {
                 file,
                 start: header.n_bytes,
@@ -107,6 +114,20 @@ impl ImageReader {
         })
     }
 
+    /// Checks that nothing follows the last image.
+    fn check_end(&mut self) -> Result<(), Error> {
+        // An array in Fortran order is a plain file, whose length was looked at when it was opened.
+        let Source::InOrder(reader) = &mut self.source else {
+            return Ok(());
+        };
+        match reader.fill_buf()?.is_empty() {
+            true => Ok(()),
+            false => Err(Error::TooLong {
+                expected: self.n_images * (self.n_pixels * self.dtype.n_bytes()) as u64,
+            }),
+        }
+    }
+
     /// Number of images in the file.
     pub fn n_images(&self) -> u64 {
         self.n_images
@@ -116,16 +137,21 @@ impl ImageReader {
     /// 0 at the end.
     ///
     /// # Errors
-    /// [`Error::Truncated`], [`Error::Io`].
+    /// [`Error::Truncated`], [`Error::TooLong`], [`Error::Io`].
     pub fn read_batch(&mut self, max_images: usize, pixels: &mut Vec<f32>) -> Result<usize, Error> {
         let n_left = self.n_images - self.n_read;
+        if n_left == 0 {
+            self.check_end()?;
+        }
         let n_images = max_images.min(usize::try_from(n_left).unwrap_or(usize::MAX));
         let n_number_bytes = self.dtype.n_bytes();
         pixels.clear();
         pixels.resize(n_images * self.n_pixels, 0.0);
         let (dtype, is_big_endian) = (self.dtype, self.is_big_endian);
-        let scale = if dtype == Dtype::U8 { U8_SCALE } else { 1.0 };
-        let decode = |bytes: &[u8]| npy::decode_f32(dtype, is_big_endian, bytes) * scale;
+        let decode = |bytes: &[u8]| match dtype {
+            Dtype::U8 => scale_u8(bytes[0]),
+            _ => npy::decode_f32(dtype, is_big_endian, bytes),
+        };
 
         match &mut self.source {
             Source::InOrder(reader) => {

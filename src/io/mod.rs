@@ -30,6 +30,9 @@ pub enum Error {
         /// Bytes that are there.
         found: u64,
     },
+    /// The file ends before the data begin.
+    #[error("truncated: the file ends inside its header")]
+    HeaderTruncated,
     /// The data go on after the header says they end.
     #[error("more data than the {expected} bytes that the header promises")]
     TooLong {
@@ -78,9 +81,11 @@ pub enum Error {
         /// The shapes that are taken.
         expected: String,
     },
-    /// A gzipped array in Fortran order, of which no image can be had without the whole.
-    #[error("a gzipped array in Fortran order cannot be read image by image; gunzip it first")]
-    GzippedFortranOrder,
+    /// An array in Fortran order of which no image can be had without the whole.
+    #[error(
+        "an array in Fortran order cannot be read image by image from gzip or a pipe; give it as a plain file"
+    )]
+    FortranOrderStream,
     /// An archive without the array looked for.
     #[error("no array {name:?} in this .npz; it holds {}", found.join(", "))]
     NpzMissing {
@@ -115,6 +120,16 @@ pub fn gunzip_if_needed<'a>(
         false => Box::new(reader),
     };
     Ok((plain, is_gzipped))
+}
+
+/// Fills `bytes` with a part of a header.
+fn read_header(reader: &mut impl Read, bytes: &mut [u8]) -> Result<(), Error> {
+    reader
+        .read_exact(bytes)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Error::HeaderTruncated,
+            _ => Error::Io(error),
+        })
 }
 
 /// Reads exactly `n_bytes`, allocating only as they come.

@@ -5,12 +5,14 @@ use std::io::{self, Read, Write};
 
 use py_literal::Value;
 
-use super::{Error, read_vec};
+use super::{Error, read_header};
 
 /// The first bytes of every `.npy` file.
 pub const MAGIC: [u8; 6] = *b"\x93NUMPY";
-/// The largest header read, in bytes; NumPy's own writer stays below 64 KiB.
-const MAX_HEADER_BYTES: u64 = 1 << 20;
+/// The largest header read, in bytes: a plain array's has about a hundred.
+const MAX_HEADER_BYTES: u64 = 1 << 12;
+/// The largest number of dimensions, as NumPy has it.
+const MAX_DIMENSIONS: usize = 64;
 /// Deepest nesting of a header worth parsing; a plain array needs two.
 const MAX_BRACKETS: usize = 64;
 
@@ -66,7 +68,7 @@ impl NpyHeader {
     /// [`Error::Dtype`], [`Error::Io`].
     pub fn read_from(reader: &mut impl Read) -> Result<Self, Error> {
         let mut start = [0; 8];
-        reader.read_exact(&mut start)?;
+        read_header(reader, &mut start)?;
         if start[..6] != MAGIC {
             return Err(Error::UnknownFormat {
                 found: start.to_vec(),
@@ -78,14 +80,15 @@ impl NpyHeader {
             (major, minor) => return Err(Error::NpyVersion { major, minor }),
         };
         let mut size = [0; 4];
-        reader.read_exact(&mut size[..n_size_bytes])?;
+        read_header(reader, &mut size[..n_size_bytes])?;
         let n_text_bytes = u64::from(u32::from_le_bytes(size));
         if n_text_bytes > MAX_HEADER_BYTES {
             return Err(Error::NpyHeader(format!(
                 "{n_text_bytes} bytes long; expected at most {MAX_HEADER_BYTES}"
             )));
         }
-        let text = read_vec(reader, n_text_bytes)?;
+        let mut text = vec![0; n_text_bytes as usize];
+        read_header(reader, &mut text)?;
         // Versions 1 and 2 are Latin-1, version 3 is UTF-8; only names of record fields differ.
         let text = String::from_utf8_lossy(&text);
         Self::parse(text.trim(), 8 + n_size_bytes as u64 + n_text_bytes)
@@ -119,6 +122,9 @@ impl NpyHeader {
             .map(|size| size.as_integer().and_then(|size| u64::try_from(size).ok()))
             .collect::<Option<Vec<u64>>>()
             .ok_or_else(|| malformed("a size that is no count in 'shape'"))?;
+        if shape.len() > MAX_DIMENSIONS {
+            return Err(malformed("too many dimensions"));
+        }
         let (dtype, is_big_endian) = parse_dtype(get("descr")?)?;
         Ok(Self {
             dtype,
@@ -172,32 +178,47 @@ fn parse_dtype(descr: &Value) -> Result<(Dtype, bool), Error> {
     Ok((dtype, descr.starts_with('>')))
 }
 
+/// The bytes of a number, as they stand in the file, as a Rust number.
+macro_rules! number {
+    ($number:ty, $bytes:expr, $is_big_endian:expr) => {{
+        let bytes = $bytes.try_into().expect("the bytes of one number");
+        match $is_big_endian {
+            true => <$number>::from_be_bytes(bytes),
+            false => <$number>::from_le_bytes(bytes),
+        }
+    }};
+}
+
 /// Turns the bytes of a number, as they stand in the file, into an f32.
 ///
 /// # Panics
 /// If `bytes` is not one number of `dtype`.
 pub fn decode_f32(dtype: Dtype, is_big_endian: bool, bytes: &[u8]) -> f32 {
-    macro_rules! number {
-        ($number:ty) => {{
-            let bytes = bytes.try_into().expect("the bytes of one number");
-            match is_big_endian {
-                true => <$number>::from_be_bytes(bytes),
-                false => <$number>::from_le_bytes(bytes),
-            }
-        }};
-    }
     match dtype {
-        Dtype::U8 => f32::from(number!(u8)),
-        Dtype::U16 => f32::from(number!(u16)),
-        Dtype::U32 => number!(u32) as f32,
-        Dtype::U64 => number!(u64) as f32,
-        Dtype::I8 => f32::from(number!(i8)),
-        Dtype::I16 => f32::from(number!(i16)),
-        Dtype::I32 => number!(i32) as f32,
-        Dtype::I64 => number!(i64) as f32,
-        Dtype::F16 => number!(half::f16).to_f32(),
-        Dtype::F32 => number!(f32),
-        Dtype::F64 => number!(f64) as f32,
+        Dtype::F16 => number!(half::f16, bytes, is_big_endian).to_f32(),
+        Dtype::F32 => number!(f32, bytes, is_big_endian),
+        Dtype::F64 => number!(f64, bytes, is_big_endian) as f32,
+        _ => decode_i64(dtype, is_big_endian, bytes) as f32,
+    }
+}
+
+/// Turns the bytes of an integer, as they stand in the file, into an i64; u64 beyond it saturate.
+///
+/// # Panics
+/// If `bytes` is not one number of `dtype`, or `dtype` is no integer.
+pub fn decode_i64(dtype: Dtype, is_big_endian: bool, bytes: &[u8]) -> i64 {
+    match dtype {
+        Dtype::U8 => number!(u8, bytes, is_big_endian).into(),
+        Dtype::U16 => number!(u16, bytes, is_big_endian).into(),
+        Dtype::U32 => number!(u32, bytes, is_big_endian).into(),
+        Dtype::U64 => number!(u64, bytes, is_big_endian)
+            .try_into()
+            .unwrap_or(i64::MAX),
+        Dtype::I8 => number!(i8, bytes, is_big_endian).into(),
+        Dtype::I16 => number!(i16, bytes, is_big_endian).into(),
+        Dtype::I32 => number!(i32, bytes, is_big_endian).into(),
+        Dtype::I64 => number!(i64, bytes, is_big_endian),
+        Dtype::F16 | Dtype::F32 | Dtype::F64 => panic!("{dtype:?} is no integer"),
     }
 }
 
@@ -296,7 +317,11 @@ mod tests {
             &npy(1, "{'descr': '<f4', 'shape': (3,)}"),
             "no \"fortran_order\"",
         );
-        refused(&npy(1, &"(".repeat(60_000)), "too many brackets");
+        refused(&npy(1, &"(".repeat(4_000)), "too many brackets");
+        let shape = format!("({})", "1,".repeat(65));
+        let many = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}");
+        refused(&npy(1, &many), "too many dimensions");
+        refused(&npy(1, "{}")[..11], "ends inside its header");
         refused(&npy(1, "nonsense"), "no Python dictionary");
         let mut long = npy(2, "{}");
         long[8..12].fill(0xFF);

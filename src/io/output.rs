@@ -24,6 +24,27 @@ pub enum Error {
     /// The output would replace what is read.
     #[error("{0} is the input as well as the output; give another name with -o")]
     IsInput(PathBuf),
+    /// What the output names is neither a file nor free: a device, a pipe.
+    #[error("{0} is not a regular file; name a file with -o")]
+    IsSpecial(PathBuf),
+    /// The folder of the output does not exist.
+    #[error("cannot write {path}: there is no folder {folder}; make it first")]
+    NoFolder {
+        /// The output's path.
+        path: PathBuf,
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The file is complete, but could not be given its name.
+    #[error("cannot write {path}: {reason}; what was to be written is kept in {kept}")]
+    Kept {
+        /// The output's path.
+        path: PathBuf,
+        /// Where the bytes are.
+        kept: PathBuf,
+        /// Why it has not its name.
+        reason: io::Error,
+    },
     /// The output names a folder.
     #[error("{0} is a folder; name a file in it with -o")]
     IsFolder(PathBuf),
@@ -50,24 +71,40 @@ impl OutputFile {
     /// Starts the file that will be `path`; `inputs` are the files it must not replace.
     ///
     /// # Errors
-    /// [`Error::IsInput`]; [`Error::Exists`] without `force`; [`Error::IsFolder`]; [`Error::Io`].
+    /// [`Error::IsInput`]; [`Error::Exists`] without `force`; [`Error::IsFolder`];
+    /// [`Error::IsSpecial`]; [`Error::NoFolder`]; [`Error::Io`].
     pub fn create(path: &Path, force: bool, inputs: &[&Path]) -> Result<Self, Error> {
-        if inputs
-            .iter()
-            .any(|input| same_file::is_same_file(input, path).unwrap_or(false))
-        {
-            return Err(Error::IsInput(path.to_owned()));
-        }
-        if path.is_dir() {
-            return Err(Error::IsFolder(path.to_owned()));
-        }
-        if !force && path.symlink_metadata().is_ok() {
-            return Err(Error::Exists(path.to_owned()));
-        }
         let failed = |source| Error::Io {
             path: path.to_owned(),
             source,
         };
+        let folder = folder_of(path);
+        // Looked at before it is opened, since opening a pipe waits for its other end.
+        match path.metadata() {
+            Ok(metadata) if metadata.is_dir() => return Err(Error::IsFolder(path.to_owned())),
+            Ok(metadata) if !metadata.is_file() => return Err(Error::IsSpecial(path.to_owned())),
+            Ok(_) => {
+                let is_output =
+                    |input: &&Path| same_file::is_same_file(input, path).unwrap_or(false);
+                if inputs.iter().any(is_output) {
+                    return Err(Error::IsInput(path.to_owned()));
+                }
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            Err(_) if !folder.is_dir() => {
+                return Err(Error::NoFolder {
+                    path: path.to_owned(),
+                    folder: folder.to_owned(),
+                });
+            }
+            Err(_) if path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
+                return Err(Error::IsFolder(path.to_owned()));
+            }
+            Err(_) => {}
+        }
+        if !force && path.symlink_metadata().is_ok() {
+            return Err(Error::Exists(path.to_owned()));
+        }
         let mut builder = tempfile::Builder::new();
         builder.prefix(".pc-").suffix(".tmp");
         #[cfg(unix)]
@@ -78,9 +115,9 @@ impl OutputFile {
         }
         let mut partial_files = PARTIAL_FILES.lock().expect("no panic holds the lock");
         let (file, temporary) = builder
-            .tempfile_in(folder_of(path))
+            .tempfile_in(folder)
             .map(NamedTempFile::into_parts)
-            .map_err(failed)?;
+            .map_err(|error| failed(without_path(error)))?;
         partial_files.push(temporary.to_path_buf());
         Ok(Self {
             writer: BufWriter::with_capacity(1 << 16, file),
@@ -112,7 +149,8 @@ impl OutputFile {
     /// Syncs the file and gives it its name.
     ///
     /// # Errors
-    /// [`Error::Exists`] if another process has taken the name meanwhile; [`Error::Io`].
+    /// [`Error::Kept`] if the name cannot be given, because another process has taken it meanwhile, say;
+    /// [`Error::Io`] if the bytes cannot be written.
     pub fn finish(mut self) -> Result<(), Error> {
         let path = self.path.clone();
         let failed = |source| Error::Io {
@@ -126,12 +164,15 @@ impl OutputFile {
             false => self.temporary.persist_noclobber(&path),
         };
         forget(&temporary);
-        match renamed {
-            Ok(()) => {}
-            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(Error::Exists(path));
-            }
-            Err(error) => return Err(failed(error.error)),
+        if let Err(error) = renamed {
+            return Err(match error.path.keep() {
+                Ok(kept) => Error::Kept {
+                    path,
+                    kept,
+                    reason: error.error,
+                },
+                Err(_) => failed(error.error),
+            });
         }
         // The new name must survive a crash as well; not every system can sync a folder.
         if let Ok(folder) = File::open(folder_of(&path)) {
@@ -156,6 +197,16 @@ fn folder_of(path: &Path) -> &Path {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     }
+}
+
+/// The error itself: tempfile's has the path of the temporary file in it, which tells nobody anything.
+fn without_path(error: io::Error) -> io::Error {
+    error
+        .get_ref()
+        .and_then(|inner| inner.source())
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .and_then(io::Error::raw_os_error)
+        .map_or(error, io::Error::from_raw_os_error)
 }
 
 fn forget(temporary: &Path) {
@@ -220,18 +271,36 @@ mod tests {
             OutputFile::create(folder.path(), true, &[]),
             Err(Error::IsFolder(_))
         ));
+        let nowhere = folder.path().join("nowhere/out");
+        assert!(matches!(
+            OutputFile::create(&nowhere, false, &[]),
+            Err(Error::NoFolder { .. })
+        ));
+        let slash = folder.path().join("new/");
+        assert!(matches!(
+            OutputFile::create(&slash, false, &[]),
+            Err(Error::IsFolder(_))
+        ));
+        let long = folder.path().join("x".repeat(300));
+        assert!(matches!(
+            OutputFile::create(&long, false, &[]),
+            Err(Error::Io { .. })
+        ));
         create(true, &[]).unwrap().finish().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"");
     }
 
     #[test]
-    fn a_name_taken_meanwhile_is_not_replaced() {
+    fn a_name_taken_meanwhile_is_not_replaced_and_nothing_is_lost() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
-        let output = OutputFile::create(&path, false, &[]).unwrap();
+        let mut output = OutputFile::create(&path, false, &[]).unwrap();
+        output.write_all(b"mine").unwrap();
         fs::write(&path, "other").unwrap();
-        assert!(matches!(output.finish(), Err(Error::Exists(_))));
+        let Err(Error::Kept { kept, .. }) = output.finish() else {
+            panic!("the name was taken");
+        };
         assert_eq!(fs::read(&path).unwrap(), b"other");
-        assert_eq!(n_entries(folder.path()), 1);
+        assert_eq!(fs::read(&kept).unwrap(), b"mine");
     }
 }

@@ -62,6 +62,14 @@ pub enum CheckpointError {
     /// A weight that is no number.
     #[error("tensor {0} holds NaN or infinity: the training did not converge")]
     NotFinite(String),
+    /// Metadata that do not belong to the weights.
+    #[error("the metadata name {n_names} classes, the network has {n_classes}")]
+    ClassNames {
+        /// How many names there are.
+        n_names: usize,
+        /// How many outputs the network has.
+        n_classes: usize,
+    },
     /// Metadata that cannot be understood.
     #[error("metadata entry \"pc\" is not what pc train writes")]
     Metadata(#[from] serde_json::Error),
@@ -155,17 +163,23 @@ impl Checkpoint {
                 names.join(", ")
             )));
         }
+        let weights = Weights { layers };
         let (_, metadata) = SafeTensors::read_metadata(bytes)?;
-        let info = metadata
+        let info: Option<CheckpointInfo> = metadata
             .metadata()
             .as_ref()
             .and_then(|metadata| metadata.get(METADATA_KEY))
             .map(|json| serde_json::from_str(json))
             .transpose()?;
-        Ok(Self {
-            weights: Weights { layers },
-            info,
-        })
+        if let Some(names) = info.as_ref().and_then(|info| info.class_names.as_ref())
+            && names.len() != weights.n_classes()
+        {
+            return Err(CheckpointError::ClassNames {
+                n_names: names.len(),
+                n_classes: weights.n_classes(),
+            });
+        }
+        Ok(Self { weights, info })
     }
 }
 
@@ -274,6 +288,11 @@ mod tests {
             .layers
             .push(mismatched.weights.layers[0].clone());
         refused(&mismatched, "after 2 units");
+        let mut named = checkpoint();
+        if let Some(info) = &mut named.info {
+            info.class_names = Some(vec!["cat".to_owned()]);
+        }
+        refused(&named, "the metadata name 1 classes, the network has 2");
         let mut empty = checkpoint();
         empty.weights.layers.clear();
         refused(&empty, "the tensors are []");

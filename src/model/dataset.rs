@@ -112,7 +112,9 @@ pub enum DatasetError {
     },
     /// A label that the network has no output for.
     #[error(
-        "{part} label {label} (sample {sample}) is beyond the {n_classes} classes 0..={}; give --classes {} or more", n_classes - 1, label + 1
+        "{part} label {label} (sample {sample}) is beyond the {n_classes} classes 0..={}; give --classes {} or more",
+        n_classes - 1,
+        u64::from(*label) + 1
     )]
     Label {
         /// "training" or "test".
@@ -121,6 +123,26 @@ pub enum DatasetError {
         label: u32,
         /// Which sample has it, counted from 0.
         sample: usize,
+        /// Number of classes of the network.
+        n_classes: usize,
+    },
+    /// A number that no class can have.
+    #[error("{source_name}: label {label} (sample {sample}); expected whole numbers from 0 on")]
+    NoLabel {
+        /// File and array.
+        source_name: String,
+        /// The label.
+        label: i64,
+        /// Which sample has it, counted from 0.
+        sample: usize,
+    },
+    /// More names than the network has outputs.
+    #[error(
+        "classes.txt names {n_names} classes; expected at most the {n_classes} of the network; give --classes {n_names} or more"
+    )]
+    TooManyNames {
+        /// How many names there are.
+        n_names: usize,
         /// Number of classes of the network.
         n_classes: usize,
     },
@@ -159,7 +181,7 @@ impl Dataset {
     /// Reads a folder of IDX files, or a `.npz` file. The test part may be absent.
     ///
     /// # Errors
-    /// Any [`DatasetError`] but [`DatasetError::Label`].
+    /// Any [`DatasetError`] but those of [`check_classes`](Self::check_classes).
     pub fn open(path: &Path) -> Result<Self, DatasetError> {
         let mut dataset = match fs::metadata(path) {
             Err(_) => return Err(DatasetError::NotFound(path.to_owned())),
@@ -252,11 +274,7 @@ impl Dataset {
                 path: images.clone(),
                 source,
             })?;
-            let label_values =
-                npz_labels(&label_header, &label_bytes).map_err(|source| DatasetError::File {
-                    path: labels.clone(),
-                    source,
-                })?;
+            let label_values = npz_labels(&label_header, &label_bytes, &labels)?;
             samples(header.shape, pixels, images, label_values, labels)
         };
         Ok(Self {
@@ -279,11 +297,15 @@ impl Dataset {
         }
     }
 
-    /// Checks that a network of `n_classes` outputs has one for every label.
+    /// Checks that a network of `n_classes` outputs has one for every label and every name.
     ///
     /// # Errors
-    /// [`DatasetError::Label`] with the first label that is too large.
-    pub fn check_labels(&self, n_classes: usize) -> Result<(), DatasetError> {
+    /// [`DatasetError::Label`] with the first label that is too large; [`DatasetError::TooManyNames`].
+    pub fn check_classes(&self, n_classes: usize) -> Result<(), DatasetError> {
+        let n_names = self.class_names.as_ref().map_or(0, Vec::len);
+        if n_names > n_classes {
+            return Err(DatasetError::TooManyNames { n_names, n_classes });
+        }
         let parts = [
             ("training", Some(&self.train)),
             ("test", self.test.as_ref()),
@@ -301,6 +323,16 @@ impl Dataset {
         }
         Ok(())
     }
+}
+
+/// The files that [`Dataset::open`] would read at `path`, as far as they exist.
+pub fn files(path: &Path) -> Vec<PathBuf> {
+    let names = PARTS.iter().flat_map(|part| [part.images, part.labels]);
+    names
+        .filter_map(|name| find_file(path, name).ok())
+        .chain([path.join("classes.txt"), path.to_owned()])
+        .filter(|path| path.is_file())
+        .collect()
 }
 
 fn open(path: &Path) -> Result<File, DatasetError> {
@@ -393,29 +425,39 @@ fn check_npz_images(header: &NpyHeader) -> Result<(), io::Error> {
 }
 
 /// Labels of any integer type, one a row: (N,) or (N, 1).
-fn npz_labels(header: &NpyHeader, bytes: &[u8]) -> Result<Vec<u32>, io::Error> {
+fn npz_labels(
+    header: &NpyHeader,
+    bytes: &[u8],
+    source_name: &str,
+) -> Result<Vec<u32>, DatasetError> {
+    let failed = |source| DatasetError::File {
+        path: source_name.to_owned(),
+        source,
+    };
     if matches!(header.dtype, Dtype::F16 | Dtype::F32 | Dtype::F64) {
-        return Err(io::Error::Dtype {
+        return Err(failed(io::Error::Dtype {
             found: format!("{:?}", header.dtype).to_lowercase(),
             expected: "integer labels",
-        });
+        }));
     }
     if !matches!(header.shape[..], [_] | [_, 1]) {
-        return Err(io::Error::Shape {
+        return Err(failed(io::Error::Shape {
             found: header.shape.clone(),
             expected: "one label an image: (N,) or (N, 1)".to_owned(),
-        });
+        }));
     }
-    Ok(bytes
+    bytes
         .chunks_exact(header.dtype.n_bytes())
-        // Exact up to 2^24; a negative or larger label fails the range check as a very large one.
-        .map(
-            |bytes| match npy::decode_f32(header.dtype, header.is_big_endian, bytes) {
-                label if label < 0.0 => u32::MAX,
-                label => label as u32,
-            },
-        )
-        .collect())
+        .enumerate()
+        .map(|(sample, bytes)| {
+            let label = npy::decode_i64(header.dtype, header.is_big_endian, bytes);
+            u32::try_from(label).map_err(|_| DatasetError::NoLabel {
+                source_name: source_name.to_owned(),
+                label,
+                sample,
+            })
+        })
+        .collect()
 }
 
 /// Reads one name a line, in order, or `label <tab> name` lines, as Omniglot's are given.
@@ -470,7 +512,7 @@ mod tests {
             let count = |s: &Samples| s.labels.iter().filter(|&&l| l == class).count();
             assert_eq!((count(&dataset.train), count(test)), (80, 10));
         }
-        dataset.check_labels(100).unwrap();
+        dataset.check_classes(100).unwrap();
     }
 
     #[test]
@@ -481,9 +523,9 @@ mod tests {
         assert_eq!(dataset.train.image(1), [7, 6]);
         assert_eq!(dataset.test, None);
         assert_eq!(dataset.train.select(&[1]).pixels, [7, 6]);
-        dataset.check_labels(4).unwrap();
+        dataset.check_classes(4).unwrap();
         assert_eq!(
-            dataset.check_labels(3).unwrap_err().to_string(),
+            dataset.check_classes(3).unwrap_err().to_string(),
             "training label 3 (sample 0) is beyond the 3 classes 0..=2; give --classes 4 or more"
         );
     }

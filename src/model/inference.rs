@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::dataset::Samples;
 use super::{Layer, Weights};
-use crate::io::images::U8_SCALE;
+use crate::io::images::scale_u8;
 use crate::matrix::{PredictionMatrix, argmax};
 
 /// Rows that go through the network together: their activations stay in the cache.
@@ -101,7 +101,7 @@ impl Predictor {
             .chunks(CHUNK * samples.n_pixels)
             .zip(samples.labels.chunks(CHUNK))
         {
-            let inputs: Vec<f32> = pixels.iter().map(|&p| f32::from(p) * U8_SCALE).collect();
+            let inputs: Vec<f32> = pixels.iter().map(|&pixel| scale_u8(pixel)).collect();
             let logits = self.predict(&inputs, Output::Logits);
             for (row, &label) in logits.rows().zip(labels) {
                 loss += cross_entropy(row, label as usize);

@@ -24,6 +24,14 @@ impl Backend {
     /// The names of all backends.
     pub const NAMES: [&'static str; 2] = ["ndarray", "flex"];
 
+    /// The package that the backend is.
+    pub fn package(self) -> &'static str {
+        match self {
+            Self::Ndarray => "burn-ndarray",
+            Self::Flex => "burn-flex",
+        }
+    }
+
     /// The backend's device, with gradients.
     pub fn device(self) -> Device {
         match self {

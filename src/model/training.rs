@@ -15,7 +15,7 @@ use super::Weights;
 use super::dataset::{Dataset, Samples};
 use super::inference::{Evaluation, Predictor};
 use super::network::{Backend, Mlp};
-use crate::io::images::U8_SCALE;
+use crate::io::images::scale_u8;
 
 /// What a run is made of; with the data, it fixes the result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -88,13 +88,11 @@ pub struct Trained {
     pub was_stopped: bool,
 }
 
-/// Epochs worth training without being told: 10, or on a small set as many as make 2,500 batches.
+/// Epochs worth training without being told: 10, or on a small set as many as make 2,500 batches of 128.
 ///
 /// Ten epochs of MNIST are 4,690 batches, of 8,000 images 630, which is too few steps for Adam.
-pub fn default_epochs(n_samples: usize, batch_size: usize) -> usize {
-    2_500usize
-        .div_ceil(n_samples.div_ceil(batch_size).max(1))
-        .max(10)
+pub fn default_epochs(n_samples: usize) -> usize {
+    2_500usize.div_ceil(n_samples.div_ceil(128).max(1)).max(10)
 }
 
 /// The sizes of the two parts that `n_samples` are split into: to train on, and held out.
@@ -110,7 +108,7 @@ pub fn split(n_samples: usize, validation: f64) -> (usize, usize) {
 /// threads.
 ///
 /// # Panics
-/// If a label is not below `config.classes` (see [`Dataset::check_labels`]) or the batch size is 0.
+/// If a label is not below `config.classes` (see [`Dataset::check_classes`]) or the batch size is 0.
 pub fn train(
     config: &TrainingConfig,
     dataset: &Dataset,
@@ -212,7 +210,7 @@ pub fn train(
 fn batch(samples: &Samples, indices: &[usize]) -> (Vec<f32>, Vec<i32>) {
     let mut pixels = Vec::with_capacity(indices.len() * samples.n_pixels);
     for &i in indices {
-        pixels.extend(samples.image(i).iter().map(|&p| f32::from(p) * U8_SCALE));
+        pixels.extend(samples.image(i).iter().map(|&pixel| scale_u8(pixel)));
     }
     let labels = indices.iter().map(|&i| samples.labels[i] as i32).collect();
     (pixels, labels)
@@ -333,8 +331,8 @@ mod tests {
 
     #[test]
     fn small_sets_get_more_epochs() {
-        assert_eq!(default_epochs(60_000, 128), 10);
-        assert_eq!(default_epochs(8_000, 128), 40);
-        assert_eq!(default_epochs(5, 128), 2_500);
+        assert_eq!(default_epochs(60_000), 10);
+        assert_eq!(default_epochs(8_000), 40);
+        assert_eq!(default_epochs(5), 2_500);
     }
 }

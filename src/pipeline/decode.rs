@@ -19,7 +19,15 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
     let input = open_input(&args.input)?;
     let path = match &args.output {
         Some(path) => path.clone(),
-        None => args.input.with_extension("npy"),
+        // Only .huff goes: preds.v1 and preds.v2 are two files.
+        None => match args.input.extension() {
+            Some(extension) if extension == "huff" => args.input.with_extension("npy"),
+            _ => {
+                let mut name = args.input.clone().into_os_string();
+                name.push(".npy");
+                name.into()
+            }
+        },
     };
     let mut output = OutputFile::create(&path, args.force, &[&args.input])?;
 
@@ -45,7 +53,7 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
     output.finish()?;
 
     progress.result(format_args!(
-        "wrote {}: {} rows of {n_classes} probabilities, each within {:.6} of the original",
+        "wrote {}: {} rows of {n_classes} probabilities, each within {:.4e} of the original",
         path.display(),
         thousands(n_rows),
         frames.summary().largest_error,

@@ -13,7 +13,7 @@ use super::{set_threads, train};
 use crate::cli::DemoArgs;
 use crate::huffman::frame::rows_per_block;
 use crate::huffman::{FrameHeader, FrameReader, FrameWriter};
-use crate::io::images::U8_SCALE;
+use crate::io::images::scale_u8;
 use crate::io::npy;
 use crate::matrix::{PredictionMatrix, argmax};
 use crate::model::dataset::Dataset;
@@ -32,14 +32,12 @@ pub fn run(args: &DemoArgs, progress: &Progress) -> Result<()> {
         .expect("the bundled set has a test part");
 
     progress.result("Training on the bundled digit pairs:")?;
-    let trained = train::train(&args.options, &dataset, &AtomicBool::new(false), progress)?;
+    let (trained, printed) =
+        train::train(&args.options, &dataset, &AtomicBool::new(false), progress)?;
+    printed?;
 
     progress.result("\nPredicting the test images and compressing the probabilities:")?;
-    let inputs: Vec<f32> = test
-        .pixels
-        .iter()
-        .map(|&p| f32::from(p) * U8_SCALE)
-        .collect();
+    let inputs: Vec<f32> = test.pixels.iter().map(|&pixel| scale_u8(pixel)).collect();
     let original = Predictor::new(trained.weights).predict(&inputs, Output::Probabilities);
     let n_classes = original.n_classes();
     let header = FrameHeader::probabilities(n_classes, args.max_error)?;

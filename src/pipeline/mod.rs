@@ -8,11 +8,11 @@ pub mod progress;
 pub mod train;
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cli::{Cli, Command, DEFAULT_MODEL};
 use crate::io::output;
@@ -40,26 +40,46 @@ pub fn run(cli: Cli) -> Result<()> {
     }
 }
 
-/// Whether an error only says that the reader of our output has gone, as `head` does.
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
-    })
+/// On SIGINT, SIGTERM and SIGHUP: ends training after the current batch the first time, anything else
+/// at once, without leaving partial files behind. A signal that was ignored when the program started, as
+/// under `nohup`, stays ignored.
+#[cfg(unix)]
+fn install_signal_handler() -> Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::iterator::Signals;
+
+    let ignored = ignored_signals();
+    let handled = [SIGINT, SIGTERM, SIGHUP]
+        .into_iter()
+        .filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let mut signals = Signals::new(handled).context("cannot handle signals")?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            if STOPS_GRACEFULLY.load(Ordering::SeqCst) && !STOP.swap(true, Ordering::SeqCst) {
+                continue;
+            }
+            output::remove_partial_files();
+            std::process::exit(128 + signal);
+        }
+    });
+    Ok(())
 }
 
-/// On SIGINT, SIGTERM and SIGHUP: ends training after the current batch the first time, anything else
-/// at once, without leaving partial files behind.
+#[cfg(not(unix))]
 fn install_signal_handler() -> Result<()> {
-    ctrlc::set_handler(|| {
-        if STOPS_GRACEFULLY.load(Ordering::SeqCst) && !STOP.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        output::remove_partial_files();
-        std::process::exit(130);
-    })
-    .context("cannot handle Ctrl-C")
+    Ok(())
+}
+
+/// The signals that the program was started to ignore, signal `n` in bit `n - 1`; none where the system
+/// does not tell.
+#[cfg(unix)]
+fn ignored_signals() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
 }
 
 /// Sets the number of threads for all that follows.
@@ -68,7 +88,9 @@ fn set_threads(n_threads: Option<usize>) -> Result<()> {
     if let Some(n_threads) = n_threads {
         pool = pool.num_threads(n_threads);
     }
-    pool.build_global().context("cannot start threads")
+    // The error's text has its cause in it already.
+    pool.build_global()
+        .map_err(|error| anyhow!("cannot start threads: {error}"))
 }
 
 /// Opens a file to read; a folder is refused here, since opening one succeeds.

@@ -12,7 +12,6 @@ use crate::io::images::ImageReader;
 use crate::io::npy;
 use crate::io::output::OutputFile;
 use crate::matrix::PredictionMatrix;
-use crate::model::checkpoint::Checkpoint;
 use crate::model::inference::{Output, Predictor};
 
 /// Images read before they are predicted: bounds the memory for pixels.
@@ -62,8 +61,8 @@ pub(super) struct Predictions {
     predictor: Predictor,
     output: Output,
     name: String,
-    /// What the checkpoint says of itself.
-    pub checkpoint: Checkpoint,
+    /// A name for each class, if the model has them.
+    pub class_names: Option<Vec<String>>,
     /// The checkpoint's identity.
     pub model_sha256: String,
     pixels: Vec<f32>,
@@ -76,10 +75,10 @@ impl Predictions {
         let images = open_images(&input.images, checkpoint.weights.n_inputs())?;
         Ok(Self {
             images,
-            predictor: Predictor::new(checkpoint.weights.clone()),
+            predictor: Predictor::new(checkpoint.weights),
             output,
             name: input.images.display().to_string(),
-            checkpoint,
+            class_names: checkpoint.info.and_then(|info| info.class_names),
             model_sha256,
             pixels: Vec::new(),
         })
@@ -92,7 +91,7 @@ impl Predictions {
 
     /// Number of columns.
     pub fn n_classes(&self) -> usize {
-        self.checkpoint.weights.n_classes()
+        self.predictor.weights().n_classes()
     }
 
     /// The next rows, as many as a block of a frame takes; `None` at the end.

@@ -1,8 +1,9 @@
 //! What a person sees while a command runs: results on stdout, progress bars on stderr.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
+use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Where results and progress go, by what was asked for.
@@ -21,14 +22,19 @@ impl Progress {
         }
     }
 
-    /// Prints a line of results.
+    /// Prints a line of results. That nobody reads it any more, as after `| head`, is not an error.
     ///
     /// # Errors
-    /// As stdout's; a closed pipe among them.
-    pub fn result(&self, line: impl std::fmt::Display) -> io::Result<()> {
-        match self.quiet {
-            true => Ok(()),
-            false => writeln!(io::stdout(), "{line}"),
+    /// If stdout cannot be written for another reason, such as a full disk.
+    pub fn result(&self, line: impl std::fmt::Display) -> Result<()> {
+        if self.quiet {
+            return Ok(());
+        }
+        match writeln!(io::stdout(), "{line}") {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                Err(error).context("cannot write to standard output")
+            }
+            _ => Ok(()),
         }
     }
 
@@ -52,7 +58,9 @@ impl Progress {
                     },
                 ),
         );
-        bar.enable_steady_tick(Duration::from_millis(200));
+        if self.has_bars {
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
         bar
     }
 }

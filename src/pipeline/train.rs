@@ -1,6 +1,7 @@
 //! `pc train`: data set in, checkpoint out.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
@@ -10,8 +11,7 @@ use super::{STOP, STOPS_GRACEFULLY, set_threads};
 use crate::cli::{TrainArgs, TrainingOptions};
 use crate::io::output::OutputFile;
 use crate::model::checkpoint::{Checkpoint, CheckpointInfo, PREPROCESSING};
-use crate::model::dataset::Dataset;
-use crate::model::network::Backend;
+use crate::model::dataset::{self, Dataset};
 use crate::model::training::{self, EpochStats, Event, Trained, TrainingConfig};
 
 /// Runs `pc train`.
@@ -21,28 +21,31 @@ use crate::model::training::{self, EpochStats, Event, Trained, TrainingConfig};
 /// batch.
 pub fn run(args: &TrainArgs, progress: &Progress) -> Result<()> {
     set_threads(args.options.threads)?;
-    let mut output = OutputFile::create(&args.output, args.force, &[])?;
+    let inputs = args.data.as_deref().map(dataset::files).unwrap_or_default();
+    let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
+    let mut output = OutputFile::create(&args.output, args.force, &inputs)?;
     let dataset = match &args.data {
         Some(path) => Dataset::open(path)?,
         None => Dataset::bundled(),
     };
 
+    // Until the model is saved, one signal does not end the process.
     STOPS_GRACEFULLY.store(true, Ordering::SeqCst);
-    let trained = train(&args.options, &dataset, &STOP, progress)?;
-    STOPS_GRACEFULLY.store(false, Ordering::SeqCst);
+    let (trained, printed) = train(&args.options, &dataset, &STOP, progress)?;
     let Some(metrics) = trained.metrics else {
         bail!("stopped before the first batch; nothing to save");
     };
-
-    let checkpoint = checkpoint(&args.options, &dataset, trained)?;
+    let stopped = match trained.was_stopped {
+        true => ", training stopped early",
+        false => "",
+    };
+    let checkpoint = checkpoint(&args.options, &dataset, trained);
     output
         .write_all(&checkpoint.to_bytes()?)
         .with_context(|| format!("cannot write {}", args.output.display()))?;
     output.finish()?;
-    let stopped = match STOP.load(Ordering::SeqCst) {
-        true => ", training stopped early",
-        false => "",
-    };
+    STOPS_GRACEFULLY.store(false, Ordering::SeqCst);
+    printed?;
     progress.result(format_args!(
         "wrote {} (weights of epoch {}{stopped})",
         args.output.display(),
@@ -51,14 +54,15 @@ pub fn run(args: &TrainArgs, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// Trains with a progress bar and a line for each epoch.
+/// Trains with a progress bar and a line for each epoch. That a line could not be printed is returned beside
+/// what was trained, so that it costs nothing.
 pub(super) fn train(
     options: &TrainingOptions,
     dataset: &Dataset,
     stop: &AtomicBool,
     progress: &Progress,
-) -> Result<Trained> {
-    dataset.check_labels(options.classes)?;
+) -> Result<(Trained, Result<()>)> {
+    dataset.check_classes(options.classes)?;
     let config = config(options, dataset);
     let (n_training, n_validation) = training::split(dataset.train.len(), config.validation);
     if n_training == 0 {
@@ -68,7 +72,7 @@ pub(super) fn train(
             dataset.train.len()
         );
     }
-    progress.result(format_args!(
+    let mut printed = progress.result(format_args!(
         "{} training images, {} held out, {} test images; {} on {}",
         thousands(n_training as u64),
         thousands(n_validation as u64),
@@ -80,14 +84,10 @@ pub(super) fn train(
             .map(ToString::to_string)
             .collect::<Vec<_>>()
             .join("-"),
-        match config.backend {
-            Backend::Ndarray => "burn-ndarray",
-            Backend::Flex => "burn-flex",
-        },
-    ))?;
+        config.backend.package(),
+    ));
 
     let mut bar = None;
-    let mut printed = Ok(());
     let trained = training::train(&config, dataset, stop, &mut |event| match event {
         Event::Batch {
             epoch,
@@ -108,8 +108,7 @@ pub(super) fn train(
             }
         }
     });
-    printed?;
-    Ok(trained)
+    Ok((trained, printed))
 }
 
 fn epoch_line(stats: &EpochStats, n_epochs: usize) -> String {
@@ -137,7 +136,7 @@ fn epoch_line(stats: &EpochStats, n_epochs: usize) -> String {
 
 fn config(options: &TrainingOptions, dataset: &Dataset) -> TrainingConfig {
     let (n_training, _) = training::split(dataset.train.len(), options.validation);
-    let default_epochs = training::default_epochs(n_training, options.batch_size);
+    let default_epochs = training::default_epochs(n_training);
     TrainingConfig {
         hidden: options.hidden.clone(),
         classes: options.classes,
@@ -151,29 +150,14 @@ fn config(options: &TrainingOptions, dataset: &Dataset) -> TrainingConfig {
 }
 
 /// The checkpoint of a run.
-///
-/// # Errors
-/// If the data set names more classes than the network has.
-pub(super) fn checkpoint(
-    options: &TrainingOptions,
-    dataset: &Dataset,
-    trained: Trained,
-) -> Result<Checkpoint> {
-    let class_names = match &dataset.class_names {
-        None => None,
-        Some(names) if names.len() > options.classes => bail!(
-            "classes.txt names {} classes; expected at most the {} of --classes",
-            names.len(),
-            options.classes
-        ),
-        // Classes that the file does not name go by their number.
-        Some(names) => Some(
-            (0..options.classes)
-                .map(|class| names.get(class).cloned().unwrap_or(class.to_string()))
-                .collect(),
-        ),
-    };
-    Ok(Checkpoint {
+fn checkpoint(options: &TrainingOptions, dataset: &Dataset, trained: Trained) -> Checkpoint {
+    // Classes that the data set does not name go by their number.
+    let class_names = dataset.class_names.as_ref().map(|names| {
+        (0..options.classes)
+            .map(|class| names.get(class).cloned().unwrap_or(class.to_string()))
+            .collect()
+    });
+    Checkpoint {
         info: Some(CheckpointInfo {
             producer: concat!("pc ", env!("CARGO_PKG_VERSION")).to_owned(),
             layers: trained.weights.sizes(),
@@ -183,5 +167,5 @@ pub(super) fn checkpoint(
             class_names,
         }),
         weights: trained.weights,
-    })
+    }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 
 use pc::model::checkpoint::Checkpoint;
+use pc::model::dataset::Dataset;
 use pc::model::inference::Predictor;
 
 use crate::common::{Folder, idx, npy, pixels, write_toy_mnist};
@@ -123,8 +124,11 @@ fn every_option_changes_what_it_says() {
     ] {
         assert_ne!(train(option).weights, plain.weights, "{option}");
     }
-    let threads = train("--threads 1");
-    assert_eq!(threads.info.unwrap().options, info.options);
+    // Threads change no result, whatever their number.
+    for n_threads in [1, 3] {
+        let threads = train(&format!("--threads {n_threads}"));
+        assert_eq!(threads.weights, plain.weights);
+    }
 }
 
 #[test]
@@ -286,6 +290,117 @@ fn data_that_cannot_be_used_are_named_with_the_figure() {
 }
 
 #[test]
+fn arrays_of_an_npz_that_cannot_be_used_are_named() {
+    let folder = Folder::new();
+    let fails = |arrays: &[(&str, Vec<u8>)], start: &str, end: &str| {
+        let file = fs::File::create(folder.join("x.npz")).unwrap();
+        let mut archive = zip::ZipWriter::new(file);
+        let stored = zip::write::SimpleFileOptions::default()
+            .compression_method(zip::CompressionMethod::Stored);
+        for (name, array) in arrays {
+            archive.start_file(format!("{name}.npy"), stored).unwrap();
+            archive.write_all(array).unwrap();
+        }
+        archive.finish().unwrap();
+        folder.fails("train --data x.npz", start, end);
+    };
+    let images = || ("x_train", npy("|u1", false, &[2, 28, 28], &pixels(2)));
+    fails(
+        &[images(), ("labels", npy("|u1", false, &[2], &[0, 1]))],
+        "x.npz: y_train: no array \"y_train\" in this .npz; it holds ",
+        "labels",
+    );
+    fails(
+        &[images(), ("y_train", npy("|i1", false, &[2], &[0, 0xFF]))],
+        "x.npz: y_train: label -1 (sample 1); expected whole numbers from 0 on",
+        "",
+    );
+    fails(
+        &[images(), ("y_train", npy("<u4", false, &[2], &[0xFF; 8]))],
+        "training label 4294967295 (sample 0) is beyond the 100 classes 0..=99; give --classes 4294967296",
+        "or more",
+    );
+    fails(
+        &[images(), ("y_train", npy("<f4", false, &[2], &[0; 8]))],
+        "x.npz: y_train: dtype f32; expected integer labels",
+        "",
+    );
+    fails(
+        &[images(), ("y_train", npy("|u1", false, &[2, 2], &[0; 4]))],
+        "x.npz: y_train: shape [2, 2]; expected one label an image: (N,) or (N, 1)",
+        "",
+    );
+    fails(
+        &[images(), ("y_train", npy("|u1", false, &[3], &[0; 3]))],
+        "x.npz: x_train: 2 images, but x.npz: y_train has 3 labels",
+        "",
+    );
+    let fortran = ("x_train", npy("|u1", true, &[2, 28, 28], &pixels(2)));
+    fails(
+        &[fortran, ("y_train", npy("|u1", false, &[2], &[0, 1]))],
+        "x.npz: x_train: shape [2, 28, 28]; expected images in C order",
+        "",
+    );
+}
+
+#[test]
+fn labels_names_and_shares_that_do_not_fit_are_refused_before_training() {
+    let folder = Folder::new();
+    write_toy_mnist(&folder, 30);
+    let train = format!("train --data mnist {QUICK}");
+    let labels = "mnist/train-labels-idx1-ubyte";
+    let good = folder.read(labels);
+    folder.write(labels, &good[..good.len() - 2]);
+    folder.fails(
+        &train,
+        &format!("{labels}: truncated: the header promises 30 bytes of data, the file has 28"),
+        "",
+    );
+    folder.write(labels, &good[..5]);
+    folder.fails(
+        &train,
+        &format!("{labels}: truncated: the file ends inside its header"),
+        "",
+    );
+    folder.write(labels, &idx(0x803, &[30, 1, 1], &good[8..]));
+    folder.fails(
+        &train,
+        &format!("{labels}: IDX magic number 0x00000803; expected 0x00000801"),
+        "(labels of unsigned bytes)",
+    );
+    folder.write(labels, &good);
+    let test_labels = "mnist/t10k-labels-idx1-ubyte";
+    let mut wrong = folder.read(test_labels);
+    wrong[8 + 4] = 200;
+    folder.write(test_labels, &wrong);
+    folder.fails(
+        &train,
+        "test label 200 (sample 4) is beyond the 10 classes 0..=9; give --classes 201 or more",
+        "",
+    );
+    folder.write(test_labels, &good);
+    folder.write("mnist/classes.txt", "x\n".repeat(11).as_bytes());
+    folder.fails(
+        &train,
+        "classes.txt names 11 classes; expected at most the 10 of the network; give --classes 11",
+        "or more",
+    );
+    folder.write("mnist/classes.txt", b"1\tone\n");
+    folder.fails(
+        &train,
+        "mnist/classes.txt: line 1: label \"1\"; expected 0, labels in order from 0",
+        "",
+    );
+    fs::remove_file(folder.join("mnist/classes.txt")).unwrap();
+    write_toy_mnist(&folder, 1);
+    folder.fails(
+        &format!("{train} --validation 0.9"),
+        "--validation 0.9 leaves nothing of 1 training images",
+        "",
+    );
+}
+
+#[test]
 fn an_output_that_exists_is_kept_unless_forced() {
     let folder = Folder::new();
     write_toy_mnist(&folder, 30);
@@ -301,54 +416,83 @@ fn an_output_that_exists_is_kept_unless_forced() {
     assert!(folder.read("model.safetensors").len() > 1000);
     folder.fails(
         &format!("{train} -o nowhere/model.safetensors"),
-        "cannot write nowhere/model.safetensors: No such file or directory",
+        "cannot write nowhere/model.safetensors: there is no folder nowhere; make it first",
         "",
     );
+    folder.fails(
+        &format!("{train} -o models/"),
+        "models/ is a folder",
+        "with -o",
+    );
+    for input in ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"] {
+        folder.fails(
+            &format!("{train} --force -o mnist/{input}"),
+            &format!("mnist/{input} is the input as well as the output"),
+            "with -o",
+        );
+    }
     folder.fails(&format!("{train} -o mnist"), "mnist is a folder", "with -o");
 }
 
 #[cfg(unix)]
 #[test]
 fn ctrl_c_saves_what_there_is() {
-    use std::process::Stdio;
-    use std::time::Duration;
+    use std::io::{BufRead, BufReader, Read};
 
     let folder = Folder::new();
     write_toy_mnist(&folder, 200);
-    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pc"));
-    let child = command
-        .current_dir(folder.path())
-        .args([
-            "train",
-            "--data",
-            "mnist",
-            "--epochs",
-            "1000000",
-            "--classes",
-            "10",
-        ])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(Duration::from_millis(1500));
-    assert_eq!(
-        folder.names().len(),
-        2,
-        "the output is started, under another name"
-    );
+    let mut child = folder.start("train --data mnist --epochs 1000000 --classes 10");
     assert!(!folder.join("model.safetensors").exists());
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("epoch ") {
+        line.clear();
+        assert!(stdout.read_line(&mut line).unwrap() > 0);
+    }
     send("INT", child.id());
-    let output = child.wait_with_output().unwrap();
-    let stdout = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{stdout}");
-    assert!(stdout.ends_with("training stopped early)\n"), "{stdout}");
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{rest}");
+    assert!(rest.ends_with("training stopped early)\n"), "{rest}");
     assert_eq!(folder.names(), ["mnist", "model.safetensors"]);
     let checkpoint = Checkpoint::from_bytes(&folder.read("model.safetensors")).unwrap();
     let metrics = checkpoint.info.unwrap().metrics.unwrap();
-    let dataset = pc::model::dataset::Dataset::open(&folder.join("mnist")).unwrap();
+    let dataset = Dataset::open(&folder.join("mnist")).unwrap();
     let evaluation = Predictor::new(checkpoint.weights).evaluate(&dataset.test.unwrap());
     assert_eq!(metrics.test, Some(evaluation));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_does_not_cost_the_model() {
+    let folder = Folder::new();
+    write_toy_mnist(&folder, 50);
+    let mut child = folder.start(&format!("train --data mnist {QUICK}"));
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    assert_eq!(folder.names(), ["mnist", "model.safetensors"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hangup_is_ignored_under_nohup() {
+    let folder = Folder::new();
+    write_toy_mnist(&folder, 200);
+    let script = format!(
+        "trap '' HUP; '{}' train --data mnist --classes 10 --epochs 300 & \
+         sleep 1; kill -HUP $!; wait $!",
+        assert_cmd::cargo::cargo_bin!("pc").display()
+    );
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stdout}");
+    assert!(stdout.ends_with("(weights of epoch 300)\n"), "{stdout}");
 }
 
 /// Sends a signal by name.

@@ -81,6 +81,31 @@ impl Folder {
         said
     }
 
+    /// Starts `pc` and returns once it has begun an output, under a temporary name.
+    #[cfg(unix)]
+    pub fn start(&self, arguments: &str) -> std::process::Child {
+        use std::process::{Command, Stdio};
+        use std::time::{Duration, Instant};
+
+        let n_before = self.names().len();
+        let child = Command::new(assert_cmd::cargo::cargo_bin!("pc"))
+            .current_dir(self.path())
+            .args(arguments.split_whitespace())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.names().len() == n_before {
+            assert!(
+                Instant::now() < deadline,
+                "pc {arguments} has begun nothing"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        child
+    }
+
     /// Runs `pc`, which must fail with one line that begins and ends as given, and leave no file
     /// behind.
     #[track_caller]
