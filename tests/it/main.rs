@@ -5,3 +5,4 @@ mod cli_predict;
 mod cli_train;
 mod common;
 mod real_data;
+mod reference;
