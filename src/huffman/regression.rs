@@ -138,21 +138,33 @@ impl Regression {
         for (slope, value) in self.slopes.iter_mut().zip(&inverse) {
             *slope = -value as f32;
         }
-        let mut base = vec![0.0; n];
-        for ((deviations, weight), stored) in deviations
-            .chunks_exact(n)
-            .zip(&weights)
-            .zip(self.base.chunks_exact_mut(n))
-        {
-            base.fill(0.0);
-            for (class, row) in inverse.chunks_exact(n).enumerate() {
-                let expected = mean[class] + deviations[class] * weight;
-                add_scaled(&mut base[class..], expected, &row[class..]);
-            }
-            for (stored, value) in stored.iter_mut().zip(&base) {
-                *stored = *value as f32;
+        // Top classes that have not been seen all have the same expectations.
+        let mut of_unseen: Option<Vec<f32>> = None;
+        for (top, stored) in self.base.chunks_exact_mut(n).enumerate() {
+            if self.n_of_top[top] > 0 {
+                let deviations = &deviations[top * n..(top + 1) * n];
+                expect(&mean, deviations, weights[top], &inverse, stored);
+            } else {
+                let expected = of_unseen.get_or_insert_with(|| {
+                    expect(&mean, &vec![0.0; n], 1.0, &inverse, stored);
+                    stored.to_vec()
+                });
+                stored.copy_from_slice(expected);
             }
         }
+    }
+}
+
+/// What to expect of each class if all before it have level 0: `inverse` times the mean of the top class.
+fn expect(mean: &[f64], deviations: &[f64], weight: f64, inverse: &[f64], expected: &mut [f32]) {
+    let n = mean.len();
+    let mut sums = vec![0.0; n];
+    for (class, row) in inverse.chunks_exact(n).enumerate() {
+        let class_mean = mean[class] + deviations[class] * weight;
+        add_scaled(&mut sums[class..], class_mean, &row[class..]);
+    }
+    for (expected, sum) in expected.iter_mut().zip(&sums) {
+        *expected = *sum as f32;
     }
 }
 
