@@ -11,9 +11,13 @@ use bitvec::prelude::*;
 
 use super::Error;
 use super::bitstream::{BitReader, BitWriter};
+use super::tokens::{from_zigzag, zigzag};
 
 /// The longest code, in bits. Format-stable: changing this changes files.
 pub const MAX_CODE_LENGTH: u8 = 15;
+
+/// What the first length of a codebook is written as a difference from. Format-stable.
+const FIRST_LENGTH: i32 = 4;
 
 /// Code lengths, by symbol, that minimise `sum(frequency * length)` with no length above `limit`.
 ///
@@ -148,14 +152,17 @@ impl Codebook {
     }
 
     /// Writes the lengths: the number of used symbols, then for each the gap to the one before and,
-    /// if there are two or more, its length in 4 bits.
+    /// if there are two or more, by how much its length differs from the one before.
     pub fn write_to(&self, writer: &mut BitWriter) {
         write_gamma(writer, self.used.len() as u32 + 1);
         let mut expected = 0;
+        let mut last_length = FIRST_LENGTH;
         for &symbol in &self.used {
             write_gamma(writer, (symbol - expected) as u32 + 1);
             if self.used.len() > 1 {
-                writer.write(u32::from(self.lengths[symbol]), 4);
+                let length = i32::from(self.lengths[symbol]);
+                write_gamma(writer, zigzag(length - last_length) + 1);
+                last_length = length;
             }
             expected = symbol + 1;
         }
@@ -212,6 +219,7 @@ impl DecodeTable {
         }
         let mut lengths = vec![0u8; alphabet_size];
         let mut next = 0;
+        let mut last_length = FIRST_LENGTH;
         for _ in 0..n_used {
             let symbol = next + read_gamma(reader)? as usize - 1;
             if symbol >= alphabet_size {
@@ -223,10 +231,13 @@ impl DecodeTable {
                     index_bits: 0,
                 });
             }
-            lengths[symbol] = reader.read(4)? as u8;
-            if lengths[symbol] == 0 {
-                return Err(Error::Corrupt("a codebook holds a code of no bits"));
-            }
+            last_length += from_zigzag(read_gamma(reader)? - 1);
+            lengths[symbol] = u8::try_from(last_length)
+                .ok()
+                .filter(|length| (1..=MAX_CODE_LENGTH).contains(length))
+                .ok_or(Error::Corrupt(
+                    "a codebook holds a code of an impossible length",
+                ))?;
             next = symbol + 1;
         }
         if n_used == 0 {

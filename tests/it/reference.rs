@@ -37,10 +37,13 @@ impl Bits<'_> {
         let n_used = self.gamma() - 1;
         let mut symbols = Vec::new();
         let mut before = -1i64;
+        let mut length = if n_used > 1 { 4 } else { 0 };
         for _ in 0..n_used {
             before += i64::from(self.gamma());
-            let length = if n_used > 1 { self.number(4) } else { 0 };
-            symbols.push((length, before as u32));
+            if n_used > 1 {
+                length += from_zigzag(self.gamma() - 1);
+            }
+            symbols.push((length as u32, before as u32));
         }
         symbols.sort();
         // RFC 1951, section 3.2.2: consecutive values, a zero appended where the length grows.
