@@ -20,8 +20,10 @@ fn softmax_rows(n_rows: usize, scale: f32) -> PredictionMatrix {
             let mut row: Vec<f32> = (0..N_CLASSES)
                 // The sum of four uniform numbers is close enough to a normal one.
                 .map(|_| scale * (0..4).map(|_| rng.random_range(-1.0..1.0f32)).sum::<f32>())
-                .map(f32::exp)
                 .collect();
+            let largest = row.iter().copied().fold(f32::MIN, f32::max);
+            row.iter_mut()
+                .for_each(|value| *value = (*value - largest).exp());
             let sum: f32 = row.iter().sum();
             row.iter_mut().for_each(|value| *value /= sum);
             row

@@ -89,7 +89,7 @@ enum Model {
 }
 
 /// Encodes the rows of `matrix`, those marked in `is_exact` bit for bit, the others quantized, with the
-/// model that takes fewer bytes.
+/// model that takes fewer bytes, or is about to.
 ///
 /// The values of quantized rows must be probabilities (0..=1).
 pub fn encode(
@@ -97,15 +97,38 @@ pub fn encode(
     is_exact: &[bool],
     quantizer: Quantizer,
 ) -> (Vec<u8>, BitCounts) {
-    let ranked = encode_ranked(matrix, is_exact, quantizer);
     if matrix.n_classes() > expected::MAX_CLASSES {
-        return ranked;
+        return encode_ranked(matrix, is_exact, quantizer);
     }
+    // Of a large block, the first rows tell which model suits it.
+    if matrix.n_rows() > 2 * SAMPLE_ROWS {
+        let values = matrix.values()[..SAMPLE_ROWS * matrix.n_classes()].to_vec();
+        let sample = PredictionMatrix::new(matrix.n_classes(), values);
+        let is_exact_in_sample = &is_exact[..SAMPLE_ROWS];
+        let (_, _, model) = encode_best(&sample, is_exact_in_sample, quantizer);
+        return match model {
+            Model::Ranked => encode_ranked(matrix, is_exact, quantizer),
+            Model::Expected => encode_expected(matrix, is_exact, quantizer),
+        };
+    }
+    let (payload, counts, _) = encode_best(matrix, is_exact, quantizer);
+    (payload, counts)
+}
+
+/// Rows that stand for a large block when its model is chosen.
+const SAMPLE_ROWS: usize = 2048;
+
+fn encode_best(
+    matrix: &PredictionMatrix,
+    is_exact: &[bool],
+    quantizer: Quantizer,
+) -> (Vec<u8>, BitCounts, Model) {
+    let ranked = encode_ranked(matrix, is_exact, quantizer);
     let expected = encode_expected(matrix, is_exact, quantizer);
     // Ranked rows are decoded several times as fast, which is worth a few bytes.
     match expected.0.len() * 100 < ranked.0.len() * 95 {
-        true => expected,
-        false => ranked,
+        true => (expected.0, expected.1, Model::Expected),
+        false => (ranked.0, ranked.1, Model::Ranked),
     }
 }
 

@@ -60,12 +60,14 @@ struct Entry {
 }
 
 /// Neighbouring contexts that share codebooks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 struct Group {
     /// Number of contexts.
     width: usize,
     /// The level that runs are made of.
     run_level: u32,
+    /// Lengths of all runs in order; none if the level stands for itself.
+    run_lengths: Vec<u32>,
 }
 
 /// How a block is coded: the groups of contexts and all symbols in order.
@@ -78,14 +80,17 @@ pub struct Coding {
 impl Coding {
     /// The coding of the rows of `matrix`; those marked in `is_exact` are stored bit for bit.
     pub fn new(matrix: &PredictionMatrix, is_exact: &[bool], quantizer: Quantizer) -> Self {
-        let (entries, mut symbols) = walk(matrix, is_exact, quantizer);
-        let widths = group_contexts(&entries);
-        let (groups, coded) = code_entries(&entries, &widths);
-        symbols.extend(coded);
-        symbols.sort_unstable_by_key(|&(position, _)| position);
+        let (entries, symbols) = walk(matrix, is_exact, quantizer);
+        let candidates = group_contexts(&entries);
+        let group_of_context: Vec<usize> = candidates
+            .iter()
+            .enumerate()
+            .flat_map(|(group, candidate)| std::iter::repeat_n(group, candidate.width))
+            .collect();
+        let groups = find_runs(&entries, &group_of_context, &candidates);
         Self {
+            symbols: code(&entries, symbols, &group_of_context, &groups),
             groups,
-            symbols: symbols.into_iter().map(|(_, symbol)| symbol).collect(),
         }
     }
 
@@ -183,136 +188,178 @@ fn walk(
     (entries, symbols)
 }
 
-/// Joins neighbouring contexts into groups as long as that saves bits: contexts of a group share
-/// codebooks. Returns the number of contexts of each group.
-fn group_contexts(entries: &[Entry]) -> Vec<usize> {
-    struct Candidate {
-        width: usize,
-        frequencies: Vec<u64>,
-        cost: f64,
+/// A group in the making.
+struct Candidate {
+    width: usize,
+    /// By level token.
+    frequencies: Vec<u64>,
+    cost: f64,
+}
+
+impl Candidate {
+    fn new(width: usize, frequencies: Vec<u64>) -> Self {
+        /// About what a symbol takes in a codebook.
+        const BITS_A_SYMBOL: f64 = 7.0;
+        let n_used = frequencies.iter().filter(|&&n| n > 0).count();
+        Self {
+            width,
+            cost: entropy_bits(&frequencies) + BITS_A_SYMBOL * n_used as f64,
+            frequencies,
+        }
     }
-    let group = |width, frequencies: Vec<u64>| Candidate {
-        width,
-        cost: cost(&frequencies),
-        frequencies,
-    };
+
+    fn join(&self, other: &Self) -> Self {
+        let pairs = self.frequencies.iter().zip(&other.frequencies);
+        Self::new(
+            self.width + other.width,
+            pairs.map(|(a, b)| a + b).collect(),
+        )
+    }
+
+    /// The commonest of the levels that are their own token; of two the lower one.
+    fn commonest_level(&self) -> u32 {
+        let of_level = |level: &usize| (self.frequencies[*level], 16 - level);
+        (0..16).max_by_key(of_level).unwrap_or(0) as u32
+    }
+}
+
+/// Joins neighbouring contexts into groups as long as that saves bits: contexts of a group share
+/// codebooks.
+fn group_contexts(entries: &[Entry]) -> Vec<Candidate> {
     let mut of_context = vec![vec![0; LEVELS.count()]; N_CONTEXTS];
     for entry in entries {
         of_context[usize::from(entry.context)][LEVELS.split(entry.level).value as usize] += 1;
     }
-    let mut groups: Vec<Candidate> = of_context.into_iter().map(|f| group(1, f)).collect();
+    let mut groups: Vec<Candidate> = of_context
+        .into_iter()
+        .map(|frequencies| Candidate::new(1, frequencies))
+        .collect();
     loop {
-        let join = |a: &Candidate, b: &Candidate| {
-            let sums = a.frequencies.iter().zip(&b.frequencies).map(|(a, b)| a + b);
-            group(a.width + b.width, sums.collect())
-        };
         let best = groups
             .windows(2)
-            .map(|pair| join(&pair[0], &pair[1]).cost - pair[0].cost - pair[1].cost)
+            .map(|pair| pair[0].join(&pair[1]).cost - pair[0].cost - pair[1].cost)
             .enumerate()
             .min_by(|a, b| a.1.total_cmp(&b.1));
         match best {
             Some((first, change)) if change <= 0.0 => {
                 let second = groups.remove(first + 1);
-                groups[first] = join(&groups[first], &second);
+                groups[first] = groups[first].join(&second);
             }
-            _ => return groups.iter().map(|group| group.width).collect(),
+            _ => return groups,
         }
     }
 }
 
-/// About what symbols of these frequencies cost in bits, codebook included.
-fn cost(frequencies: &[u64]) -> f64 {
-    const BITS_A_SYMBOL: f64 = 7.0;
-    let n_used = frequencies.iter().filter(|&&n| n > 0).count();
-    entropy_bits(frequencies) + BITS_A_SYMBOL * n_used as f64
-}
-
-/// The groups and the symbols of the entries. In each group, its commonest level is joined to runs, or
-/// stands for itself where that costs less.
-fn code_entries(entries: &[Entry], widths: &[usize]) -> (Vec<Group>, Vec<(u32, Symbol)>) {
-    let group_of_context: Vec<usize> = widths
+/// Finds the runs of each group's commonest level, and drops them where plain symbols cost less.
+fn find_runs(
+    entries: &[Entry],
+    group_of_context: &[usize],
+    candidates: &[Candidate],
+) -> Vec<Group> {
+    /// Frequencies with runs: of the first alphabet, and of the one after a run.
+    struct Counts {
+        first: Vec<u64>,
+        after_run: Vec<u64>,
+        n_extra_bits: u64,
+        run_length: u32,
+    }
+    let mut groups: Vec<Group> = candidates
         .iter()
-        .enumerate()
-        .flat_map(|(group, &width)| std::iter::repeat_n(group, width))
+        .map(|candidate| Group {
+            width: candidate.width,
+            run_level: candidate.commonest_level(),
+            run_lengths: Vec::new(),
+        })
         .collect();
-    let mut of_group: Vec<Vec<&Entry>> = vec![Vec::new(); widths.len()];
+    let mut counts: Vec<Counts> = candidates
+        .iter()
+        .map(|_| Counts {
+            first: vec![0; RUNS.count() + LEVELS.count()],
+            after_run: vec![0; LEVELS.count()],
+            n_extra_bits: 0,
+            run_length: 0,
+        })
+        .collect();
+    let end_run = |group: &mut Group, counts: &mut Counts| {
+        let token = RUNS.split(counts.run_length);
+        counts.first[token.value as usize] += 1;
+        counts.n_extra_bits += u64::from(token.n_extra_bits);
+        group.run_lengths.push(counts.run_length);
+        counts.run_length = 0;
+    };
     for entry in entries {
-        of_group[group_of_context[usize::from(entry.context)]].push(entry);
+        let index = group_of_context[usize::from(entry.context)];
+        let (group, counts) = (&mut groups[index], &mut counts[index]);
+        let token = LEVELS.split(entry.level).value as usize;
+        if entry.level == group.run_level {
+            counts.run_length += 1;
+        } else if counts.run_length > 0 {
+            end_run(group, counts);
+            counts.after_run[token] += 1;
+        } else {
+            counts.first[RUNS.count() + token] += 1;
+        }
     }
-    let sizes = alphabet_sizes(0, widths.len());
-    let mut groups = Vec::new();
-    let mut symbols = Vec::new();
-    for ((index, entries), &width) in of_group.iter().enumerate().zip(widths) {
+    for ((group, counts), candidate) in groups.iter_mut().zip(&mut counts).zip(candidates) {
+        if counts.run_length > 0 {
+            end_run(group, counts);
+        }
+        // Codes, not entropy: the bit that a code costs at least is what runs are for.
+        let n_bits =
+            |frequencies: &[u64]| Codebook::from_frequencies(frequencies).n_bits(frequencies);
+        let plain = n_bits(&candidate.frequencies);
+        if plain <= n_bits(&counts.first) + n_bits(&counts.after_run) + counts.n_extra_bits {
+            group.run_lengths.clear();
+        }
+    }
+    groups
+}
+
+/// All symbols in order: those of the entries, and `others`, each with its position. A run is one symbol,
+/// at the position of its first entry. The level after a run is known to be another one and has an
+/// alphabet of its own.
+fn code(
+    entries: &[Entry],
+    others: Vec<(u32, Symbol)>,
+    group_of_context: &[usize],
+    groups: &[Group],
+) -> Vec<Symbol> {
+    let mut symbols = Vec::with_capacity(entries.len() / 4 + others.len());
+    let mut others = others.into_iter().peekable();
+    let mut runs: Vec<_> = groups
+        .iter()
+        .map(|group| group.run_lengths.iter())
+        .collect();
+    let mut states = vec![State::Open; groups.len()];
+    for entry in entries {
+        while let Some((_, symbol)) = others.next_if(|other| other.0 < entry.position) {
+            symbols.push(symbol);
+        }
+        let index = group_of_context[usize::from(entry.context)];
         let alphabet = GROUPS + 2 * index;
-        let run_level = commonest_level(entries);
-        let in_runs = with_runs(entries, alphabet, run_level);
-        let plain: Vec<(u32, Symbol)> = entries
-            .iter()
-            .map(|entry| (entry.position, level_symbol(alphabet, entry.level)))
-            .collect();
-        let cost = |symbols: &[(u32, Symbol)]| {
-            let mut frequencies = [vec![0; sizes[alphabet]], vec![0; sizes[alphabet + 1]]];
-            let mut n_extra_bits = 0;
-            for (_, symbol) in symbols {
-                frequencies[symbol.alphabet() - alphabet][symbol.value() as usize] += 1;
-                n_extra_bits += u64::from(symbol.n_extra_bits());
+        states[index] = match states[index] {
+            State::Run(0) => {
+                let token = LEVELS.split(entry.level);
+                symbols.push(Symbol::with_extra(alphabet + 1, token));
+                State::Open
             }
-            // Codes, not entropy: the bit that a code costs at least is what runs are for.
-            let n_bits = |frequencies: &Vec<u64>| {
-                Codebook::from_frequencies(frequencies).n_bits(frequencies)
-            };
-            frequencies.iter().map(n_bits).sum::<u64>() + n_extra_bits
+            State::Run(n_left) => State::Run(n_left - 1),
+            State::Open => match runs[index].as_slice().first() {
+                Some(&length) if entry.level == groups[index].run_level => {
+                    runs[index].next();
+                    symbols.push(Symbol::with_extra(alphabet, RUNS.split(length)));
+                    State::Run(length - 1)
+                }
+                _ => {
+                    let mut token = LEVELS.split(entry.level);
+                    token.value += RUNS.count() as u32;
+                    symbols.push(Symbol::with_extra(alphabet, token));
+                    State::Open
+                }
+            },
         };
-        groups.push(Group { width, run_level });
-        match cost(&plain) <= cost(&in_runs) {
-            true => symbols.extend(plain),
-            false => symbols.extend(in_runs),
-        }
     }
-    (groups, symbols)
-}
-
-/// The commonest of the levels that are their own token; 0 if there are none.
-fn commonest_level(entries: &[&Entry]) -> u32 {
-    let mut counts = [0; 16];
-    for entry in entries {
-        if let Some(count) = counts.get_mut(entry.level as usize) {
-            *count += 1;
-        }
-    }
-    let commonest = (0..counts.len()).max_by_key(|&level| (counts[level], 16 - level));
-    commonest.unwrap_or(0) as u32
-}
-
-/// A level in the first alphabet of a group.
-fn level_symbol(alphabet: usize, level: u32) -> Symbol {
-    let mut token = LEVELS.split(level);
-    token.value += RUNS.count() as u32;
-    Symbol::with_extra(alphabet, token)
-}
-
-/// The entries of a group with each run as one symbol, at the position of its first entry. The level after
-/// a run is known to be another one and has an alphabet of its own.
-fn with_runs(entries: &[&Entry], alphabet: usize, run_level: u32) -> Vec<(u32, Symbol)> {
-    let mut symbols = Vec::new();
-    let mut rest = entries;
-    while let Some(first) = rest.first() {
-        let in_run = |entry: &&&Entry| entry.level == run_level;
-        let length = rest.iter().take_while(in_run).count();
-        if length > 0 {
-            let run = RUNS.split(length as u32);
-            symbols.push((first.position, Symbol::with_extra(alphabet, run)));
-        }
-        if let Some(entry) = rest.get(length) {
-            let symbol = match length {
-                0 => level_symbol(alphabet, entry.level),
-                _ => Symbol::with_extra(alphabet + 1, LEVELS.split(entry.level)),
-            };
-            symbols.push((entry.position, symbol));
-        }
-        rest = rest.get(length + 1..).unwrap_or_default();
-    }
+    symbols.extend(others.map(|(_, symbol)| symbol));
     symbols
 }
 

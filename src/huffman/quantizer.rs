@@ -59,10 +59,11 @@ impl Quantizer {
         self.n_levels
     }
 
-    /// The level of a probability in 0..=1.
+    /// The level of a probability in 0..=1: the nearest, of two the higher one.
     #[inline]
     pub fn quantize(&self, probability: f32) -> u32 {
-        (f64::from(probability) * f64::from(self.n_levels)).round_ties_even() as u32
+        // Not f64::round, which is a call of libm on machines without an instruction for it.
+        (f64::from(probability) * f64::from(self.n_levels) + 0.5) as u32
     }
 
     /// The probability that a level stands for. Format-stable: one IEEE division in f64, rounded to f32.
