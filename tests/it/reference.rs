@@ -1,6 +1,11 @@
 //! A second decoder, written from FORMAT.md alone: bit by bit, without tables, sharing no code with the
 //! first. Both must give the same bits.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "sums over indices, as the specification has them"
+)]
+
 use bitvec::prelude::*;
 use pc::huffman::{FrameHeader, FrameReader, FrameWriter};
 use pc::matrix::PredictionMatrix;
