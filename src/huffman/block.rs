@@ -372,8 +372,35 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_never_panic(
+            model in 0u8..3,
+            mut bytes in prop::collection::vec(any::<u8>(), 1..200),
+        ) {
+            bytes[0] = model;
             let _ = decode(&bytes, 50, 12, Quantizer::new(0.01).unwrap());
+        }
+
+        #[test]
+        fn damaged_payloads_never_panic(
+            n_classes in 1usize..20,
+            flips in prop::collection::vec(any::<prop::sample::Index>(), 1..6),
+            seed in 0usize..1000,
+        ) {
+            let values: Vec<f32> = (0..60 * n_classes)
+                .map(|i| ((i * 7919 + seed * 31) % 97) as f32 / 97.0 / n_classes as f32)
+                .collect();
+            let matrix = PredictionMatrix::new(n_classes, values);
+            let quantizer = Quantizer::new(0.002).unwrap();
+            for encode in [encode_ranked, encode_expected] {
+                let (mut payload, _) = encode(&matrix, &[false; 60], quantizer);
+                for flip in &flips {
+                    let bit = flip.index(payload.len() * 8);
+                    payload[bit / 8] ^= 1 << (bit % 8);
+                }
+                if let Ok(decoded) = decode(&payload, 60, n_classes, quantizer) {
+                    prop_assert_eq!(decoded.n_rows(), 60);
+                }
+            }
         }
     }
 }
