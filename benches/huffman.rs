@@ -1,71 +1,166 @@
-//! Speed of the codec, in bytes of float32 a second: `cargo bench --bench huffman`.
+//! Speed of the codec, in bytes of float32 a second: `cargo bench --no-default-features --bench huffman`
+//! (without the default features, burn is not compiled).
+//!
+//! Every round trip is checked before it is timed. The peer, zstd -3 on the raw floats, is timed in turn with
+//! ours, so that both meet the same machine; the best of all turns counts. Matrices are read from the folder
+//! `predictions` in `PC_TEST_DATA`, or in `../shared/data`, and tiled.
 
-use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use pc::huffman::frame::rows_per_block;
-use pc::huffman::{FrameHeader, FrameReader, FrameWriter};
+use pc::huffman::{Bound, FrameHeader, FrameReader, FrameWriter, Kind, Promise};
 use pc::matrix::PredictionMatrix;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rayon::prelude::*;
 
-const N_CLASSES: usize = 100;
-const MAX_ERROR: f64 = 0.002;
+const N_TURNS: usize = 5;
 
-/// The softmax of random logits; the larger their `scale`, the more certain the rows.
-fn softmax_rows(n_rows: usize, scale: f32) -> PredictionMatrix {
-    let mut rng = StdRng::seed_from_u64(1);
-    let values = (0..n_rows)
-        .flat_map(|_| {
-            let mut row: Vec<f32> = (0..N_CLASSES)
-                // The sum of four uniform numbers is close enough to a normal one.
-                .map(|_| scale * (0..4).map(|_| rng.random_range(-1.0..1.0f32)).sum::<f32>())
-                .collect();
-            let largest = row.iter().copied().fold(f32::MIN, f32::max);
-            row.iter_mut()
-                .for_each(|value| *value = (*value - largest).exp());
-            let sum: f32 = row.iter().sum();
-            row.iter_mut().for_each(|value| *value /= sum);
-            row
-        })
-        .collect();
-    PredictionMatrix::new(N_CLASSES, values)
-}
-
-fn compress(matrix: &PredictionMatrix) -> Vec<u8> {
-    let header = FrameHeader::probabilities(N_CLASSES, MAX_ERROR).expect("a valid header");
-    let mut writer = FrameWriter::new(Vec::new(), header).expect("writing to memory");
-    writer.write_block(matrix).expect("probabilities");
-    writer.finish().expect("writing to memory").0
-}
-
-fn decompress(bytes: &[u8]) -> PredictionMatrix {
-    let mut reader = FrameReader::new(bytes).expect("a frame");
-    reader
-        .next_block()
-        .expect("a whole frame")
-        .expect("a block")
-}
-
-fn huffman(criterion: &mut Criterion) {
-    for (name, scale) in [("certain", 30.0), ("peaked", 10.0), ("live", 3.0)] {
-        let matrix = softmax_rows(rows_per_block(N_CLASSES), scale);
-        let bytes = compress(&matrix);
-        let decoded = decompress(&bytes);
-        for (a, b) in matrix.values().iter().zip(decoded.values()) {
-            assert!((f64::from(*a) - f64::from(*b)).abs() <= MAX_ERROR);
+fn main() {
+    let root = match std::env::var_os("PC_TEST_DATA") {
+        Some(root) => PathBuf::from(root),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
+    };
+    println!("| matrix | bound | rows | threads | compress MB/s | decompress MB/s | zstd -3 | |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
+    let probabilities = |bound| Promise::new(Kind::Probabilities, bound);
+    let logits = |max_error| Promise::new(Kind::Logits, Bound::MaxError(max_error));
+    for (name, n_rows, promise, threads) in [
+        (
+            "mnist-probs",
+            1_000_000,
+            probabilities(Bound::MaxError(1.0 / 510.0)),
+            vec![1, 2],
+        ),
+        (
+            "fashion-mnist-probs",
+            200_000,
+            probabilities(Bound::MaxError(1.0 / 510.0)),
+            vec![1],
+        ),
+        (
+            "digit-pairs-probs",
+            100_000,
+            probabilities(Bound::MaxError(1.0 / 510.0)),
+            vec![1, 2],
+        ),
+        (
+            "digit-pairs-probs",
+            100_000,
+            probabilities(Bound::MaxError(1e-4)),
+            vec![1],
+        ),
+        ("fashion-mnist-logits", 100_000, logits(0.05), vec![1, 2]),
+        ("fashion-mnist-logits", 100_000, logits(0.01), vec![1]),
+        ("digit-pairs-logits", 100_000, logits(0.05), vec![1]),
+        (
+            "mnist-probs",
+            100_000,
+            probabilities(Bound::MaxKl(1e-3)),
+            vec![1],
+        ),
+        (
+            "fashion-mnist-logits",
+            50_000,
+            Promise::new(Kind::Logits, Bound::Exact),
+            vec![1],
+        ),
+    ] {
+        let path = root.join(format!("predictions/{name}.npy"));
+        let Some(matrix) = read_npy(&path, n_rows) else {
+            eprintln!("SKIPPED: no {}; set PC_TEST_DATA", path.display());
+            continue;
+        };
+        let raw: Vec<u8> = matrix
+            .values()
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect();
+        for n_threads in threads {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(n_threads)
+                .build()
+                .expect("threads");
+            pool.install(|| report(name, &matrix, &raw, promise, n_threads));
         }
-        println!(
-            "{name}: {:.3} bytes a row",
-            bytes.len() as f64 / matrix.n_rows() as f64
-        );
-        let mut group = criterion.benchmark_group(name);
-        group.throughput(Throughput::Bytes(4 * matrix.values().len() as u64));
-        group.bench_function("compress", |b| b.iter(|| compress(black_box(&matrix))));
-        group.bench_function("decompress", |b| b.iter(|| decompress(black_box(&bytes))));
-        group.finish();
     }
 }
 
-criterion_group!(benches, huffman);
-criterion_main!(benches);
+fn report(name: &str, matrix: &PredictionMatrix, raw: &[u8], promise: Promise, n_threads: usize) {
+    let bytes = compress(matrix, promise);
+    let decoded = decompress(&bytes);
+    let n_classes = matrix.n_classes();
+    let decoded = decoded.iter().flat_map(|block| block.rows());
+    assert!(
+        matrix
+            .rows()
+            .zip(decoded)
+            .all(|(a, b)| promise.measure(a, b).is_some())
+    );
+    let zstd = zstd::bulk::compress(raw, 3).expect("zstd");
+
+    let mut best = [f64::INFINITY; 4];
+    for _ in 0..N_TURNS {
+        let turns: [&dyn Fn() -> usize; 4] = [
+            &|| compress(matrix, promise).len(),
+            &|| decompress(&bytes).len(),
+            &|| zstd::bulk::compress(raw, 3).expect("zstd").len(),
+            &|| {
+                zstd::bulk::decompress(&zstd, raw.len())
+                    .expect("zstd")
+                    .len()
+            },
+        ];
+        for (best, turn) in best.iter_mut().zip(turns) {
+            let start = Instant::now();
+            assert!(turn() > 0);
+            *best = best.min(start.elapsed().as_secs_f64());
+        }
+    }
+    let [ours, ours_back, zstd, zstd_back] = best.map(|seconds| raw.len() as f64 / seconds / 1e6);
+    let bound = match promise.bound {
+        Bound::MaxError(max_error) => format!("error {max_error:.5}"),
+        Bound::MaxKl(max_kl) => format!("KL {max_kl} bit"),
+        Bound::Exact => "exact".to_owned(),
+    };
+    println!(
+        "| {name} | {bound} | {} | {n_threads} | {ours:.0} | {ours_back:.0} | {zstd:.0} / {zstd_back:.0} | {:.1}x / {:.1}x |",
+        raw.len() / 4 / n_classes,
+        ours / zstd,
+        ours_back / zstd_back,
+    );
+}
+
+fn compress(matrix: &PredictionMatrix, promise: Promise) -> Vec<u8> {
+    let header = FrameHeader::new(matrix.n_classes(), promise).expect("a valid promise");
+    let mut writer = FrameWriter::new(Vec::new(), header).expect("writing to memory");
+    writer.write(matrix).expect("what was promised of");
+    writer.finish().expect("writing to memory").0
+}
+
+/// All blocks, decoded by all threads, some at a time, as `pc decode` does it.
+fn decompress(bytes: &[u8]) -> Vec<PredictionMatrix> {
+    let mut reader = FrameReader::new(bytes).expect("a frame");
+    let mut matrices = Vec::new();
+    loop {
+        let batch: Vec<_> = (0..2 * rayon::current_num_threads())
+            .map_while(|_| reader.next_raw_block().expect("a whole frame"))
+            .collect();
+        if batch.is_empty() {
+            return matrices;
+        }
+        let decoded = batch
+            .par_iter()
+            .map(|block| block.decode().expect("a block"));
+        matrices.par_extend(decoded);
+    }
+}
+
+/// The rows of a `.npy` file of float32, again and again up to `n_rows`.
+fn read_npy(path: &Path, n_rows: usize) -> Option<PredictionMatrix> {
+    const N_CLASSES: usize = 100;
+    let bytes = std::fs::read(path).ok()?;
+    let n_header_bytes = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let (words, _) = bytes[10 + n_header_bytes..].as_chunks::<4>();
+    let values = words.iter().map(|&word| f32::from_le_bytes(word));
+    let tiled = values.cycle().take(n_rows * N_CLASSES).collect();
+    Some(PredictionMatrix::new(N_CLASSES, tiled))
+}

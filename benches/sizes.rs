@@ -1,20 +1,26 @@
 //! Sizes against the best of the general compressors: `cargo bench --profile dev --bench sizes`.
 //!
-//! The peers get the quantized levels alone, as u8 or u16, by row and by column; the best of all these
-//! is compared with the whole `.huff` file, headers counted. Matrices are read from the folder
-//! `predictions` in `PC_TEST_DATA`, or in `../shared/data`.
+//! The peers get the quantized levels alone, as u8 or u16, by row and by column (of values other than
+//! probabilities also with all low bytes before all high bytes), without a header that would tell what they
+//! are; the best of all these is compared with the whole `.huff` file. Bounds on divergence are compared
+//! with the levels of the arcsinh compander of Adler, Tang and Polyanskiy (arXiv 2205.03752), as coarse as
+//! the bound allows in every row; exact files with the bytes of the float32 by significance.
+//!
+//! Matrices are read from the folder `predictions` in `PC_TEST_DATA`, or in `../shared/data`; more of them,
+//! `.npy` of float32, can be named as arguments after `--`.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use pc::huffman::frame::rows_per_block;
-use pc::huffman::{FrameHeader, FrameReader, FrameWriter};
+use pc::huffman::{Bound, FrameHeader, FrameReader, FrameWriter, Kind, Promise};
 use pc::io::npy::NpyHeader;
-use pc::matrix::{PredictionMatrix, argmax};
+use pc::matrix::PredictionMatrix;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-const BOUNDS: [f64; 2] = [1.0 / 510.0, 1e-4];
+const MAX_ERRORS: [f64; 2] = [1.0 / 510.0, 1e-4];
+const MAX_ERRORS_OF_LOGITS: [f64; 2] = [0.01, 0.05];
+const MAX_KLS: [f64; 2] = [1e-3, 1e-4];
 
 fn main() {
     let root = match std::env::var_os("PC_TEST_DATA") {
@@ -25,41 +31,102 @@ fn main() {
         "| matrix | rows | bound | best peer | its bytes | .huff bytes | bytes a row | ratio | codes over entropy |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+    let named = std::env::args()
+        .skip(1)
+        .filter(|argument| argument.ends_with(".npy"));
+    let named: Vec<PathBuf> = named.map(PathBuf::from).collect();
+    if !named.is_empty() {
+        for path in named {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            if let Some(matrix) = read_npy(&path) {
+                match name.contains("logits") {
+                    true => report_logits(&name, &matrix),
+                    false => report_probabilities(&name, &matrix),
+                }
+            }
+        }
+        return;
+    }
+    let predictions = root.join("predictions");
     for name in ["mnist", "fashion-mnist", "digit-pairs", "omniglot100"] {
-        let path = root.join(format!("predictions/{name}-probs.npy"));
-        let Ok(bytes) = std::fs::read(&path) else {
-            eprintln!("SKIPPED: no {}; set PC_TEST_DATA", path.display());
+        let Some(matrix) = read_npy(&predictions.join(format!("{name}-probs.npy"))) else {
             continue;
         };
-        let matrix = read_npy(&bytes);
-        for temperature in [1.0, 2.0, 3.0] {
-            report(name, temperature, &flatten(&matrix, temperature));
+        report_probabilities(name, &matrix);
+        for temperature in [2.0, 3.0] {
+            let name = format!("{name}, temperature {temperature}");
+            report_max_errors(&name, &flatten(&matrix, temperature));
         }
         if name == "digit-pairs" {
             for n_rows in [500, 100, 1] {
-                let values = matrix.values()[..n_rows * matrix.n_classes()].to_vec();
-                report(
-                    name,
-                    1.0,
-                    &PredictionMatrix::new(matrix.n_classes(), values),
-                );
+                report_max_errors(name, &first_rows(&matrix, n_rows));
             }
         }
     }
+    for name in ["fashion-mnist", "digit-pairs"] {
+        if let Some(matrix) = read_npy(&predictions.join(format!("{name}-logits.npy"))) {
+            report_logits(&format!("{name} logits"), &matrix);
+        }
+    }
     let mut rng = StdRng::seed_from_u64(1);
-    let values = (0..1000 * 100)
-        .map(|_| rng.random_range(0.0..1.0))
-        .collect();
-    report("uniform noise", 1.0, &PredictionMatrix::new(100, values));
+    let mut noise = |n: usize| (0..n).map(|_| rng.random_range(0.0..1.0)).collect();
+    let matrix = PredictionMatrix::new(100, noise(100_000));
+    report_max_errors("uniform noise", &matrix);
+    for max_error in MAX_ERRORS_OF_LOGITS {
+        let promise = Promise::new(Kind::Values, Bound::MaxError(max_error));
+        report("uniform noise", &matrix, promise);
+    }
+    report(
+        "uniform noise",
+        &matrix,
+        Promise::new(Kind::Values, Bound::Exact),
+    );
 }
 
-fn read_npy(mut bytes: &[u8]) -> PredictionMatrix {
+fn report_max_errors(name: &str, matrix: &PredictionMatrix) {
+    for max_error in MAX_ERRORS {
+        let bound = Bound::MaxError(max_error);
+        report(name, matrix, Promise::new(Kind::Probabilities, bound));
+    }
+}
+
+fn report_probabilities(name: &str, matrix: &PredictionMatrix) {
+    report_max_errors(name, matrix);
+    for max_kl in MAX_KLS {
+        let bound = Bound::MaxKl(max_kl);
+        report(name, matrix, Promise::new(Kind::Probabilities, bound));
+    }
+    report(
+        name,
+        matrix,
+        Promise::new(Kind::Probabilities, Bound::Exact),
+    );
+}
+
+fn report_logits(name: &str, matrix: &PredictionMatrix) {
+    for max_error in MAX_ERRORS_OF_LOGITS {
+        let bound = Bound::MaxError(max_error);
+        report(name, matrix, Promise::new(Kind::Logits, bound));
+    }
+    report(name, matrix, Promise::new(Kind::Logits, Bound::Exact));
+}
+
+fn first_rows(matrix: &PredictionMatrix, n_rows: usize) -> PredictionMatrix {
+    let values = matrix.values()[..n_rows * matrix.n_classes()].to_vec();
+    PredictionMatrix::new(matrix.n_classes(), values)
+}
+
+/// The matrix in a `.npy` file; `None`, with a word about it, if there is no file.
+fn read_npy(path: &Path) -> Option<PredictionMatrix> {
+    let Ok(bytes) = std::fs::read(path) else {
+        eprintln!("SKIPPED: no {}; set PC_TEST_DATA", path.display());
+        return None;
+    };
+    let mut bytes = &bytes[..];
     let header = NpyHeader::read_from(&mut bytes).expect("a .npy file");
-    let values = bytes
-        .chunks_exact(4)
-        .map(|bytes| f32::from_le_bytes(bytes.try_into().expect("4 bytes")))
-        .collect();
-    PredictionMatrix::new(header.shape[1] as usize, values)
+    let (words, _) = bytes.as_chunks::<4>();
+    let values = words.iter().map(|&word| f32::from_le_bytes(word)).collect();
+    Some(PredictionMatrix::new(header.shape[1] as usize, values))
 }
 
 /// The probabilities at a temperature.
@@ -75,33 +142,28 @@ fn flatten(matrix: &PredictionMatrix, temperature: f32) -> PredictionMatrix {
     PredictionMatrix::new(matrix.n_classes(), values)
 }
 
-fn report(name: &str, temperature: f32, matrix: &PredictionMatrix) {
-    for bound in BOUNDS {
-        let (huff, redundancy) = compress(matrix, bound);
-        let (peer, n_peer_bytes) = best_peer(matrix, bound);
-        let n_rows = matrix.n_rows();
-        println!(
-            "| {name}, temperature {temperature} | {n_rows} | {bound:.5} | {peer} | {n_peer_bytes} | {} | {:.3} | {:.3} | {redundancy:.3} |",
-            huff.len(),
-            huff.len() as f64 / n_rows as f64,
-            huff.len() as f64 / n_peer_bytes as f64,
-        );
-    }
+fn report(name: &str, matrix: &PredictionMatrix, promise: Promise) {
+    let (huff, redundancy) = compress(matrix, promise);
+    let (peer, n_peer_bytes) = best_peer(matrix, &promise);
+    let n_rows = matrix.n_rows();
+    let bound = match promise.bound {
+        Bound::MaxError(max_error) => format!("error {max_error:.5}"),
+        Bound::MaxKl(max_kl) => format!("KL {max_kl:.4} bit"),
+        Bound::Exact => "exact".to_owned(),
+    };
+    println!(
+        "| {name} | {n_rows} | {bound} | {peer} | {n_peer_bytes} | {} | {:.3} | {:.3} | {redundancy:.3} |",
+        huff.len(),
+        huff.len() as f64 / n_rows as f64,
+        huff.len() as f64 / n_peer_bytes as f64,
+    );
 }
 
 /// The `.huff` file, checked, and the bits of its codes over the entropy of its symbols.
-fn compress(matrix: &PredictionMatrix, bound: f64) -> (Vec<u8>, f64) {
-    let n_classes = matrix.n_classes();
-    let header = FrameHeader::probabilities(n_classes, bound).expect("a valid bound");
+fn compress(matrix: &PredictionMatrix, promise: Promise) -> (Vec<u8>, f64) {
+    let header = FrameHeader::new(matrix.n_classes(), promise).expect("a valid promise");
     let mut writer = FrameWriter::new(Vec::new(), header).expect("writing to memory");
-    for rows in matrix
-        .values()
-        .chunks(rows_per_block(n_classes) * n_classes)
-    {
-        writer
-            .write_block(&PredictionMatrix::new(n_classes, rows.to_vec()))
-            .expect("probabilities");
-    }
+    writer.write(matrix).expect("what was promised of");
     let (bytes, _, bits) = writer.finish().expect("writing to memory");
     let mut reader = FrameReader::new(&bytes[..]).expect("a frame");
     let mut decoded = Vec::new();
@@ -109,49 +171,147 @@ fn compress(matrix: &PredictionMatrix, bound: f64) -> (Vec<u8>, f64) {
         decoded.extend_from_slice(block.values());
     }
     assert_eq!(decoded.len(), matrix.values().len());
-    for (a, b) in matrix.rows().zip(decoded.chunks_exact(n_classes)) {
-        assert_eq!(argmax(a), argmax(b));
-        let is_within = |(a, b): (&f32, &f32)| (f64::from(*a) - f64::from(*b)).abs() <= bound;
-        assert!(a.iter().zip(b).all(is_within));
+    for (a, b) in matrix.rows().zip(decoded.chunks_exact(matrix.n_classes())) {
+        assert!(promise.measure(a, b).is_some());
     }
     (bytes, bits.codes as f64 / bits.entropy)
 }
 
 /// The smallest output of any general compressor on the levels.
-fn best_peer(matrix: &PredictionMatrix, bound: f64) -> (String, usize) {
-    let (n_rows, n_classes) = (matrix.n_rows(), matrix.n_classes());
-    // As users do it, who have no margin for f32 rounding: 255 levels fit in a byte.
-    let levels: Vec<u32> = matrix
-        .values()
-        .iter()
-        .map(|&p| (f64::from(p) / (2.0 * bound)).round() as u32)
-        .collect();
-    let fits_u8 = levels.iter().all(|&level| level < 256);
-    let by_column: Vec<u32> = (0..n_classes * n_rows)
+fn best_peer(matrix: &PredictionMatrix, promise: &Promise) -> (String, usize) {
+    match promise.bound {
+        Bound::MaxError(max_error) => {
+            // As users do it, who have no margin for f32 rounding: 255 levels fit in a byte.
+            let level = |&value: &f32| (f64::from(value) / (2.0 * max_error)).round() as i64;
+            let levels: Vec<i64> = matrix.values().iter().map(level).collect();
+            let least = match promise.kind {
+                Kind::Probabilities => 0,
+                _ => levels.iter().copied().min().unwrap_or(0),
+            };
+            let levels: Vec<u32> = levels.iter().map(|level| (level - least) as u32).collect();
+            let is_split = promise.kind != Kind::Probabilities;
+            best_on_levels(&levels, matrix.n_classes(), is_split, &COMPRESSORS)
+        }
+        Bound::MaxKl(max_kl) => {
+            let levels = arcsinh_levels(matrix, max_kl);
+            best_on_levels(&levels, matrix.n_classes(), false, &COMPRESSORS[1..2])
+        }
+        Bound::Exact => {
+            let bits: Vec<u32> = matrix.values().iter().map(|v| v.to_bits()).collect();
+            let sizes = [
+                ("by row", bits.clone()),
+                ("by column", by_column(&bits, matrix.n_classes())),
+            ]
+            .map(|(order, bits)| {
+                let bytes: Vec<u8> = (0..4)
+                    .flat_map(|byte| bits.iter().map(move |bits| bits.to_le_bytes()[byte]))
+                    .collect();
+                let compressed = zstd::bulk::compress(&bytes, 19).expect("zstd");
+                (format!("bytes split, zstd -19 {order}"), compressed.len())
+            });
+            sizes
+                .into_iter()
+                .min_by_key(|&(_, n)| n)
+                .expect("two sizes")
+        }
+    }
+}
+
+type Compressor = (&'static str, fn(&[u8]) -> Vec<u8>);
+
+const COMPRESSORS: [Compressor; 4] = [
+    ("zstd -22", |bytes| {
+        zstd::bulk::compress(bytes, 22).expect("zstd")
+    }),
+    ("xz -9e", xz),
+    ("bzip2 -9", bzip2),
+    ("brotli -11", brotli),
+];
+
+fn by_column(levels: &[u32], n_classes: usize) -> Vec<u32> {
+    let n_rows = levels.len() / n_classes;
+    (0..levels.len())
         .map(|i| levels[i % n_rows * n_classes + i / n_rows])
-        .collect();
+        .collect()
+}
+
+fn best_on_levels(
+    levels: &[u32],
+    n_classes: usize,
+    is_split: bool,
+    compressors: &[Compressor],
+) -> (String, usize) {
     let mut sizes = Vec::new();
-    for (order, levels) in [("by row", &levels), ("by column", &by_column)] {
-        let bytes: Vec<u8> = match fits_u8 {
-            true => levels.iter().map(|&level| level as u8).collect(),
-            false => levels
+    for (order, levels) in [
+        ("by row", levels.to_vec()),
+        ("by column", by_column(levels, n_classes)),
+    ] {
+        let low = || levels.iter().map(|&level| level as u8);
+        let high = || levels.iter().map(|&level| (level >> 8) as u8);
+        let mut inputs = Vec::new();
+        if levels.iter().all(|&level| level < 256) {
+            inputs.push((order.to_owned(), low().collect::<Vec<u8>>()));
+        } else {
+            let words = levels
                 .iter()
-                .flat_map(|&level| (level as u16).to_le_bytes())
-                .collect(),
-        };
-        for (name, compressed) in [
-            ("zstd -22", zstd::bulk::compress(&bytes, 22).expect("zstd")),
-            ("xz -9e", xz(&bytes)),
-            ("bzip2 -9", bzip2(&bytes)),
-            ("brotli -11", brotli(&bytes)),
-        ] {
-            sizes.push((format!("{name} {order}"), compressed.len()));
+                .flat_map(|&level| (level as u16).to_le_bytes());
+            inputs.push((order.to_owned(), words.collect()));
+            if is_split {
+                inputs.push((
+                    format!("{order}, bytes split"),
+                    low().chain(high()).collect(),
+                ));
+            }
+        }
+        for (order, bytes) in inputs {
+            for (name, compress) in compressors {
+                sizes.push((format!("{name} {order}"), compress(&bytes).len()));
+            }
         }
     }
     sizes
         .into_iter()
         .min_by_key(|&(_, n)| n)
-        .expect("eight sizes")
+        .expect("some sizes")
+}
+
+/// The coarsest arcsinh levels that keep the divergence of every row within the bound, with level 0
+/// decoded to a quarter of a step and rows scaled to sum to 1.
+fn arcsinh_levels(matrix: &PredictionMatrix, max_kl: f64) -> Vec<u32> {
+    let n_classes = matrix.n_classes() as f64;
+    let scale = 0.5 * n_classes * n_classes.ln();
+    let full = scale.sqrt().asinh();
+    let level = |p: f32, n_levels: u32| {
+        ((scale * f64::from(p)).sqrt().asinh() / full * f64::from(n_levels)).round() as u32
+    };
+    let keeps = |n_levels: u32| {
+        matrix.rows().all(|row| {
+            let weight = |&p: &f32| {
+                let level = f64::from(level(p, n_levels)).max(0.25);
+                (level / f64::from(n_levels) * full).sinh().powi(2)
+            };
+            let weights: Vec<f64> = row.iter().map(weight).collect();
+            let sum: f64 = weights.iter().sum();
+            let mass: f64 = row.iter().map(|&p| f64::from(p)).sum();
+            let terms = row.iter().zip(&weights).filter(|(p, _)| **p > 0.0);
+            let divergence: f64 = terms
+                .map(|(&p, weight)| {
+                    let p = f64::from(p) / mass;
+                    p * (p / (weight / sum)).log2()
+                })
+                .sum();
+            divergence <= max_kl
+        })
+    };
+    let (mut low, mut high) = (1, 1 << 16);
+    while low < high {
+        let middle = (low + high) / 2;
+        match keeps(middle) {
+            true => high = middle,
+            false => low = middle + 1,
+        }
+    }
+    matrix.values().iter().map(|&p| level(p, high)).collect()
 }
 
 fn xz(bytes: &[u8]) -> Vec<u8> {

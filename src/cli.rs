@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
-use crate::huffman::quantizer::{MAX_MAX_ERROR, MIN_MAX_ERROR};
+use crate::huffman::frame::DEFAULT_MEMORY_LIMIT;
+use crate::huffman::order::MAX_KEEP_TOP;
+use crate::huffman::quantizer::{MAX_MAX_ERROR, MAX_MAX_KL, MIN_MAX_ERROR, MIN_MAX_KL};
+use crate::huffman::{Bound, Kind, Promise};
 use crate::model::network::Backend;
 
 /// The checkpoint that is written and read where none is named.
@@ -36,6 +39,7 @@ pub enum Command {
     Train(TrainArgs),
     Predict(PredictArgs),
     PredictCompress(PredictCompressArgs),
+    Compress(CompressArgs),
     Decode(DecodeArgs),
     Demo(DemoArgs),
 }
@@ -122,10 +126,10 @@ pub struct PredictArgs {
 /// Predict on images and write the probabilities, compressed
 ///
 /// Every probability comes back within --max-error of what the model said, and every row with the same
-/// most probable class. Both are checked while writing, by decoding what is written.
+/// most probable class. All that is promised is checked while writing, by decoding what is written.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  pc predict-compress images.npy -o out.huff\n  pc predict-compress images.npy -o out.huff --max-error 1e-4"
+    after_help = "Examples:\n  pc predict-compress images.npy -o out.huff\n  pc predict-compress images.npy -o out.huff --max-error 1e-4 --keep-top 5\n  pc predict-compress images.npy -o out.huff --max-kl 1e-3"
 )]
 pub struct PredictCompressArgs {
     /// Images and model
@@ -137,9 +141,71 @@ pub struct PredictCompressArgs {
     /// Replace the output if it exists
     #[arg(long)]
     pub force: bool,
-    /// Largest absolute error of any probability
-    #[arg(long, value_name = "BOUND", default_value_t = DEFAULT_MAX_ERROR, value_parser = max_error)]
-    pub max_error: f64,
+    /// What to promise
+    #[command(flatten)]
+    pub promise: PromiseOptions,
+}
+
+/// Compress predictions of any model
+///
+/// All that is promised is checked while writing, by decoding what is written.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pc compress probs.npy -o probs.huff --max-kl 1e-3\n  pc compress logits.npy -o logits.huff --max-error 0.01 --kind logits"
+)]
+pub struct CompressArgs {
+    /// Predictions: .npy of float32, of shape (rows, classes)
+    #[arg(value_name = "PROBS.npy")]
+    pub input: PathBuf,
+    /// Where to write the compressed predictions
+    #[arg(short, long, value_name = "OUT.huff")]
+    pub output: PathBuf,
+    /// Replace the output if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// What the numbers are [default: probabilities if the first rows are, else values]
+    #[arg(long, value_parser = PossibleValuesParser::new(["probabilities", "logits", "values"]).map(kind))]
+    pub kind: Option<Kind>,
+    /// What to promise
+    #[command(flatten)]
+    pub promise: PromiseOptions,
+    /// Number of threads; as many as there are processors if not given
+    #[arg(long, value_name = "N", value_parser = n_threads)]
+    pub threads: Option<usize>,
+}
+
+/// What a compressed file promises of its rows.
+#[derive(Debug, Args)]
+pub struct PromiseOptions {
+    /// Largest absolute error of any number [default: 0.002]
+    #[arg(long, value_name = "BOUND", value_parser = max_error_of_any, group = "bound")]
+    pub max_error: Option<f64>,
+    /// Instead: the largest Kullback-Leibler divergence of any row, in bits; decoded rows sum to 1 and
+    /// have no zeros
+    #[arg(long, value_name = "BITS", value_parser = max_kl, group = "bound")]
+    pub max_kl: Option<f64>,
+    /// Instead: every bit comes back
+    #[arg(long, group = "bound")]
+    pub exact: bool,
+    /// Keep the order of the K most probable classes of each row
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = keep_top)]
+    pub keep_top: usize,
+}
+
+impl PromiseOptions {
+    /// The promise for numbers of a kind.
+    pub fn promise(&self, kind: Kind) -> Promise {
+        let bound = match (self.max_kl, self.exact) {
+            (Some(max_kl), _) => Bound::MaxKl(max_kl),
+            (None, true) => Bound::Exact,
+            (None, false) => Bound::MaxError(self.max_error.unwrap_or(DEFAULT_MAX_ERROR)),
+        };
+        Promise {
+            kind,
+            bound,
+            keep_top: self.keep_top,
+        }
+    }
 }
 
 /// Images to predict on, and with what.
@@ -159,7 +225,9 @@ pub struct PredictInput {
 
 /// Decode a .huff file
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  pc decode out.huff\n  pc decode out.huff -o probs.npy")]
+#[command(
+    after_help = "Examples:\n  pc decode out.huff\n  pc decode out.huff -o probs.npy\n  pc decode out.huff -o some.npy --rows 1000..2000"
+)]
 pub struct DecodeArgs {
     /// The compressed predictions
     #[arg(value_name = "FILE.huff")]
@@ -170,6 +238,30 @@ pub struct DecodeArgs {
     /// Replace the output if it exists
     #[arg(long)]
     pub force: bool,
+    /// Decode these rows only, counted from 0, the last one excluded; A.. and ..B are fine too
+    #[arg(long, value_name = "A..B", value_parser = rows)]
+    pub rows: Option<RowRange>,
+    /// Scale the rows so that they sum to 1; probabilities may then be off by more than the bound
+    #[arg(long)]
+    pub normalize: bool,
+    /// Write NaN for the rows of damaged blocks, name these, and go on
+    #[arg(long)]
+    pub skip_damaged: bool,
+    /// Refuse files whose sizes ask for more memory than this; K, M and G are powers of 1024
+    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size)]
+    pub memory_limit: u64,
+    /// Number of threads; as many as there are processors if not given
+    #[arg(long, value_name = "N", value_parser = n_threads)]
+    pub threads: Option<usize>,
+}
+
+/// Some rows: from `start` to before `end`, or to the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowRange {
+    /// The first row.
+    pub start: u64,
+    /// The first row no longer meant.
+    pub end: Option<u64>,
 }
 
 /// Do the whole road once on the bundled digit pairs: train, predict, compress, decode, check
@@ -222,6 +314,70 @@ fn max_error(text: &str) -> Result<f64, String> {
     }
 }
 
+/// For probabilities, the codec has a narrower range.
+fn max_error_of_any(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(bound) if bound > 0.0 && f64::is_finite(bound) => Ok(bound),
+        _ => Err("expected a number above 0".to_owned()),
+    }
+}
+
+fn kind(name: String) -> Kind {
+    match name.as_str() {
+        "probabilities" => Kind::Probabilities,
+        "logits" => Kind::Logits,
+        _ => Kind::Values,
+    }
+}
+
+fn max_kl(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(bound) if (MIN_MAX_KL..=MAX_MAX_KL).contains(&bound) => Ok(bound),
+        _ => Err(format!(
+            "expected a number of bits from {MIN_MAX_KL:e} to {MAX_MAX_KL}"
+        )),
+    }
+}
+
+fn keep_top(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if (1..=MAX_KEEP_TOP).contains(&n) => Ok(n),
+        _ => Err(format!("expected a whole number from 1 to {MAX_KEEP_TOP}")),
+    }
+}
+
+fn rows(text: &str) -> Result<RowRange, String> {
+    let range = text.split_once("..").and_then(|(start, end)| {
+        let number = |text: &str| text.parse::<u64>().ok();
+        Some(RowRange {
+            start: if start.is_empty() { 0 } else { number(start)? },
+            end: if end.is_empty() {
+                None
+            } else {
+                Some(number(end)?)
+            },
+        })
+    });
+    match range {
+        Some(range) if range.end.is_none_or(|end| range.start <= end) => Ok(range),
+        _ => Err("expected two row numbers, as in 1000..2000".to_owned()),
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.strip_suffix(['K', 'M', 'G']) {
+        None => (text, 0),
+        Some(digits) if text.ends_with('K') => (digits, 10),
+        Some(digits) if text.ends_with('M') => (digits, 20),
+        Some(digits) => (digits, 30),
+    };
+    let bytes = digits
+        .parse()
+        .ok()
+        .and_then(|n: u64| n.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "expected a number of bytes, as in 512M".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -247,14 +403,37 @@ mod tests {
             "train --backend cuda",
             "predict-compress a.npy",
             "predict-compress a.npy -o b --max-error 0",
-            "predict-compress a.npy -o b --max-error 0.6",
+            "demo --max-error 0.6",
+            "compress a.npy -o b --kind integers",
             "predict-compress a.npy -o b --max-error nan",
+            "predict-compress a.npy -o b --max-kl 2",
+            "predict-compress a.npy -o b --max-kl 0.1 --exact",
+            "predict-compress a.npy -o b --max-error 0.1 --max-kl 0.1",
+            "predict-compress a.npy -o b --keep-top 0",
+            "predict-compress a.npy -o b --keep-top 256",
             "decode",
+            "decode a.huff --rows 5",
+            "decode a.huff --rows 5..4",
+            "decode a.huff --rows -1..4",
+            "decode a.huff --memory-limit 1T",
+            "decode a.huff --memory-limit 99999999999G",
         ] {
             let words = ["pc"].into_iter().chain(arguments.split(' '));
             let error = Cli::try_parse_from(words).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{arguments}");
         }
+    }
+
+    #[test]
+    fn ranges_and_sizes_are_understood() {
+        let range = |start, end| Ok(RowRange { start, end });
+        assert_eq!(rows("3..8"), range(3, Some(8)));
+        assert_eq!(rows("3.."), range(3, None));
+        assert_eq!(rows("..8"), range(0, Some(8)));
+        assert_eq!(rows(".."), range(0, None));
+        assert_eq!(size("100"), Ok(100));
+        assert_eq!(size("3K"), Ok(3072));
+        assert_eq!(size("2G"), Ok(2 << 30));
     }
 
     #[test]

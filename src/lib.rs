@@ -9,9 +9,13 @@
 //!
 //! To follow the data, start with [`pipeline::predict_compress`].
 
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod huffman;
+#[cfg(feature = "cli")]
 pub mod io;
 pub mod matrix;
+#[cfg(feature = "cli")]
 pub mod model;
+#[cfg(feature = "cli")]
 pub mod pipeline;

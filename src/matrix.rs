@@ -37,21 +37,120 @@ impl PredictionMatrix {
         &self.values
     }
 
+    /// All values, row after row, without the matrix.
+    pub fn into_values(self) -> Vec<f32> {
+        self.values
+    }
+
     /// The rows in order.
     pub fn rows(&self) -> std::slice::ChunksExact<'_, f32> {
         self.values.chunks_exact(self.n_classes)
     }
-}
 
-/// Index of the largest value under NumPy's rule for ties: the first one. Of an empty row: 0.
-pub fn argmax(row: &[f32]) -> usize {
-    let mut top = 0;
-    for (class, &value) in row.iter().enumerate() {
-        if value > row[top] {
-            top = class;
+    /// The matrix, borrowed.
+    pub fn view(&self) -> Rows<'_> {
+        Rows {
+            n_classes: self.n_classes,
+            values: &self.values,
         }
     }
-    top
+
+    /// Scales each row so that it sums to 1 (within float32); a row of zeros becomes uniform. The argmax of
+    /// a row stays what it is.
+    pub fn normalize(&mut self) {
+        for row in self.values.chunks_exact_mut(self.n_classes) {
+            let top = argmax(row);
+            let sum: f64 = row.iter().map(|&value| f64::from(value)).sum();
+            // Less than float32 can scale to 1 counts as nothing.
+            match sum < f64::from(f32::MIN_POSITIVE) {
+                true => row.fill(1.0 / row.len() as f32),
+                false => row
+                    .iter_mut()
+                    .for_each(|value| *value = (f64::from(*value) / sum) as f32),
+            }
+            let new_top = argmax(row);
+            if new_top != top {
+                row[top] = row[new_top].next_up();
+            }
+        }
+    }
+}
+
+/// Rows of a matrix, borrowed.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    n_classes: usize,
+    values: &'a [f32],
+}
+
+impl<'a> Rows<'a> {
+    /// The rows that `values` holds one after another.
+    ///
+    /// # Panics
+    /// If `n_classes` is 0 or does not divide the number of values.
+    pub fn new(n_classes: usize, values: &'a [f32]) -> Self {
+        assert!(
+            n_classes > 0 && values.len().is_multiple_of(n_classes),
+            "{} values are no rows of {n_classes} classes",
+            values.len()
+        );
+        Self { n_classes, values }
+    }
+
+    /// Number of rows.
+    pub fn n_rows(self) -> usize {
+        self.values.len() / self.n_classes
+    }
+
+    /// Number of classes (columns).
+    pub fn n_classes(self) -> usize {
+        self.n_classes
+    }
+
+    /// All values, row after row.
+    pub fn values(self) -> &'a [f32] {
+        self.values
+    }
+
+    /// The rows in order.
+    pub fn rows(self) -> std::slice::ChunksExact<'a, f32> {
+        self.values.chunks_exact(self.n_classes)
+    }
+
+    /// The first `n_rows` of the rows.
+    pub fn first(self, n_rows: usize) -> Self {
+        Self {
+            values: &self.values[..n_rows * self.n_classes],
+            ..self
+        }
+    }
+}
+
+/// Index of the largest value under NumPy's rule for ties: the first one. NaN is no largest value; of a row
+/// without any other, and of an empty row: 0.
+pub fn argmax(row: &[f32]) -> usize {
+    let largest = largest(row);
+    row.iter().position(|&value| value == largest).unwrap_or(0)
+}
+
+/// The largest value of a row, negative infinity if there is none.
+#[inline]
+pub fn largest(row: &[f32]) -> f32 {
+    // Lanes, which the compiler turns into vector instructions.
+    const N_LANES: usize = 16;
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; N_LANES];
+    let mut chunks = row.chunks_exact(N_LANES);
+    for chunk in &mut chunks {
+        for (lane, &value) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, value);
+        }
+    }
+    let rest = chunks.remainder().iter().copied();
+    lanes
+        .into_iter()
+        .chain(rest)
+        .fold(f32::NEG_INFINITY, larger)
 }
 
 #[cfg(test)]
@@ -63,6 +162,45 @@ mod tests {
         assert_eq!(argmax(&[0.1, 0.4, 0.4, 0.1]), 1);
         assert_eq!(argmax(&[0.0, 0.0]), 0);
         assert_eq!(argmax(&[]), 0);
+        assert_eq!(argmax(&[f32::NAN, -1.0, 2.0, f32::NAN]), 2);
+        assert_eq!(argmax(&[f32::NAN; 20]), 0);
+        for n in 1..70 {
+            let row: Vec<f32> = (0..n).map(|i| (i * 37 % 41) as f32).collect();
+            let top = (0..n)
+                .rev()
+                .max_by(|&a, &b| row[a].total_cmp(&row[b]))
+                .unwrap();
+            assert_eq!(argmax(&row), top);
+        }
+    }
+
+    #[test]
+    fn normalized_rows_sum_to_one_and_keep_their_argmax() {
+        let up = 0.3f32.next_up();
+        let mut matrix = PredictionMatrix::new(
+            3,
+            vec![
+                0.2,
+                0.2,
+                0.1,
+                0.3,
+                up,
+                0.3,
+                0.0,
+                0.0,
+                0.0,
+                0.0,
+                f32::from_bits(1),
+                0.0,
+            ],
+        );
+        let tops: Vec<usize> = matrix.rows().map(argmax).collect();
+        matrix.normalize();
+        for (row, top) in matrix.rows().zip(tops) {
+            assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+            assert_eq!(argmax(row), top);
+        }
+        assert_eq!(matrix.rows().next().unwrap(), [0.4, 0.4, 0.2]);
     }
 
     #[test]

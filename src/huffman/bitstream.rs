@@ -3,7 +3,7 @@
 //! Codes and numbers are at most 32 bits wide. The writer pads the last byte with zero bits; the
 //! reader refuses to read past the end and, on [`BitReader::finish`], refuses padding that is not zero.
 
-use super::Error;
+use super::Corrupt;
 
 /// Appends bit fields to a byte buffer, lowest bit first.
 #[derive(Debug, Default)]
@@ -11,7 +11,7 @@ pub struct BitWriter {
     bytes: Vec<u8>,
     /// Bits not yet in `bytes`, the oldest lowest.
     pending: u64,
-    /// Number of bits in `pending`, always below 8 between calls.
+    /// Number of bits in `pending`, below 32 between calls.
     n_pending: u32,
 }
 
@@ -27,11 +27,12 @@ impl BitWriter {
         debug_assert!(n_bits <= 32 && (n_bits == 32 || value >> n_bits == 0));
         self.pending |= u64::from(value) << self.n_pending;
         self.n_pending += n_bits;
-        let n_whole = (self.n_pending / 8) as usize;
-        self.bytes
-            .extend_from_slice(&self.pending.to_le_bytes()[..n_whole]);
-        self.pending >>= n_whole * 8;
-        self.n_pending %= 8;
+        if self.n_pending >= 32 {
+            self.bytes
+                .extend_from_slice(&(self.pending as u32).to_le_bytes());
+            self.pending >>= 32;
+            self.n_pending -= 32;
+        }
     }
 
     /// Number of bits written so far.
@@ -41,9 +42,9 @@ impl BitWriter {
 
     /// Pads the last byte with zero bits and returns the bytes.
     pub fn finish(mut self) -> Vec<u8> {
-        if self.n_pending > 0 {
-            self.bytes.push(self.pending as u8);
-        }
+        let n_bytes = self.n_pending.div_ceil(8) as usize;
+        self.bytes
+            .extend_from_slice(&self.pending.to_le_bytes()[..n_bytes]);
         self.bytes
     }
 }
@@ -87,23 +88,23 @@ impl<'a> BitReader<'a> {
         }
     }
 
-    /// The next 32 bits without taking them; bits past the end read as zero.
+    /// The next 48 bits or more without taking them; bits past the end read as zero.
     #[inline]
-    pub fn peek(&mut self) -> u32 {
-        if self.n_pending < 32 {
+    pub fn peek(&mut self) -> u64 {
+        if self.n_pending < 48 {
             self.refill();
         }
-        self.pending as u32
+        self.pending
     }
 
-    /// Takes `n_bits` (at most 32) that [`peek`](Self::peek) has shown.
+    /// Takes `n_bits` (at most 48) that [`peek`](Self::peek) has shown.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if fewer bits are left.
+    /// [`Corrupt`] if fewer bits are left.
     #[inline]
-    pub fn consume(&mut self, n_bits: u32) -> Result<(), Error> {
+    pub fn consume(&mut self, n_bits: u32) -> Result<(), Corrupt> {
         if n_bits > self.n_pending {
-            return Err(Error::Corrupt("the bitstream ends inside a row"));
+            return Err(Corrupt("the bitstream ends inside a row"));
         }
         self.pending >>= n_bits;
         self.n_pending -= n_bits;
@@ -113,25 +114,25 @@ impl<'a> BitReader<'a> {
     /// Reads a number of `n_bits` (at most 32).
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if fewer bits are left.
+    /// [`Corrupt`] if fewer bits are left.
     #[inline]
-    pub fn read(&mut self, n_bits: u32) -> Result<u32, Error> {
-        let value = self.peek() & ((1u64 << n_bits) - 1) as u32;
+    pub fn read(&mut self, n_bits: u32) -> Result<u32, Corrupt> {
+        let value = self.peek() & ((1 << n_bits) - 1);
         self.consume(n_bits)?;
-        Ok(value)
+        Ok(value as u32)
     }
 
     /// Checks that only the padding of the last byte is left, and that it is zero.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] otherwise.
-    pub fn finish(mut self) -> Result<(), Error> {
+    /// [`Corrupt`] otherwise.
+    pub fn finish(mut self) -> Result<(), Corrupt> {
         self.refill();
         if self.next < self.bytes.len() || self.n_pending >= 8 {
-            return Err(Error::Corrupt("bytes are left over after the last row"));
+            return Err(Corrupt("bytes are left over after the last row"));
         }
         if self.pending != 0 {
-            return Err(Error::Corrupt("padding bits are not zero"));
+            return Err(Corrupt("padding bits are not zero"));
         }
         Ok(())
     }
@@ -189,10 +190,10 @@ mod tests {
     fn padding_must_be_zero_and_no_byte_may_be_left() {
         let mut dirty = BitReader::new(&[0b1000_0001]);
         dirty.read(1).unwrap();
-        assert!(matches!(dirty.finish(), Err(Error::Corrupt(what)) if what.contains("padding")));
+        assert!(matches!(dirty.finish(), Err(Corrupt(what)) if what.contains("padding")));
         let mut long = BitReader::new(&[1, 0]);
         long.read(1).unwrap();
-        assert!(matches!(long.finish(), Err(Error::Corrupt(what)) if what.contains("left over")));
+        assert!(matches!(long.finish(), Err(Corrupt(what)) if what.contains("left over")));
         let mut clean = BitReader::new(&[1]);
         clean.read(1).unwrap();
         clean.finish().unwrap();

@@ -1,15 +1,21 @@
 //! One block: rows to payload and back (FORMAT.md, section 5).
 //!
-//! A payload is one bitstream: which of two models codes the rows, what that model needs, the codebooks
-//! of its alphabets, then the symbols of the rows. Nothing outside the payload but the number of rows
-//! and classes and the quantizer is needed to decode it.
+//! A payload is one bitstream: which model codes the rows, what that model needs, the codebooks of its
+//! alphabets, then the symbols of the rows. Nothing outside the payload but the numbers of rows and
+//! classes, and of classes whose order is kept, is needed to decode it.
 
 use super::bitstream::{BitReader, BitWriter};
-use super::codebook::{Codebook, DecodeTable, entropy_bits};
-use super::quantizer::Quantizer;
-use super::tokens::{Token, Tokens};
-use super::{Error, expected, ranked};
-use crate::matrix::PredictionMatrix;
+use super::codebook::{
+    Alphabet, Code, Codebook, DecodeTable, entropy_bits, read_gamma, write_gamma,
+};
+use super::contexts::Groups;
+use super::expected::{self, Levels};
+use super::predicted::{self, Numbers};
+use super::promise::{Bound, Kind, Promise};
+use super::quantizer::{Step, Uniform};
+use super::tokens::Token;
+use super::{Corrupt, plain, ranked};
+use crate::matrix::{PredictionMatrix, Rows};
 
 /// What the bits of a block, or of a frame, went to.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -56,12 +62,33 @@ impl Symbol {
     }
 
     /// A token as a symbol, with its extra bits.
+    #[inline]
     pub fn with_extra(alphabet: usize, token: Token) -> Self {
         Self {
             alphabet: alphabet as u16,
             n_extra_bits: token.n_extra_bits as u8,
             value: token.value,
             extra: token.extra,
+        }
+    }
+
+    /// A row bit for bit: each value is the only symbol of an alphabet, which costs nothing, and raw bits.
+    pub fn of_bits(alphabet: usize, row: &[f32]) -> impl Iterator<Item = Self> {
+        row.iter().map(move |value| {
+            let bits = Token {
+                value: 0,
+                extra: value.to_bits(),
+                n_extra_bits: 32,
+            };
+            Self::with_extra(alphabet, bits)
+        })
+    }
+
+    /// The same symbol as one of another alphabet.
+    pub fn of_alphabet(self, alphabet: usize) -> Self {
+        Self {
+            alphabet: alphabet as u16,
+            ..self
         }
     }
 
@@ -75,111 +102,332 @@ impl Symbol {
         self.value
     }
 
+    /// The raw bits.
+    pub fn extra(&self) -> u32 {
+        self.extra
+    }
+
     /// The number of raw bits.
     pub fn n_extra_bits(&self) -> u32 {
         self.n_extra_bits.into()
     }
 }
 
-/// How the rows of a block are coded. Format-stable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Model {
-    Ranked = 0,
-    Expected = 1,
+/// Classes as symbols: the low bits of many classes stand outside, so that the alphabet stays small.
+#[derive(Debug, Clone, Copy)]
+pub struct ClassSymbols {
+    n_classes: usize,
+    n_raw_bits: u32,
 }
 
-/// Encodes the rows of `matrix`, those marked in `is_exact` bit for bit, the others quantized, with the
-/// model that takes fewer bytes, or is about to.
-///
-/// The values of quantized rows must be probabilities (0..=1).
-pub fn encode(
-    matrix: &PredictionMatrix,
-    is_exact: &[bool],
-    quantizer: Quantizer,
-) -> (Vec<u8>, BitCounts) {
-    if matrix.n_classes() > expected::MAX_CLASSES {
-        return encode_ranked(matrix, is_exact, quantizer);
+impl ClassSymbols {
+    /// The symbols of `n_classes`.
+    pub fn new(n_classes: usize) -> Self {
+        const MAX_BITS: u32 = 10;
+        let n_bits = usize::BITS - (n_classes - 1).leading_zeros();
+        Self {
+            n_classes,
+            n_raw_bits: n_bits.saturating_sub(MAX_BITS),
+        }
     }
-    // Of a large block, the first rows tell which model suits it.
-    if matrix.n_rows() > 2 * SAMPLE_ROWS {
-        let values = matrix.values()[..SAMPLE_ROWS * matrix.n_classes()].to_vec();
-        let sample = PredictionMatrix::new(matrix.n_classes(), values);
-        let is_exact_in_sample = &is_exact[..SAMPLE_ROWS];
-        let (_, _, model) = encode_best(&sample, is_exact_in_sample, quantizer);
-        return match model {
-            Model::Ranked => encode_ranked(matrix, is_exact, quantizer),
-            Model::Expected => encode_expected(matrix, is_exact, quantizer),
+
+    /// Number of symbols.
+    pub fn count(self) -> usize {
+        ((self.n_classes - 1) >> self.n_raw_bits) + 1
+    }
+
+    /// The symbol of a class and its raw bits.
+    pub fn token(self, class: usize) -> Token {
+        Token {
+            value: (class >> self.n_raw_bits) as u32,
+            extra: class as u32 & ((1 << self.n_raw_bits) - 1),
+            n_extra_bits: self.n_raw_bits,
+        }
+    }
+
+    /// The class of a symbol, whose raw bits follow.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if the bitstream ends or there is no such class.
+    #[inline]
+    pub fn read(self, symbol: u32, reader: &mut BitReader) -> Result<usize, Corrupt> {
+        let class = (symbol as usize) << self.n_raw_bits | reader.read(self.n_raw_bits)? as usize;
+        match class < self.n_classes {
+            true => Ok(class),
+            false => Err(Corrupt("a top class does not exist")),
+        }
+    }
+}
+
+/// How the rows of a block are coded, with what stands before the codebooks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Model {
+    Ranked(Uniform),
+    Expected(Levels),
+    Predicted(Numbers),
+    Plain,
+}
+
+impl Model {
+    fn write_to(self, writer: &mut BitWriter) {
+        // Format-stable.
+        let id = match self {
+            Self::Ranked(_) => 0,
+            Self::Expected(Levels::Uniform(_)) => 1,
+            Self::Expected(Levels::Root { .. }) => 2,
+            Self::Predicted(Numbers::Steps(_)) => 3,
+            Self::Predicted(Numbers::OrderedBits) => 4,
+            Self::Predicted(Numbers::Bits) => 5,
+            Self::Predicted(Numbers::Centred(..)) => 6,
+            Self::Plain => 7,
         };
+        writer.write(id, 8);
+        match self {
+            Self::Ranked(uniform) | Self::Expected(Levels::Uniform(uniform)) => {
+                write_gamma(writer, uniform.n_levels());
+            }
+            Self::Predicted(Numbers::Steps(step)) => write_step(writer, step),
+            Self::Predicted(Numbers::Centred(step, center)) => {
+                write_step(writer, step);
+                writer.write(center as u32, 32);
+            }
+            _ => {}
+        }
     }
-    let (payload, counts, _) = encode_best(matrix, is_exact, quantizer);
-    (payload, counts)
+
+    fn read_from(reader: &mut BitReader) -> Result<Self, Corrupt> {
+        let uniform = |reader: &mut BitReader| Uniform::from_levels(read_gamma(reader)?);
+        Ok(match reader.read(8)? {
+            0 => Self::Ranked(uniform(reader)?),
+            1 => Self::Expected(Levels::Uniform(uniform(reader)?)),
+            2 => Self::Expected(Levels::Root { max_kl: f64::NAN }),
+            3 => Self::Predicted(Numbers::Steps(read_step(reader)?)),
+            4 => Self::Predicted(Numbers::OrderedBits),
+            5 => Self::Predicted(Numbers::Bits),
+            6 => {
+                let step = read_step(reader)?;
+                Self::Predicted(Numbers::Centred(step, reader.read(32)? as i32))
+            }
+            7 => Self::Plain,
+            _ => return Err(Corrupt("a block has an unknown model")),
+        })
+    }
+}
+
+fn write_step(writer: &mut BitWriter, step: Step) {
+    writer.write(step.to_bits() as u32, 32);
+    writer.write((step.to_bits() >> 32) as u32, 32);
+}
+
+fn read_step(reader: &mut BitReader) -> Result<Step, Corrupt> {
+    let [low, high] = [reader.read(32)?, reader.read(32)?].map(u64::from);
+    Step::from_bits(high << 32 | low)
+}
+
+/// What the encoder chose for a model, written before the codebooks.
+pub enum Choices {
+    /// Nothing.
+    None,
+    /// Groups of contexts.
+    Groups(Groups),
+    /// Those of ranked rows.
+    Ranked(ranked::Parameters),
+}
+
+/// What a model makes of the rows of a block.
+pub struct Coded {
+    /// What was chosen.
+    pub choices: Choices,
+    /// All symbols in order.
+    pub symbols: Vec<Symbol>,
+    /// The alphabets.
+    pub alphabets: Vec<Alphabet>,
+}
+
+/// A payload, and what its bits went to.
+pub type Payload = (Vec<u8>, BitCounts);
+
+/// Which of the models that keep a promise suits some rows best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice(usize);
+
+/// Chooses the model for large blocks of rows by trying all on the first of the rows.
+pub fn choose(rows: Rows<'_>, promise: &Promise) -> Choice {
+    let sample = rows.first(rows.n_rows().min(SAMPLE_ROWS));
+    let mut is_exact = vec![false; sample.n_rows()];
+    let models = models(sample, &mut is_exact, promise);
+    encode_best(&models, sample, &mut is_exact, promise).1
 }
 
 /// Rows that stand for a large block when its model is chosen.
-const SAMPLE_ROWS: usize = 2048;
+pub const SAMPLE_ROWS: usize = 2048;
 
+/// The models that keep a promise, in the order of their speed. Rows that no quantizer suits get marked.
+fn models(matrix: Rows<'_>, is_exact: &mut [bool], promise: &Promise) -> Vec<Model> {
+    match promise.bound {
+        Bound::MaxError(max_error) if promise.kind == Kind::Probabilities => {
+            let uniform = Uniform::new(max_error).expect("a promise that can be kept");
+            vec![
+                Model::Ranked(uniform),
+                Model::Expected(Levels::Uniform(uniform)),
+            ]
+        }
+        Bound::MaxError(max_error) => {
+            let step = step(matrix, is_exact, max_error);
+            let center = center(matrix, is_exact, step);
+            [Numbers::Centred(step, center), Numbers::Steps(step)]
+                .map(Model::Predicted)
+                .to_vec()
+        }
+        Bound::MaxKl(max_kl) => vec![Model::Expected(Levels::Root { max_kl })],
+        Bound::Exact => vec![
+            Model::Plain,
+            Model::Predicted(Numbers::OrderedBits),
+            Model::Predicted(Numbers::Bits),
+        ],
+    }
+}
+
+/// Encodes the rows of `matrix`, those marked in `is_exact` bit for bit, the others as the promise asks
+/// for, with the model chosen, or else the one that takes the fewest bytes. Rows that cannot be coded
+/// otherwise get marked.
+///
+/// The values must have been [checked](Promise::check), and whether the promise is kept must be
+/// [measured](Promise::measure).
+pub fn encode(
+    matrix: Rows<'_>,
+    is_exact: &mut [bool],
+    promise: &Promise,
+    choice: Option<Choice>,
+) -> Payload {
+    let models = models(matrix, is_exact, promise);
+    let payload = match choice {
+        Some(Choice(chosen)) => encode_with(models[chosen], matrix, is_exact, promise.keep_top),
+        None => encode_best(&models, matrix, is_exact, promise).0,
+    };
+    // Where many rows are stored exactly, predicting the bits of all costs less.
+    let n_exact = is_exact.iter().filter(|&&is_exact| is_exact).count();
+    if promise.bound == Bound::Exact || n_exact * 8 <= matrix.n_rows() {
+        return payload;
+    }
+    let exact = Promise {
+        bound: Bound::Exact,
+        ..*promise
+    };
+    let of_bits = encode(matrix, &mut vec![false; matrix.n_rows()], &exact, None);
+    match of_bits.0.len() < payload.0.len() {
+        true => of_bits,
+        false => payload,
+    }
+}
+
+/// Encodes with all models and takes the smallest payload; of probabilities, a slower model must be worth
+/// its time.
 fn encode_best(
-    matrix: &PredictionMatrix,
-    is_exact: &[bool],
-    quantizer: Quantizer,
-) -> (Vec<u8>, BitCounts, Model) {
-    let ranked = encode_ranked(matrix, is_exact, quantizer);
-    let expected = encode_expected(matrix, is_exact, quantizer);
-    // Ranked rows are decoded several times as fast, which is worth a few bytes.
-    match expected.0.len() * 100 < ranked.0.len() * 95 {
-        true => (expected.0, expected.1, Model::Expected),
-        false => (ranked.0, ranked.1, Model::Ranked),
+    models: &[Model],
+    matrix: Rows<'_>,
+    is_exact: &mut [bool],
+    promise: &Promise,
+) -> (Payload, Choice) {
+    let mut best: Option<(Payload, Choice)> = None;
+    for (index, &model) in models.iter().enumerate() {
+        let payload = encode_with(model, matrix, is_exact, promise.keep_top);
+        let percent = match model {
+            Model::Expected(_) => 95,
+            _ => 100,
+        };
+        let is_better = best
+            .as_ref()
+            .is_none_or(|((least, _), _)| payload.0.len() * 100 < least.len() * percent);
+        if is_better {
+            best = Some((payload, Choice(index)));
+        }
     }
+    best.expect("there is a model for every promise")
 }
 
-fn encode_ranked(
-    matrix: &PredictionMatrix,
-    is_exact: &[bool],
-    quantizer: Quantizer,
-) -> (Vec<u8>, BitCounts) {
-    let symbols = ranked::symbols(matrix, is_exact, quantizer);
-    let sizes = ranked::Alphabet::sizes(matrix.n_classes());
-    write(Model::Ranked, |_| (), &symbols, &sizes)
+/// The multiple of a step that is nearest to the mean of the rows not marked.
+fn center(matrix: Rows<'_>, is_exact: &[bool], step: Step) -> i32 {
+    let rows = matrix
+        .rows()
+        .zip(is_exact)
+        .filter(|(_, is_exact)| !**is_exact);
+    let values = rows.flat_map(|(row, _)| row);
+    let (sum, n) = values.fold((0.0, 0u32), |(sum, n), &v| (sum + f64::from(v), n + 1));
+    step.quantize((sum / f64::from(n.max(1))) as f32)
+        .unwrap_or(0)
 }
 
-fn encode_expected(
-    matrix: &PredictionMatrix,
-    is_exact: &[bool],
-    quantizer: Quantizer,
-) -> (Vec<u8>, BitCounts) {
-    let coding = expected::Coding::new(matrix, is_exact, quantizer);
-    let sizes = coding.alphabet_sizes(matrix.n_classes());
-    let write_groups = |writer: &mut BitWriter| coding.write_groups(writer);
-    write(Model::Expected, write_groups, &coding.symbols, &sizes)
-}
-
-/// Writes a payload: the model, what `write_model` writes, the codebooks, the symbols.
-fn write(
-    model: Model,
-    write_model: impl Fn(&mut BitWriter),
-    symbols: &[Symbol],
-    alphabet_sizes: &[usize],
-) -> (Vec<u8>, BitCounts) {
-    let mut frequencies: Vec<Vec<u64>> = alphabet_sizes.iter().map(|&n| vec![0; n]).collect();
-    for symbol in symbols {
-        frequencies[symbol.alphabet()][symbol.value as usize] += 1;
+/// The step for the rows not marked; rows too large for any get marked.
+fn step(matrix: Rows<'_>, is_exact: &mut [bool], max_error: f64) -> Step {
+    let mut largest = 0.0f32;
+    for (row, is_exact) in matrix.rows().zip(is_exact) {
+        let largest_of_row = row.iter().fold(0.0f32, |largest, v| largest.max(v.abs()));
+        match Step::new(max_error, largest_of_row) {
+            Some(_) if !*is_exact => largest = largest.max(largest_of_row),
+            Some(_) => {}
+            None => *is_exact = true,
+        }
     }
+    // Bounds below the smallest float leave no row but zeros.
+    Step::new(max_error, largest).unwrap_or(Step::FINEST)
+}
+
+fn encode_with(model: Model, matrix: Rows<'_>, is_exact: &mut [bool], keep_top: usize) -> Payload {
+    let coded = pulp::Arch::new().dispatch(Coding {
+        model,
+        matrix,
+        is_exact,
+        keep_top,
+    });
+    // All alphabets in one list: where each begins.
+    let mut first_of = Vec::with_capacity(coded.alphabets.len());
+    let mut n_all = 0;
+    for alphabet in &coded.alphabets {
+        first_of.push(n_all);
+        n_all += alphabet.size;
+    }
+    let mut of_all = vec![0; n_all];
+    for symbol in &coded.symbols {
+        of_all[first_of[symbol.alphabet()] + symbol.value as usize] += 1;
+    }
+    let frequencies: Vec<&[u64]> = first_of
+        .iter()
+        .zip(&coded.alphabets)
+        .map(|(&first, alphabet)| &of_all[first..first + alphabet.size])
+        .collect();
     let codebooks: Vec<Codebook> = frequencies
         .iter()
-        .map(|frequencies| Codebook::from_frequencies(frequencies))
+        .zip(&coded.alphabets)
+        .map(|(frequencies, alphabet)| Codebook::from_frequencies(frequencies, alphabet.stride))
         .collect();
+    let codes: Vec<Code> = codebooks.iter().flat_map(Codebook::codes).collect();
 
     let mut writer = BitWriter::new();
-    writer.write(model as u32, 8);
-    write_model(&mut writer);
+    model.write_to(&mut writer);
+    match &coded.choices {
+        Choices::None => {}
+        Choices::Groups(groups) => groups.write_to(&mut writer),
+        Choices::Ranked(parameters) => parameters.write_to(&mut writer),
+    }
     for codebook in &codebooks {
         codebook.write_to(&mut writer);
     }
     let codebook_bits = writer.n_bits();
     let mut raw = 0;
-    for symbol in symbols {
-        codebooks[symbol.alphabet()].encode(symbol.value as usize, &mut writer);
-        writer.write(symbol.extra, symbol.n_extra_bits());
+    for symbol in &coded.symbols {
+        let code = codes[first_of[symbol.alphabet()] + symbol.value as usize];
+        let (bits, n_bits) = (u32::from(code.bits), u32::from(code.n_bits));
+        match n_bits + symbol.n_extra_bits() <= 32 {
+            true => writer.write(
+                bits | symbol.extra << n_bits,
+                n_bits + symbol.n_extra_bits(),
+            ),
+            false => {
+                writer.write(bits, n_bits);
+                writer.write(symbol.extra, symbol.n_extra_bits());
+            }
+        }
         raw += u64::from(symbol.n_extra_bits);
     }
     let counts = BitCounts {
@@ -191,28 +439,81 @@ fn write(
     (writer.finish(), counts)
 }
 
-/// Decodes a payload of `n_rows` rows of `n_classes`.
+/// Decodes a payload of `n_rows` rows of `n_classes`, the order of whose first `keep_top` is kept.
 ///
 /// # Errors
-/// [`Error::Corrupt`] if the payload is not what [`encode`] writes for these numbers.
+/// [`Corrupt`] if the payload is not what [`encode`] writes for these numbers.
 pub fn decode(
     payload: &[u8],
     n_rows: usize,
     n_classes: usize,
-    quantizer: Quantizer,
-) -> Result<PredictionMatrix, Error> {
+    keep_top: usize,
+) -> Result<PredictionMatrix, Corrupt> {
     let mut reader = BitReader::new(payload);
-    let model = reader.read(8)?;
+    let model = Model::read_from(&mut reader)?;
     let mut values = vec![0.0; n_rows * n_classes];
-    if model == Model::Ranked as u32 {
-        ranked::decode(&mut reader, n_classes, quantizer, &mut values)?;
-    } else if model == Model::Expected as u32 {
-        expected::decode(&mut reader, n_classes, quantizer, &mut values)?;
-    } else {
-        return Err(Error::Corrupt("a block has an unknown model"));
-    }
+    pulp::Arch::new().dispatch(Decoding {
+        model,
+        reader: &mut reader,
+        n_classes,
+        keep_top,
+        rows: &mut values,
+    })?;
     reader.finish()?;
     Ok(PredictionMatrix::new(n_classes, values))
+}
+
+/// Coding and decoding with the vector instructions of this machine. These compute as the others do: nothing
+/// is fused or reordered.
+struct Coding<'a> {
+    model: Model,
+    matrix: Rows<'a>,
+    is_exact: &'a mut [bool],
+    keep_top: usize,
+}
+
+impl pulp::WithSimd for Coding<'_> {
+    type Output = Coded;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> Coded {
+        let (matrix, is_exact, keep_top) = (self.matrix, self.is_exact, self.keep_top);
+        match self.model {
+            Model::Ranked(uniform) => ranked::encode(matrix, is_exact, uniform, keep_top),
+            Model::Expected(levels) => expected::encode(matrix, is_exact, levels, keep_top),
+            Model::Predicted(numbers) => predicted::encode(matrix, is_exact, numbers, keep_top),
+            Model::Plain => plain::encode(matrix),
+        }
+    }
+}
+
+struct Decoding<'a, 'b> {
+    model: Model,
+    reader: &'a mut BitReader<'b>,
+    n_classes: usize,
+    keep_top: usize,
+    rows: &'a mut [f32],
+}
+
+impl pulp::WithSimd for Decoding<'_, '_> {
+    type Output = Result<(), Corrupt>;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
+        let (reader, n_classes, keep_top) = (self.reader, self.n_classes, self.keep_top);
+        match self.model {
+            Model::Ranked(uniform) => {
+                ranked::decode(reader, n_classes, uniform, keep_top, self.rows)
+            }
+            Model::Expected(levels) => {
+                expected::decode(reader, n_classes, levels, keep_top, self.rows)
+            }
+            Model::Predicted(numbers) => {
+                predicted::decode(reader, n_classes, numbers, keep_top, self.rows)
+            }
+            Model::Plain => plain::decode(reader, self.rows),
+        }
+    }
 }
 
 /// The decode tables of a block's alphabets.
@@ -220,41 +521,56 @@ pub fn decode(
 pub struct Tables(Vec<DecodeTable>);
 
 impl Tables {
-    /// Reads the codebooks of alphabets of these sizes.
+    /// Reads the codebooks of these alphabets.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] as [`DecodeTable::read_from`].
-    pub fn read_from(reader: &mut BitReader, alphabet_sizes: &[usize]) -> Result<Self, Error> {
-        alphabet_sizes
+    /// [`Corrupt`] as [`DecodeTable::read_from`].
+    pub fn read_from(reader: &mut BitReader, alphabets: &[Alphabet]) -> Result<Self, Corrupt> {
+        alphabets
             .iter()
-            .map(|&size| DecodeTable::read_from(reader, size))
+            .map(|&alphabet| DecodeTable::read_from(reader, alphabet))
             .collect::<Result<_, _>>()
             .map(Self)
     }
 
-    /// Decodes a symbol of an alphabet.
+    /// Decodes what a symbol of an alphabet and its extra bits stand for.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] as [`DecodeTable::decode`].
-    #[inline]
-    pub fn symbol(&self, alphabet: usize, reader: &mut BitReader) -> Result<u32, Error> {
+    /// [`Corrupt`] as [`DecodeTable::decode`].
+    #[inline(always)]
+    pub fn number(&self, alphabet: usize, reader: &mut BitReader) -> Result<u32, Corrupt> {
+        Ok(self.0[alphabet].decode(reader)?.0)
+    }
+
+    /// The same of an alphabet that has runs; also returns what ends the run if it is one, as
+    /// [`DecodeTable::decode`] does.
+    ///
+    /// # Errors
+    /// [`Corrupt`] as [`DecodeTable::decode`].
+    #[inline(always)]
+    pub fn number_or_run(
+        &self,
+        alphabet: usize,
+        reader: &mut BitReader,
+    ) -> Result<(u32, Option<usize>), Corrupt> {
         self.0[alphabet].decode(reader)
     }
 
-    /// Decodes a token of an alphabet and reads its extra bits.
+    /// Reads what [`Symbol::of_bits`] made of a row.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the bitstream ends.
-    #[inline]
-    pub fn number(
+    /// [`Corrupt`] if the bitstream ends.
+    pub fn bits(
         &self,
         alphabet: usize,
-        tokens: Tokens,
         reader: &mut BitReader,
-    ) -> Result<u32, Error> {
-        let value = self.symbol(alphabet, reader)?;
-        let extra = reader.read(tokens.n_extra_bits(value))?;
-        Ok(tokens.join(value, extra))
+        row: &mut [f32],
+    ) -> Result<(), Corrupt> {
+        for value in row {
+            self.number(alphabet, reader)?;
+            *value = f32::from_bits(reader.read(32)?);
+        }
+        Ok(())
     }
 }
 
@@ -263,34 +579,78 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::matrix::argmax;
 
-    fn quantized(matrix: &PredictionMatrix, quantizer: Quantizer) -> Vec<f32> {
-        let mut expected = Vec::new();
-        for row in matrix.rows() {
-            let levels: Vec<_> = row
-                .iter()
-                .map(|&value| quantizer.quantize(value))
-                .enumerate()
-                .filter(|&(_, level)| level > 0)
-                .collect();
-            let mut decoded = vec![0.0; row.len()];
-            quantizer.dequantize_row(&levels, argmax(row), &mut decoded);
-            expected.extend(decoded);
-        }
-        expected
+    const EXACT_MODELS: [Model; 3] = [
+        Model::Plain,
+        Model::Predicted(Numbers::OrderedBits),
+        Model::Predicted(Numbers::Bits),
+    ];
+    const EVERY_ROW: [bool; 1000] = [false; 1000];
+
+    fn uniform_models(max_error: f64) -> [Model; 2] {
+        let uniform = Uniform::new(max_error).unwrap();
+        [
+            Model::Ranked(uniform),
+            Model::Expected(Levels::Uniform(uniform)),
+        ]
     }
 
-    fn assert_round_trip(matrix: &PredictionMatrix, max_error: f64) {
-        let quantizer = Quantizer::new(max_error).unwrap();
+    /// A model of every kind.
+    fn every_model() -> [Model; 8] {
+        let [ranked, expected] = uniform_models(0.002);
+        let step = Step::new(0.002, 1.0).unwrap();
+        [
+            ranked,
+            expected,
+            Model::Expected(Levels::Root { max_kl: 1e-3 }),
+            Model::Predicted(Numbers::Steps(step)),
+            Model::Predicted(Numbers::Centred(step, 3)),
+            Model::Plain,
+            Model::Predicted(Numbers::OrderedBits),
+            Model::Predicted(Numbers::Bits),
+        ]
+    }
+
+    fn promise(bound: Bound, keep_top: usize) -> Promise {
+        Promise {
+            keep_top,
+            ..Promise::new(Kind::Probabilities, bound)
+        }
+    }
+
+    fn assert_kept(model: Model, matrix: &PredictionMatrix, promise: &Promise) {
         let n_rows = matrix.n_rows();
-        for encode in [encode_ranked, encode_expected] {
-            let (payload, counts) = encode(matrix, &vec![false; n_rows], quantizer);
-            let spent = counts.codebooks + counts.codes + counts.raw;
-            assert_eq!(payload.len() as u64, spent.div_ceil(8));
-            assert!(counts.codes as f64 >= counts.entropy - 1e-6);
-            let decoded = decode(&payload, n_rows, matrix.n_classes(), quantizer).unwrap();
-            assert_eq!(decoded.values(), quantized(matrix, quantizer));
+        let mut is_exact = vec![false; n_rows];
+        let (payload, counts) = encode_with(model, matrix.view(), &mut is_exact, promise.keep_top);
+        let spent = counts.codebooks + counts.codes + counts.raw;
+        assert_eq!(payload.len() as u64, spent.div_ceil(8));
+        assert!(counts.codes as f64 >= counts.entropy - 1e-6 * (1.0 + counts.entropy));
+        let decoded = decode(&payload, n_rows, matrix.n_classes(), promise.keep_top).unwrap();
+        for (original, decoded) in matrix.rows().zip(decoded.rows()) {
+            assert!(
+                promise.measure(original, decoded).is_some(),
+                "{promise:?} {model:?}: {original:?} {decoded:?}"
+            );
+        }
+    }
+
+    /// Whether all models keep their promises of probabilities.
+    fn assert_all_kept(matrix: &PredictionMatrix, max_error: f64, keep_top: usize) {
+        for model in uniform_models(max_error) {
+            assert_kept(
+                model,
+                matrix,
+                &promise(Bound::MaxError(max_error), keep_top),
+            );
+        }
+        if let Some(step) = Step::new(max_error, 1.0) {
+            for numbers in [Numbers::Steps(step), Numbers::Centred(step, 7)] {
+                let promise = promise(Bound::MaxError(max_error), keep_top);
+                assert_kept(Model::Predicted(numbers), matrix, &promise);
+            }
+        }
+        for model in EXACT_MODELS {
+            assert_kept(model, matrix, &promise(Bound::Exact, 1));
         }
     }
 
@@ -307,21 +667,35 @@ mod tests {
             [1.0, 1.0, 1.0, 1.0, 1.0],
         ];
         for max_error in [0.5, 0.1, 0.002, 1e-6] {
-            assert_round_trip(&PredictionMatrix::new(5, rows.concat()), max_error);
-            assert_round_trip(&PredictionMatrix::new(1, rows.concat()), max_error);
-            assert_round_trip(&PredictionMatrix::new(40, rows.concat()), max_error);
+            for keep_top in [1, 2, 3, 5, 9] {
+                assert_all_kept(
+                    &PredictionMatrix::new(5, rows.concat()),
+                    max_error,
+                    keep_top,
+                );
+                assert_all_kept(
+                    &PredictionMatrix::new(1, rows.concat()),
+                    max_error,
+                    keep_top,
+                );
+                assert_all_kept(
+                    &PredictionMatrix::new(40, rows.concat()),
+                    max_error,
+                    keep_top,
+                );
+            }
         }
-        assert_round_trip(&PredictionMatrix::new(3, vec![]), 0.002);
+        assert_all_kept(&PredictionMatrix::new(3, vec![]), 0.002, 1);
     }
 
     #[test]
     fn rows_marked_exact_keep_every_bit() {
         let matrix = PredictionMatrix::new(2, vec![f32::NAN, -7.5, 0.25, 0.75]);
-        let quantizer = Quantizer::new(0.1).unwrap();
-        for encode in [encode_ranked, encode_expected] {
-            let (payload, counts) = encode(&matrix, &[true, false], quantizer);
+        let steps = Model::Predicted(Numbers::Steps(Step::new(0.1, 1.0).unwrap()));
+        for model in uniform_models(0.1).into_iter().chain([steps]) {
+            let (payload, counts) = encode_with(model, matrix.view(), &mut [true, false], 1);
             assert_eq!(counts.raw, 64);
-            let decoded = decode(&payload, 2, 2, quantizer).unwrap();
+            let decoded = decode(&payload, 2, 2, 1).unwrap();
             let bits: Vec<u32> = decoded.values()[..2].iter().map(|v| v.to_bits()).collect();
             assert_eq!(bits, [f32::NAN.to_bits(), (-7.5f32).to_bits()]);
             assert!((decoded.values()[2] - 0.25).abs() < 0.1);
@@ -331,9 +705,12 @@ mod tests {
     #[test]
     fn certain_rows_cost_nothing_beyond_the_codebook() {
         let matrix = PredictionMatrix::new(100, [vec![1.0], vec![0.0; 99]].concat().repeat(1000));
-        for encode in [encode_ranked, encode_expected] {
-            let (payload, _) = encode(&matrix, &[false; 1000], Quantizer::new(0.002).unwrap());
-            assert!(payload.len() < 12, "{} bytes", payload.len());
+        for model in every_model() {
+            let (payload, _) = encode_with(model, matrix.view(), &mut EVERY_ROW.clone(), 1);
+            match model {
+                Model::Plain | Model::Predicted(Numbers::Centred(..)) => {}
+                _ => assert!(payload.len() < 100, "{} bytes", payload.len()),
+            }
         }
     }
 
@@ -343,18 +720,20 @@ mod tests {
             .map(|i| ((i * 7919) % 97) as f32 / 97.0 * if i % 5 == 0 { 0.9 } else { 0.02 })
             .collect();
         let matrix = PredictionMatrix::new(10, values);
-        let quantizer = Quantizer::new(0.002).unwrap();
-        for encode in [encode_ranked, encode_expected] {
-            let (payload, _) = encode(&matrix, &[false; 30], quantizer);
+        for (model, keep_top) in every_model()
+            .into_iter()
+            .flat_map(|model| [(model, 1), (model, 4)])
+        {
+            let (payload, _) = encode_with(model, matrix.view(), &mut [false; 30], keep_top);
             for bit in 0..payload.len() * 8 {
                 let mut damaged = payload.clone();
                 damaged[bit / 8] ^= 1 << (bit % 8);
-                if let Ok(decoded) = decode(&damaged, 30, 10, quantizer) {
+                if let Ok(decoded) = decode(&damaged, 30, 10, keep_top) {
                     assert_eq!(decoded.n_rows(), 30);
                 }
             }
             for end in 0..payload.len() {
-                assert!(decode(&payload[..end], 30, 10, quantizer).is_err());
+                assert!(decode(&payload[..end], 30, 10, keep_top).is_err());
             }
         }
     }
@@ -365,19 +744,53 @@ mod tests {
             n_classes in 1usize..30,
             values in prop::collection::vec(prop_oneof![4 => Just(0.0f32), 1 => 0.0f32..=1.0, 1 => 0.0f32..0.01], 0..300),
             max_error in prop_oneof![1e-6..1e-4f64, 1e-3..0.5f64],
+            keep_top in 1usize..6,
         ) {
             let n_rows = values.len() / n_classes;
             let matrix = PredictionMatrix::new(n_classes, values[..n_rows * n_classes].to_vec());
-            assert_round_trip(&matrix, max_error);
+            assert_all_kept(&matrix, max_error, keep_top);
+        }
+
+        #[test]
+        fn any_distributions_survive(
+            n_classes in 2usize..30,
+            values in prop::collection::vec(prop_oneof![1 => Just(0.0f32), 4 => 1e-20f32..=1.0, 1 => 0.9f32..1.0], 1..300),
+            max_kl in prop_oneof![1e-6..1e-4f64, 1e-3..1.0f64],
+            keep_top in 1usize..6,
+        ) {
+            let n_rows = values.len() / n_classes;
+            let mut matrix = values[..n_rows * n_classes].to_vec();
+            for row in matrix.chunks_exact_mut(n_classes) {
+                row[0] += 1e-3;
+                let sum: f32 = row.iter().sum();
+                row.iter_mut().for_each(|p| *p /= sum);
+            }
+            let matrix = PredictionMatrix::new(n_classes, matrix);
+            let model = Model::Expected(Levels::Root { max_kl });
+            assert_kept(model, &matrix, &promise(Bound::MaxKl(max_kl), keep_top));
+        }
+
+        #[test]
+        fn any_bits_survive(
+            n_classes in 1usize..20,
+            bits in prop::collection::vec(any::<u32>(), 0..400),
+        ) {
+            let values: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
+            let n_rows = values.len() / n_classes;
+            let matrix = PredictionMatrix::new(n_classes, values[..n_rows * n_classes].to_vec());
+            for model in EXACT_MODELS {
+                assert_kept(model, &matrix, &promise(Bound::Exact, 1));
+            }
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(
-            model in 0u8..3,
+            model in 0u8..9,
+            keep_top in 1usize..5,
             mut bytes in prop::collection::vec(any::<u8>(), 1..200),
         ) {
             bytes[0] = model;
-            let _ = decode(&bytes, 50, 12, Quantizer::new(0.01).unwrap());
+            let _ = decode(&bytes, 50, 12, keep_top);
         }
 
         #[test]
@@ -390,14 +803,13 @@ mod tests {
                 .map(|i| ((i * 7919 + seed * 31) % 97) as f32 / 97.0 / n_classes as f32)
                 .collect();
             let matrix = PredictionMatrix::new(n_classes, values);
-            let quantizer = Quantizer::new(0.002).unwrap();
-            for encode in [encode_ranked, encode_expected] {
-                let (mut payload, _) = encode(&matrix, &[false; 60], quantizer);
+            for model in every_model() {
+                let (mut payload, _) = encode_with(model, matrix.view(), &mut [false; 60], 2);
                 for flip in &flips {
                     let bit = flip.index(payload.len() * 8);
                     payload[bit / 8] ^= 1 << (bit % 8);
                 }
-                if let Ok(decoded) = decode(&payload, 60, n_classes, quantizer) {
+                if let Ok(decoded) = decode(&payload, 60, n_classes, 2) {
                     prop_assert_eq!(decoded.n_rows(), 60);
                 }
             }

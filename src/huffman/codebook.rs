@@ -9,9 +9,9 @@
 
 use bitvec::prelude::*;
 
-use super::Error;
+use super::Corrupt;
 use super::bitstream::{BitReader, BitWriter};
-use super::tokens::{from_zigzag, zigzag};
+use super::tokens::{LEVELS, RUNS, from_zigzag, zigzag};
 
 /// The longest code, in bits. Format-stable: changing this changes files.
 pub const MAX_CODE_LENGTH: u8 = 15;
@@ -108,6 +108,67 @@ fn canonical_codes(lengths: &[u8]) -> Vec<u16> {
         .collect()
 }
 
+/// What encoder and decoder both know of an alphabet.
+#[derive(Debug, Clone, Copy)]
+pub struct Alphabet {
+    /// Number of symbols.
+    pub size: usize,
+    /// A symbol resembles the one that is so many symbols before: 1 or more.
+    pub stride: usize,
+    /// What its symbols stand for.
+    pub meanings: Meanings,
+}
+
+/// What the symbols of an alphabet stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meanings {
+    /// Themselves.
+    Symbols,
+    /// The tokens of [`LEVELS`].
+    Levels,
+    /// The tokens of [`RUNS`], once for runs that are ended by any number and once for each of so many
+    /// numbers that end them, then those of [`LEVELS`].
+    RunsAndLevels(usize),
+}
+
+impl Alphabet {
+    /// Symbols that stand for themselves and resemble their neighbours.
+    pub fn of_symbols(size: usize) -> Self {
+        Self {
+            size,
+            stride: 1,
+            meanings: Meanings::Symbols,
+        }
+    }
+
+    /// The tokens of [`LEVELS`].
+    pub fn of_levels() -> Self {
+        Self {
+            size: LEVELS.count(),
+            stride: 1,
+            meanings: Meanings::Levels,
+        }
+    }
+
+    /// The tokens of [`RUNS`] for `n_followers` and for none, then those of [`LEVELS`].
+    pub fn of_runs_and_levels(n_followers: usize) -> Self {
+        Self {
+            size: RUNS.count() * (n_followers + 1) + LEVELS.count(),
+            stride: 1,
+            meanings: Meanings::RunsAndLevels(n_followers),
+        }
+    }
+}
+
+/// A code as it is written; of no bits for a symbol that does not occur, or alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Code {
+    /// The bits, the first one lowest.
+    pub bits: u16,
+    /// How many.
+    pub n_bits: u8,
+}
+
 /// Symbol to code: the encoder's side.
 #[derive(Debug, Clone)]
 pub struct Codebook {
@@ -115,19 +176,43 @@ pub struct Codebook {
     codes: Vec<u16>,
     /// The symbols that occur, ascending.
     used: Vec<usize>,
+    stride: usize,
 }
 
 impl Codebook {
-    /// The optimal codebook for an alphabet in which `symbol` occurs `frequencies[symbol]` times.
-    pub fn from_frequencies(frequencies: &[u64]) -> Self {
-        let lengths = code_lengths(frequencies, MAX_CODE_LENGTH);
+    /// The codebook for an alphabet in which `symbol` occurs `frequencies[symbol]` times, and resembles
+    /// the symbol `stride` before: the optimal one or, if that saves more bits of the codebook than it
+    /// costs in codes, the one for frequencies that are nearer to each other.
+    pub fn from_frequencies(frequencies: &[u64], stride: usize) -> Self {
+        let optimal = Self::with_lengths(
+            frequencies,
+            code_lengths(frequencies, MAX_CODE_LENGTH),
+            stride,
+        );
+        let smooth = smooth(frequencies, stride);
+        let smooth =
+            Self::with_lengths(frequencies, code_lengths(&smooth, MAX_CODE_LENGTH), stride);
+        match smooth.n_bits(frequencies) < optimal.n_bits(frequencies) {
+            true => smooth,
+            false => optimal,
+        }
+    }
+
+    fn with_lengths(frequencies: &[u64], lengths: Vec<u8>, stride: usize) -> Self {
         Self {
             codes: canonical_codes(&lengths),
             used: (0..frequencies.len())
                 .filter(|&symbol| frequencies[symbol] > 0)
                 .collect(),
             lengths,
+            stride,
         }
+    }
+
+    /// The codes of all symbols in order.
+    pub fn codes(&self) -> impl Iterator<Item = Code> {
+        let codes = self.codes.iter().zip(&self.lengths);
+        codes.map(|(&bits, &n_bits)| Code { bits, n_bits })
     }
 
     /// Writes the code of `symbol`, which must have occurred in the frequencies.
@@ -151,116 +236,252 @@ impl Codebook {
                 .sum::<u64>()
     }
 
-    /// Writes the lengths: the number of used symbols, then for each the gap to the one before and,
-    /// if there are two or more, by how much its length differs from the one before.
+    /// Writes the lengths: the number of runs of used symbols, then for each run how many unused
+    /// symbols come before it, how many symbols it has, and by how much the length of each differs from
+    /// the expected one. The last length is not written: it is what completes the code.
     pub fn write_to(&self, writer: &mut BitWriter) {
-        write_gamma(writer, self.used.len() as u32 + 1);
-        let mut expected = 0;
-        let mut last_length = FIRST_LENGTH;
-        for &symbol in &self.used {
-            write_gamma(writer, (symbol - expected) as u32 + 1);
-            if self.used.len() > 1 {
-                let length = i32::from(self.lengths[symbol]);
-                write_gamma(writer, zigzag(length - last_length) + 1);
-                last_length = length;
+        let runs = self.used.chunk_by(|a, b| a + 1 == *b);
+        write_gamma(writer, runs.clone().count() as u32 + 1);
+        let mut end = 0;
+        for run in runs {
+            let first = run[0];
+            // Between two runs there is at least one symbol.
+            write_gamma(writer, (first - end) as u32 + u32::from(end == 0));
+            write_gamma(writer, run.len() as u32);
+            end = first + run.len();
+            for &symbol in run {
+                if Some(&symbol) != self.used.last() {
+                    let expected = expected_length(&self.lengths, symbol, self.stride);
+                    let length = i32::from(self.lengths[symbol]);
+                    write_gamma(writer, zigzag(length - expected) + 1);
+                }
             }
-            expected = symbol + 1;
         }
     }
 }
 
-/// Bits to symbol, by one look-up in a table of all bit patterns: the decoder's side.
+/// The means of each used symbol's frequency, twice, and those of the used symbols `stride` before and
+/// after it, in sixteenths.
+fn smooth(frequencies: &[u64], stride: usize) -> Vec<u64> {
+    let of = |symbol: Option<usize>| {
+        symbol
+            .and_then(|s| frequencies.get(s))
+            .copied()
+            .unwrap_or(0)
+    };
+    let means = frequencies.iter().enumerate().map(|(symbol, &n)| {
+        let (before, after) = (of(symbol.checked_sub(stride)), of(Some(symbol + stride)));
+        let n_summed = 2 + u64::from(before > 0) + u64::from(after > 0);
+        match n {
+            0 => 0,
+            _ => 16 * (before + 2 * n + after) / n_summed,
+        }
+    });
+    means.collect()
+}
+
+/// What the length of `symbol` is written as a difference from: that of the symbol `stride` before, or
+/// else of the used symbol before.
+fn expected_length(lengths: &[u8], symbol: usize, stride: usize) -> i32 {
+    let alike = symbol.checked_sub(stride).map_or(0, |alike| lengths[alike]);
+    let expected = match alike {
+        0 => lengths[..symbol].iter().rev().find(|&&length| length > 0),
+        _ => Some(&alike),
+    };
+    expected.map_or(FIRST_LENGTH, |&length| i32::from(length))
+}
+
+/// Bits to symbol, by one look-up, or two for long codes: the decoder's side.
 #[derive(Debug)]
 pub struct DecodeTable {
-    /// Indexed by the next `index_bits` bits: symbol in the high 24 bits, code length in the low 8.
-    entries: Vec<u32>,
+    /// First for every pattern of `index_bits` bits, then, for each of these that is the beginning of
+    /// longer codes, for every pattern of `long_bits` bits that may follow.
+    entries: Vec<Entry>,
     index_bits: u32,
+    long_bits: u32,
+}
+
+/// What a pattern of bits stands for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Entry {
+    /// A number, or where the entries of longer codes begin.
+    base: u32,
+    code_length: u8,
+    n_extra_bits: u8,
+    /// [`NUMBER`](Self::NUMBER), [`LONGER`](Self::LONGER), or else the length of a run: which of the
+    /// followers ends it, counted from 1, and 1 more.
+    kind: u8,
+}
+
+impl Entry {
+    const NUMBER: u8 = 0;
+    /// More than `index_bits` must be looked at.
+    const LONGER: u8 = u8::MAX;
+
+    fn new(symbol: usize, code_length: u8, meanings: Meanings) -> Self {
+        let symbol = symbol as u32;
+        let n_runs = RUNS.count() as u32;
+        let ((base, n_extra_bits), kind) = match meanings {
+            Meanings::Symbols => ((symbol, 0), Self::NUMBER),
+            Meanings::Levels => (LEVELS.meaning(symbol), Self::NUMBER),
+            Meanings::RunsAndLevels(n_followers) => {
+                match symbol.checked_sub(n_runs * (n_followers as u32 + 1)) {
+                    Some(level) => (LEVELS.meaning(level), Self::NUMBER),
+                    None => (RUNS.meaning(symbol % n_runs), (symbol / n_runs) as u8 + 1),
+                }
+            }
+        };
+        Self {
+            base,
+            code_length,
+            n_extra_bits: n_extra_bits as u8,
+            kind,
+        }
+    }
 }
 
 impl DecodeTable {
-    /// Builds the table from code lengths by symbol. A lone used symbol is given as its index.
+    /// Patterns of up to so many bits are looked up at once: the tables of all alphabets of a block
+    /// should fit in the fastest cache.
+    const MAX_INDEX_BITS: u32 = 9;
+
+    /// Builds the table from code lengths by symbol.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the code is not complete: the Kraft sum must be exactly 1.
-    fn from_lengths(lengths: &[u8]) -> Result<Self, Error> {
-        let index_bits = u32::from(lengths.iter().copied().max().unwrap_or(0));
+    /// [`Corrupt`] if the code is not complete: the Kraft sum must be exactly 1.
+    fn from_lengths(lengths: &[u8], meanings: Meanings) -> Result<Self, Corrupt> {
+        let longest = u32::from(lengths.iter().copied().max().unwrap_or(0));
         let kraft_sum: u64 = lengths
             .iter()
             .filter(|&&length| length > 0)
-            .map(|&length| 1u64 << (index_bits - u32::from(length)))
+            .map(|&length| 1u64 << (longest - u32::from(length)))
             .sum();
-        if kraft_sum != 1 << index_bits {
-            return Err(Error::Corrupt("a codebook is not a complete code"));
+        if kraft_sum != 1 << longest {
+            return Err(Corrupt("a codebook is not a complete code"));
         }
-        let mut entries = vec![0; 1 << index_bits];
+        let index_bits = longest.min(Self::MAX_INDEX_BITS);
+        let long_bits = longest - index_bits;
+        let mut entries = vec![Entry::default(); 1 << index_bits];
         let codes = canonical_codes(lengths);
         for (symbol, (&code, &length)) in codes.iter().zip(lengths).enumerate() {
-            if length > 0 {
-                let entry = (symbol as u32) << 8 | u32::from(length);
-                for slot in entries[usize::from(code)..].iter_mut().step_by(1 << length) {
-                    *slot = entry;
+            let entry = Entry::new(symbol, length, meanings);
+            let code = usize::from(code);
+            match u32::from(length).checked_sub(index_bits) {
+                _ if length == 0 => {}
+                None | Some(0) => {
+                    for slot in entries[code..1 << index_bits]
+                        .iter_mut()
+                        .step_by(1 << length)
+                    {
+                        *slot = entry;
+                    }
+                }
+                Some(rest) => {
+                    let start = code & ((1 << index_bits) - 1);
+                    if entries[start].kind != Entry::LONGER {
+                        entries[start].kind = Entry::LONGER;
+                        entries[start].base = entries.len() as u32;
+                        entries.resize(entries.len() + (1 << long_bits), Entry::default());
+                    }
+                    let first = entries[start].base as usize;
+                    for slot in entries[first + (code >> index_bits)..first + (1 << long_bits)]
+                        .iter_mut()
+                        .step_by(1 << rest)
+                    {
+                        *slot = entry;
+                    }
                 }
             }
         }
         Ok(Self {
             entries,
             index_bits,
+            long_bits,
         })
     }
 
-    /// Reads what [`Codebook::write_to`] wrote, for an alphabet of `alphabet_size` symbols.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] if a symbol lies outside the alphabet or the code is not complete.
-    pub fn read_from(reader: &mut BitReader, alphabet_size: usize) -> Result<Self, Error> {
-        let n_used = read_gamma(reader)? as usize - 1;
-        if n_used > alphabet_size {
-            return Err(Error::Corrupt("a codebook is larger than its alphabet"));
+    /// The table of an alphabet in which nothing but `symbol` occurs.
+    fn of_one(symbol: usize, meanings: Meanings) -> Self {
+        Self {
+            entries: vec![Entry::new(symbol, 0, meanings)],
+            index_bits: 0,
+            long_bits: 0,
         }
-        let mut lengths = vec![0u8; alphabet_size];
-        let mut next = 0;
-        let mut last_length = FIRST_LENGTH;
-        for _ in 0..n_used {
-            let symbol = next + read_gamma(reader)? as usize - 1;
-            if symbol >= alphabet_size {
-                return Err(Error::Corrupt("a codebook holds an unknown symbol"));
-            }
-            if n_used == 1 {
-                return Ok(Self {
-                    entries: vec![(symbol as u32) << 8],
-                    index_bits: 0,
-                });
-            }
-            last_length += from_zigzag(read_gamma(reader)? - 1);
-            lengths[symbol] = u8::try_from(last_length)
-                .ok()
-                .filter(|length| (1..=MAX_CODE_LENGTH).contains(length))
-                .ok_or(Error::Corrupt(
-                    "a codebook holds a code of an impossible length",
-                ))?;
-            next = symbol + 1;
-        }
-        if n_used == 0 {
-            return Ok(Self {
-                entries: Vec::new(),
-                index_bits: 0,
-            });
-        }
-        Self::from_lengths(&lengths)
     }
 
-    /// Decodes one symbol.
+    /// The table of an alphabet in which nothing occurs.
+    fn empty() -> Self {
+        Self {
+            entries: Vec::new(),
+            index_bits: 0,
+            long_bits: 0,
+        }
+    }
+
+    /// Reads what [`Codebook::write_to`] wrote, for such an alphabet.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the bitstream ends, or the codebook is empty.
-    #[inline]
-    pub fn decode(&self, reader: &mut BitReader) -> Result<u32, Error> {
-        let index = reader.peek() & ((1u32 << self.index_bits) - 1);
-        let Some(&entry) = self.entries.get(index as usize) else {
-            return Err(Error::Corrupt("a symbol is coded with an empty codebook"));
-        };
-        reader.consume(entry & 0xFF)?;
-        Ok(entry >> 8)
+    /// [`Corrupt`] if a symbol lies outside the alphabet or the code is not complete.
+    pub fn read_from(reader: &mut BitReader, alphabet: Alphabet) -> Result<Self, Corrupt> {
+        const IMPOSSIBLE: Corrupt = Corrupt("a codebook holds a code of an impossible length");
+        /// Of the Kraft sum, in units of the longest code.
+        const WHOLE: u32 = 1 << MAX_CODE_LENGTH;
+        let n_runs = read_gamma(reader)? - 1;
+        let mut lengths = vec![0u8; alphabet.size];
+        let mut sum = 0;
+        let mut end = 0;
+        for run in 1..=n_runs {
+            let first = end + read_gamma(reader)? as usize - usize::from(end == 0);
+            let n_symbols = read_gamma(reader)? as usize;
+            end = first + n_symbols;
+            if end > alphabet.size {
+                return Err(Corrupt("a codebook holds an unknown symbol"));
+            }
+            for symbol in first..end {
+                if run == n_runs && symbol + 1 == end {
+                    break;
+                }
+                let difference = from_zigzag(read_gamma(reader)? - 1);
+                let length = expected_length(&lengths, symbol, alphabet.stride) + difference;
+                lengths[symbol] = u8::try_from(length)
+                    .ok()
+                    .filter(|length| (1..=MAX_CODE_LENGTH).contains(length))
+                    .ok_or(IMPOSSIBLE)?;
+                sum += WHOLE >> length;
+            }
+        }
+        match end {
+            0 => Ok(Self::empty()),
+            _ if sum == 0 => Ok(Self::of_one(end - 1, alphabet.meanings)),
+            _ => {
+                let rest = WHOLE.checked_sub(sum).filter(|rest| rest.is_power_of_two());
+                let length = rest.ok_or(Corrupt("a codebook is not a complete code"))?;
+                lengths[end - 1] = MAX_CODE_LENGTH - length.ilog2() as u8;
+                Self::from_lengths(&lengths, alphabet.meanings)
+            }
+        }
+    }
+
+    /// Decodes what one symbol and its extra bits stand for. If that is the length of a run, also returns
+    /// which of the followers ends it, counted from 1; 0 if that is not told.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if the bitstream ends, or the codebook is empty.
+    #[inline(always)]
+    pub fn decode(&self, reader: &mut BitReader) -> Result<(u32, Option<usize>), Corrupt> {
+        const EMPTY: Corrupt = Corrupt("a symbol is coded with an empty codebook");
+        let bits = reader.peek();
+        let index = bits & ((1 << self.index_bits) - 1);
+        let mut entry = *self.entries.get(index as usize).ok_or(EMPTY)?;
+        if entry.kind == Entry::LONGER {
+            let index = bits >> self.index_bits & ((1 << self.long_bits) - 1);
+            entry = self.entries[entry.base as usize + index as usize];
+        }
+        let n_extra_bits = u32::from(entry.n_extra_bits);
+        let extra = bits >> entry.code_length & ((1 << n_extra_bits) - 1);
+        reader.consume(u32::from(entry.code_length) + n_extra_bits)?;
+        let run = entry.kind.checked_sub(1).map(usize::from);
+        Ok((entry.base + extra as u32, run))
     }
 }
 
@@ -284,10 +505,10 @@ pub(super) fn write_gamma(writer: &mut BitWriter, value: u32) {
 }
 
 /// Reads an Elias gamma code of at most 24 bits after the leading one.
-pub(super) fn read_gamma(reader: &mut BitReader) -> Result<u32, Error> {
+pub(super) fn read_gamma(reader: &mut BitReader) -> Result<u32, Corrupt> {
     let n_bits = reader.peek().trailing_zeros();
     if n_bits > 24 {
-        return Err(Error::Corrupt("a number in a codebook is too large"));
+        return Err(Corrupt("a number in a codebook is too large"));
     }
     reader.consume(n_bits + 1)?;
     Ok(1 << n_bits | reader.read(n_bits)?)
@@ -439,7 +660,7 @@ mod tests {
     #[test]
     fn no_symbol_and_one_symbol_have_their_own_rule() {
         for frequencies in [vec![], vec![0, 0], vec![0, 9, 0]] {
-            let codebook = Codebook::from_frequencies(&frequencies);
+            let codebook = Codebook::from_frequencies(&frequencies, 1);
             let mut writer = BitWriter::new();
             codebook.write_to(&mut writer);
             let n_header_bits = writer.n_bits();
@@ -449,9 +670,11 @@ mod tests {
             assert_eq!(writer.n_bits(), n_header_bits);
             let bytes = writer.finish();
             let mut reader = BitReader::new(&bytes);
-            let table = DecodeTable::read_from(&mut reader, frequencies.len()).unwrap();
+            let table =
+                DecodeTable::read_from(&mut reader, Alphabet::of_symbols(frequencies.len()))
+                    .unwrap();
             match frequencies.len() {
-                3 => assert_eq!(table.decode(&mut reader).unwrap(), 1),
+                3 => assert_eq!(table.decode(&mut reader).unwrap(), (1, None)),
                 _ => assert!(table.decode(&mut reader).is_err()),
             }
         }
@@ -459,10 +682,11 @@ mod tests {
 
     #[test]
     fn incomplete_and_oversubscribed_codes_are_refused() {
-        assert!(DecodeTable::from_lengths(&[1, 2]).is_err());
-        assert!(DecodeTable::from_lengths(&[1, 1, 1]).is_err());
-        assert!(DecodeTable::from_lengths(&[0, 0]).is_err());
-        assert!(DecodeTable::from_lengths(&[1, 2, 2]).is_ok());
+        let table = |lengths: &[u8]| DecodeTable::from_lengths(lengths, Meanings::Symbols);
+        assert!(table(&[1, 2]).is_err());
+        assert!(table(&[1, 1, 1]).is_err());
+        assert!(table(&[0, 0]).is_err());
+        assert!(table(&[1, 2, 2]).is_ok());
     }
 
     proptest! {
@@ -470,7 +694,7 @@ mod tests {
         fn symbols_survive_and_cost_less_than_entropy_plus_one_bit(
             frequencies in prop::collection::vec(prop_oneof![Just(0u64), 1u64..50, 1u64..100_000], 1..400)
         ) {
-            let codebook = Codebook::from_frequencies(&frequencies);
+            let codebook = Codebook::from_frequencies(&frequencies, 1);
             let mut writer = BitWriter::new();
             codebook.write_to(&mut writer);
             let used: Vec<usize> = (0..frequencies.len()).filter(|&s| frequencies[s] > 0).collect();
@@ -479,9 +703,9 @@ mod tests {
             }
             let bytes = writer.finish();
             let mut reader = BitReader::new(&bytes);
-            let table = DecodeTable::read_from(&mut reader, frequencies.len()).unwrap();
+            let table = DecodeTable::read_from(&mut reader, Alphabet::of_symbols(frequencies.len())).unwrap();
             for &symbol in &used {
-                prop_assert_eq!(table.decode(&mut reader).unwrap(), symbol as u32);
+                prop_assert_eq!(table.decode(&mut reader).unwrap(), (symbol as u32, None));
             }
             reader.finish().unwrap();
 
@@ -497,7 +721,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic_a_codebook(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             let mut reader = BitReader::new(&bytes);
-            if let Ok(table) = DecodeTable::read_from(&mut reader, 50) {
+            if let Ok(table) = DecodeTable::read_from(&mut reader, Alphabet::of_symbols(50)) {
                 while table.decode(&mut reader).is_ok_and(|_| table.index_bits > 0) {}
             }
         }

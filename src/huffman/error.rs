@@ -18,13 +18,46 @@ pub enum Error {
         /// The value found.
         value: f32,
     },
-    /// A bound that no quantizer can keep.
+    /// A value that is infinite or no number.
     #[error(
-        "max_error {0} is out of range; expected a number from {min} to {max}",
+        "row {row}, class {class}: {value} is not a finite number; only exact compression takes it"
+    )]
+    NotFinite {
+        /// Row of the matrix, counted from 0 over the whole frame.
+        row: u64,
+        /// Class (column), counted from 0.
+        class: usize,
+        /// The value found.
+        value: f32,
+    },
+    /// A row of probabilities that do not sum to 1.
+    #[error("row {row}: the probabilities sum to {sum:.6}; expected 1 for a bound on divergence")]
+    NotADistribution {
+        /// Row of the matrix, counted from 0 over the whole frame.
+        row: u64,
+        /// The sum found.
+        sum: f64,
+    },
+    /// A bound on errors that no quantizer can keep.
+    #[error(
+        "max_error {0} is out of range; expected a number from {min} to {max} for probabilities, above 0 for other values",
         min = super::quantizer::MIN_MAX_ERROR,
         max = super::quantizer::MAX_MAX_ERROR
     )]
     MaxErrorOutOfRange(f64),
+    /// A bound on divergence that no quantizer can keep.
+    #[error(
+        "max_kl {0} is out of range; expected a number of bits from {min} to {max}",
+        min = super::quantizer::MIN_MAX_KL,
+        max = super::quantizer::MAX_MAX_KL
+    )]
+    MaxKlOutOfRange(f64),
+    /// A bound on divergence of what is no distribution.
+    #[error("max_kl is for probabilities; expected max_error or exact for other values")]
+    KlOfNoProbabilities,
+    /// A number of first classes that cannot be kept.
+    #[error("keep_top {0} is out of range; expected 1 to {max}", max = super::order::MAX_KEEP_TOP)]
+    KeepTopOutOfRange(usize),
     /// A number of classes that the format does not allow.
     #[error("{0} classes; expected 1 to {max}", max = super::frame::MAX_CLASSES)]
     ClassesOutOfRange(usize),
@@ -71,6 +104,34 @@ pub enum Error {
         /// Checksum stored with them.
         expected: u32,
     },
+    /// A part is not what the index says of it.
+    #[error("{part} is damaged: it is not what the index says; copy or write the file again")]
+    Damaged {
+        /// The damaged part.
+        part: String,
+    },
+    /// Rows that a file does not have.
+    #[error("rows {start}..{end} are out of range; the file has rows 0..{n_rows}")]
+    RowsOutOfRange {
+        /// The first row asked for.
+        start: u64,
+        /// The first row no longer asked for.
+        end: u64,
+        /// Rows of the file.
+        n_rows: u64,
+    },
+    /// A size in the file asks for more memory than the reader may use.
+    #[error(
+        "{what} needs {needed} bytes of memory, the limit is {limit}; raise the limit to read it"
+    )]
+    MemoryLimit {
+        /// What asks for it.
+        what: &'static str,
+        /// Bytes.
+        needed: u64,
+        /// Bytes.
+        limit: u64,
+    },
     /// The bytes are whole but mean nothing.
     #[error("corrupt: {0}")]
     Corrupt(&'static str),
@@ -90,4 +151,14 @@ pub enum Error {
     /// Reading or writing failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// Bytes that mean nothing. A type of its own, since it is returned for every symbol: it fits in registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Corrupt(pub &'static str);
+
+impl From<Corrupt> for Error {
+    fn from(Corrupt(what): Corrupt) -> Self {
+        Self::Corrupt(what)
+    }
 }

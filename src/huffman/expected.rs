@@ -1,526 +1,486 @@
-//! Rows in which many classes live: each class is coded in the context of what is expected of it
-//! (FORMAT.md, section 8).
+//! Rows of probabilities in which many classes live: each class is coded in the context of what is
+//! expected of it (FORMAT.md, section 8).
 //!
 //! The head tells the top class, and whether the row is certain: the top class alone, with all of the
 //! mass. Otherwise every other class follows in order. A [`Regression`] on the rows and classes already
-//! known gives what to expect of its level; the expectation, rounded, is the context, and neighbouring
-//! contexts form groups with codebooks of their own. The commonest level of a group, mostly 0, is coded in
-//! runs along the group's own sequence, so that it costs less than the bit that a code needs at least.
-//! The level of the top class comes last: it is nearly what is left of the mass.
+//! known gives what to expect of its level; the expectation, rounded, is the context. The level of the
+//! top class comes last: it is nearly what is left of the mass.
 
-use super::Error;
-use super::bitstream::{BitReader, BitWriter};
-use super::block::{Symbol, Tables};
-use super::codebook::{Codebook, entropy_bits, read_gamma, write_gamma};
-use super::quantizer::Quantizer;
-use super::regression::Regression;
-use super::tokens::{LEVELS, RUNS, Token, from_zigzag, zigzag};
-use crate::matrix::{PredictionMatrix, argmax};
-
-/// The largest number of classes: the regression's cost grows with its square.
-pub const MAX_CLASSES: usize = 256;
-
-/// Expectations from below 0 to above 20 in steps of a quarter. Format-stable.
-const N_CONTEXTS: usize = 83;
+use super::Corrupt;
+use super::bitstream::BitReader;
+use super::block::{Choices, ClassSymbols, Coded, Symbol, Tables};
+use super::codebook::Alphabet;
+use super::contexts::{ContextDecoder, N_POSITIONS, Sequence};
+use super::order::Order;
+use super::quantizer::{Root, Uniform};
+use super::regression::{Regression, Ridge, Visitor};
+use super::tokens::{from_zigzag, zigzag};
+use crate::matrix::{Rows, argmax};
 
 const HEAD: usize = 0;
 const RAW: usize = 1;
-const REST: usize = 2;
-const N_RESTS: usize = 5;
-/// The first of two alphabets a group: where a run may begin, and after a run.
-const GROUPS: usize = REST + N_RESTS;
+const ORDER: usize = 2;
 
-/// The context of an expectation.
-#[inline]
-fn context(expectation: f32) -> usize {
+/// Contexts of expectations; then come those of the top level, by the number of other levels, and that of
+/// the fineness.
+const N_EXPECTATIONS: usize = 90;
+const N_RESTS: usize = 5;
+const FINENESS: usize = N_EXPECTATIONS + N_RESTS;
+
+const RIDGE: Ridge = Ridge {
+    absolute: 64.0,
+    relative: 0.0,
+};
+
+/// How probabilities become levels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Levels {
+    /// In the same steps in all rows.
+    Uniform(Uniform),
+    /// As square roots, in each row as fine as its divergence asks for; encoders keep it below so many
+    /// bits.
+    Root {
+        /// The bound in bits; decoders do not look at it.
+        max_kl: f64,
+    },
+}
+
+/// A level as the regression sees it: log2(1 + 4 level), linear between powers of two; 0 for 0, which is
+/// farther from 1 than 1 is from 2.
+#[inline(always)]
+fn feature(level: u32) -> f32 {
+    match FEATURES.get(level as usize) {
+        Some(&feature) => feature,
+        None => compute_feature(level),
+    }
+}
+
+/// The features of the levels that nearly all classes have: looking them up is faster.
+static FEATURES: [f32; 256] = {
+    let mut features = [0.0; 256];
+    let mut level = 0;
+    while level < features.len() {
+        features[level] = compute_feature(level as u32);
+        level += 1;
+    }
+    features
+};
+
+const fn compute_feature(level: u32) -> f32 {
+    let number = 4 * level + 1;
+    let exponent = number.ilog2();
+    let power = 1u32 << exponent;
+    exponent as f32 + (number - power) as f32 / power as f32
+}
+
+/// Bands of contexts: of variances below 0.1, 0.3, 1, and above. Format-stable.
+const N_BANDS: usize = 4;
+
+/// The first context of a class whose features have such a variance about their expectations.
+fn first_context(variance: f64) -> u16 {
+    let n_below = [0.1, 0.3, 1.0].map(|least| usize::from(variance >= least));
+    (n_below.iter().sum::<usize>() * N_POSITIONS) as u16
+}
+
+/// The context of an expectation within its band: from below 0 to above 22 in steps of a quarter.
+/// Format-stable.
+#[inline(always)]
+fn position(expectation: f32) -> usize {
     // A cast of a float saturates.
     ((expectation * 4.0 + 2.5) as u8)
-        .min(N_CONTEXTS as u8 - 1)
+        .min(N_EXPECTATIONS as u8 - 1)
         .into()
 }
 
-/// The alphabet of the top level, by the number of other levels above 0.
-fn rest_alphabet(n_others: usize) -> usize {
-    REST + ((n_others + 1).ilog2() as usize).min(N_RESTS - 1)
+/// What encoder and decoder know alike of the levels of the other classes.
+struct Expecting {
+    regression: Regression,
+    /// Of each class.
+    first_contexts: Vec<u16>,
+    /// Of the row at hand: for encoders, who know all features beforehand.
+    features: Vec<f32>,
+    expectations: Vec<f32>,
 }
 
-/// What the top level most likely is: the mass left, but not below the largest other level.
-fn likely_top(n_levels: u32, others: &[(usize, u32)]) -> i32 {
-    let sum: i64 = others.iter().map(|&(_, level)| i64::from(level)).sum();
-    let largest = others.iter().map(|&(_, level)| level).max().unwrap_or(0);
-    let n_levels = i64::from(n_levels);
-    (n_levels - sum).clamp(i64::from(largest), n_levels) as i32
-}
-
-/// A level of a class, in the order of coding.
-struct Entry {
-    position: u32,
-    context: u8,
-    level: u32,
-}
-
-/// Neighbouring contexts that share codebooks.
-#[derive(Debug)]
-struct Group {
-    /// Number of contexts.
-    width: usize,
-    /// The level that runs are made of.
-    run_level: u32,
-    /// Lengths of all runs in order; none if the level stands for itself.
-    run_lengths: Vec<u32>,
-}
-
-/// How a block is coded: the groups of contexts and all symbols in order.
-pub struct Coding {
-    groups: Vec<Group>,
-    /// The symbols.
-    pub symbols: Vec<Symbol>,
-}
-
-impl Coding {
-    /// The coding of the rows of `matrix`; those marked in `is_exact` are stored bit for bit.
-    pub fn new(matrix: &PredictionMatrix, is_exact: &[bool], quantizer: Quantizer) -> Self {
-        let (entries, symbols) = walk(matrix, is_exact, quantizer);
-        let candidates = group_contexts(&entries);
-        let group_of_context: Vec<usize> = candidates
-            .iter()
-            .enumerate()
-            .flat_map(|(group, candidate)| std::iter::repeat_n(group, candidate.width))
-            .collect();
-        let groups = find_runs(&entries, &group_of_context, &candidates);
+impl Expecting {
+    fn new(n_classes: usize, n_rows: usize) -> Self {
         Self {
-            symbols: code(&entries, symbols, &group_of_context, &groups),
-            groups,
+            regression: Regression::new(n_classes, n_rows, true, RIDGE),
+            first_contexts: vec![0; n_classes],
+            features: vec![0.0; n_classes],
+            expectations: vec![0.0; n_classes],
         }
     }
 
-    /// Writes the groups.
-    pub fn write_groups(&self, writer: &mut BitWriter) {
-        write_gamma(writer, self.groups.len() as u32);
-        for group in &self.groups {
-            write_gamma(writer, group.width as u32);
-            write_gamma(writer, group.run_level + 1);
+    /// Appends the levels of all classes but the top one in their contexts.
+    #[inline(always)]
+    fn push_row(&mut self, top: usize, levels: &[u32], sequence: &mut Sequence) {
+        for (feature_of, &level) in self.features.iter_mut().zip(levels) {
+            *feature_of = feature(level);
+        }
+        self.features[top] = 0.0;
+        self.regression
+            .expect::<true>(top, &self.features, &mut self.expectations);
+        let contexts = self.first_contexts.iter().zip(&self.expectations);
+        for (class, ((&first, &expectation), &level)) in contexts.zip(levels).enumerate() {
+            if class != top {
+                sequence.push_number(usize::from(first) + position(expectation), level);
+            }
+        }
+        self.learn(top);
+    }
+
+    /// Learns the row at hand.
+    fn learn(&mut self, top: usize) {
+        if self.regression.learn(top) {
+            for (class, first) in self.first_contexts.iter_mut().enumerate() {
+                *first = first_context(self.regression.variance(class));
+            }
         }
     }
+}
 
-    /// The sizes of the alphabets.
-    pub fn alphabet_sizes(&self, n_classes: usize) -> Vec<usize> {
-        alphabet_sizes(n_classes, self.groups.len())
+/// The context of the top level, by the number of other levels above 0.
+fn rest_context(n_others: usize) -> usize {
+    N_EXPECTATIONS + ((n_others + 1).ilog2() as usize).min(N_RESTS - 1)
+}
+
+/// What the levels of the other classes tell of the top level.
+#[derive(Debug, Clone, Copy, Default)]
+struct Others {
+    /// How many are above 0.
+    n: usize,
+    largest: u32,
+    sum: u64,
+    sum_of_squares: u64,
+}
+
+impl Others {
+    #[inline(always)]
+    fn add(&mut self, level: u32) {
+        self.n += 1;
+        self.largest = self.largest.max(level);
+        self.sum += u64::from(level);
+        self.sum_of_squares += u64::from(level) * u64::from(level);
+    }
+
+    /// What the top level most likely is: the mass left, but not below the largest other level.
+    fn likely_top(&self, scale: Scale) -> u32 {
+        let left = match scale {
+            Scale::Uniform(uniform) => {
+                u64::from(uniform.n_levels()).saturating_sub(self.sum) as u32
+            }
+            Scale::Root(root) => root.likely_top(self.sum_of_squares),
+        };
+        left.max(self.largest)
     }
 }
 
-fn alphabet_sizes(n_classes: usize, n_groups: usize) -> Vec<usize> {
-    let mut sizes = vec![2 * n_classes + 1, 1];
-    sizes.resize(GROUPS, LEVELS.count());
-    for _ in 0..n_groups {
-        sizes.extend([RUNS.count() + LEVELS.count(), LEVELS.count()]);
-    }
-    sizes
+/// The quantizer of a row.
+#[derive(Debug, Clone, Copy)]
+enum Scale {
+    Uniform(Uniform),
+    Root(Root),
 }
 
-/// All rows: the entries, whose coding depends on their group, and the symbols that do not, each with
-/// its position in the order of coding.
-fn walk(
-    matrix: &PredictionMatrix,
-    is_exact: &[bool],
-    quantizer: Quantizer,
-) -> (Vec<Entry>, Vec<(u32, Symbol)>) {
+impl Scale {
+    /// The largest level that a decoder takes.
+    fn max_level(self) -> u32 {
+        match self {
+            Self::Uniform(uniform) => uniform.n_levels(),
+            Self::Root(_) => 1 << 21,
+        }
+    }
+}
+
+/// The alphabets, given those of the groups.
+fn alphabets(n_classes: usize, keep_top: usize, of_groups: Vec<Alphabet>) -> Vec<Alphabet> {
+    let n_heads = 2 * ClassSymbols::new(n_classes).count() + 1;
+    let mut alphabets = vec![Alphabet::of_symbols(n_heads), Alphabet::of_symbols(1)];
+    alphabets.resize(groups_alphabet(keep_top), Alphabet::of_levels());
+    alphabets.extend(of_groups);
+    alphabets
+}
+
+fn groups_alphabet(keep_top: usize) -> usize {
+    ORDER + Order::n_alphabets(keep_top, true)
+}
+
+/// Codes the rows of `matrix`; those marked in `is_exact` bit for bit.
+#[inline(always)]
+pub fn encode(matrix: Rows<'_>, is_exact: &[bool], levels: Levels, keep_top: usize) -> Coded {
     let n_classes = matrix.n_classes();
-    let n_levels = quantizer.n_levels();
-    let mut regression = Regression::new(n_classes);
-    let mut expectations = vec![0.0; n_classes];
-    let mut others: Vec<(usize, u32)> = Vec::new();
-    let (mut entries, mut symbols) = (Vec::new(), Vec::new());
-    let mut position = 0;
-    let mut next = || {
-        position += 1;
-        position
-    };
+    let class_symbols = ClassSymbols::new(n_classes);
+    let mut expecting = Expecting::new(n_classes, matrix.n_rows());
+    let mut order = Order::new(keep_top, n_classes, true, ORDER);
+    let mut row_levels = vec![0; n_classes];
+    let mut finder = FinenessFinder::default();
+    let mut last_fineness = 0;
+    let mut sequence = Sequence::new(N_BANDS, matrix.values().len());
     for (row, &is_exact) in matrix.rows().zip(is_exact) {
         if is_exact {
-            symbols.push((next(), Symbol::new(HEAD, 2 * n_classes as u32)));
-            for value in row {
-                let bits = Token {
-                    value: 0,
-                    extra: value.to_bits(),
-                    n_extra_bits: 32,
-                };
-                symbols.push((next(), Symbol::with_extra(RAW, bits)));
-            }
+            let mark = 2 * class_symbols.count() as u32;
+            sequence.push(Symbol::new(HEAD, mark));
+            Symbol::of_bits(RAW, row).for_each(|symbol| sequence.push(symbol));
             continue;
         }
         let top = argmax(row);
-        let top_level = quantizer.quantize(row[top]);
-        others.clear();
-        others.extend(row.iter().enumerate().filter_map(|(class, &value)| {
-            let level = quantizer.quantize(value);
-            (level > 0 && class != top).then_some((class, level))
-        }));
-        let is_certain = others.is_empty() && top_level == n_levels;
-        let head = 2 * top as u32 + u32::from(is_certain);
-        symbols.push((next(), Symbol::new(HEAD, head)));
-        if is_certain {
-            continue;
-        }
-
-        regression.start_row(top, &mut expectations);
-        let mut rest = others.iter().peekable();
-        for class in (0..n_classes).filter(|&class| class != top) {
-            let level = rest
-                .next_if(|&&(other, _)| other == class)
-                .map_or(0, |&(_, level)| level);
-            entries.push(Entry {
-                position: next(),
-                context: context(expectations[class]) as u8,
-                level,
-            });
-            if level > 0 {
-                regression.update(class, level, &mut expectations);
-            }
-        }
-        let distance = likely_top(n_levels, &others) - top_level as i32;
-        symbols.push((
-            next(),
-            Symbol::with_extra(rest_alphabet(others.len()), LEVELS.split(zigzag(distance))),
-        ));
-        regression.learn(top, &others);
-    }
-    (entries, symbols)
-}
-
-/// A group in the making.
-struct Candidate {
-    width: usize,
-    /// By level token.
-    frequencies: Vec<u64>,
-    cost: f64,
-}
-
-impl Candidate {
-    fn new(width: usize, frequencies: Vec<u64>) -> Self {
-        /// About what a symbol takes in a codebook.
-        const BITS_A_SYMBOL: f64 = 7.0;
-        let n_used = frequencies.iter().filter(|&&n| n > 0).count();
-        Self {
-            width,
-            cost: entropy_bits(&frequencies) + BITS_A_SYMBOL * n_used as f64,
-            frequencies,
-        }
-    }
-
-    fn join(&self, other: &Self) -> Self {
-        let pairs = self.frequencies.iter().zip(&other.frequencies);
-        Self::new(
-            self.width + other.width,
-            pairs.map(|(a, b)| a + b).collect(),
-        )
-    }
-
-    /// The commonest of the levels that are their own token; of two the lower one.
-    fn commonest_level(&self) -> u32 {
-        let of_level = |level: &usize| (self.frequencies[*level], 16 - level);
-        (0..16).max_by_key(of_level).unwrap_or(0) as u32
-    }
-}
-
-/// Joins neighbouring contexts into groups as long as that saves bits: contexts of a group share
-/// codebooks.
-fn group_contexts(entries: &[Entry]) -> Vec<Candidate> {
-    let mut of_context = vec![vec![0; LEVELS.count()]; N_CONTEXTS];
-    for entry in entries {
-        of_context[usize::from(entry.context)][LEVELS.split(entry.level).value as usize] += 1;
-    }
-    let mut groups: Vec<Candidate> = of_context
-        .into_iter()
-        .map(|frequencies| Candidate::new(1, frequencies))
-        .collect();
-    loop {
-        let best = groups
-            .windows(2)
-            .map(|pair| pair[0].join(&pair[1]).cost - pair[0].cost - pair[1].cost)
-            .enumerate()
-            .min_by(|a, b| a.1.total_cmp(&b.1));
-        match best {
-            Some((first, change)) if change <= 0.0 => {
-                let second = groups.remove(first + 1);
-                groups[first] = groups[first].join(&second);
-            }
-            _ => return groups,
-        }
-    }
-}
-
-/// Finds the runs of each group's commonest level, and drops them where plain symbols cost less.
-fn find_runs(
-    entries: &[Entry],
-    group_of_context: &[usize],
-    candidates: &[Candidate],
-) -> Vec<Group> {
-    /// Frequencies with runs: of the first alphabet, and of the one after a run.
-    struct Counts {
-        first: Vec<u64>,
-        after_run: Vec<u64>,
-        n_extra_bits: u64,
-        run_length: u32,
-    }
-    let mut groups: Vec<Group> = candidates
-        .iter()
-        .map(|candidate| Group {
-            width: candidate.width,
-            run_level: candidate.commonest_level(),
-            run_lengths: Vec::new(),
-        })
-        .collect();
-    let mut counts: Vec<Counts> = candidates
-        .iter()
-        .map(|_| Counts {
-            first: vec![0; RUNS.count() + LEVELS.count()],
-            after_run: vec![0; LEVELS.count()],
-            n_extra_bits: 0,
-            run_length: 0,
-        })
-        .collect();
-    let end_run = |group: &mut Group, counts: &mut Counts| {
-        let token = RUNS.split(counts.run_length);
-        counts.first[token.value as usize] += 1;
-        counts.n_extra_bits += u64::from(token.n_extra_bits);
-        group.run_lengths.push(counts.run_length);
-        counts.run_length = 0;
-    };
-    for entry in entries {
-        let index = group_of_context[usize::from(entry.context)];
-        let (group, counts) = (&mut groups[index], &mut counts[index]);
-        let token = LEVELS.split(entry.level).value as usize;
-        if entry.level == group.run_level {
-            counts.run_length += 1;
-        } else if counts.run_length > 0 {
-            end_run(group, counts);
-            counts.after_run[token] += 1;
-        } else {
-            counts.first[RUNS.count() + token] += 1;
-        }
-    }
-    for ((group, counts), candidate) in groups.iter_mut().zip(&mut counts).zip(candidates) {
-        if counts.run_length > 0 {
-            end_run(group, counts);
-        }
-        // Codes, not entropy: the bit that a code costs at least is what runs are for.
-        let n_bits =
-            |frequencies: &[u64]| Codebook::from_frequencies(frequencies).n_bits(frequencies);
-        let plain = n_bits(&candidate.frequencies);
-        if plain <= n_bits(&counts.first) + n_bits(&counts.after_run) + counts.n_extra_bits {
-            group.run_lengths.clear();
-        }
-    }
-    groups
-}
-
-/// All symbols in order: those of the entries, and `others`, each with its position. A run is one symbol,
-/// at the position of its first entry. The level after a run is known to be another one and has an
-/// alphabet of its own.
-fn code(
-    entries: &[Entry],
-    others: Vec<(u32, Symbol)>,
-    group_of_context: &[usize],
-    groups: &[Group],
-) -> Vec<Symbol> {
-    let mut symbols = Vec::with_capacity(entries.len() / 4 + others.len());
-    let mut others = others.into_iter().peekable();
-    let mut runs: Vec<_> = groups
-        .iter()
-        .map(|group| group.run_lengths.iter())
-        .collect();
-    let mut states = vec![State::Open; groups.len()];
-    for entry in entries {
-        while let Some((_, symbol)) = others.next_if(|other| other.0 < entry.position) {
-            symbols.push(symbol);
-        }
-        let index = group_of_context[usize::from(entry.context)];
-        let alphabet = GROUPS + 2 * index;
-        states[index] = match states[index] {
-            State::Run(0) => {
-                let token = LEVELS.split(entry.level);
-                symbols.push(Symbol::with_extra(alphabet + 1, token));
-                State::Open
-            }
-            State::Run(n_left) => State::Run(n_left - 1),
-            State::Open => match runs[index].as_slice().first() {
-                Some(&length) if entry.level == groups[index].run_level => {
-                    runs[index].next();
-                    symbols.push(Symbol::with_extra(alphabet, RUNS.split(length)));
-                    State::Run(length - 1)
+        let scale = match levels {
+            Levels::Uniform(uniform) => {
+                for (level, &value) in row_levels.iter_mut().zip(row) {
+                    *level = uniform.quantize(value);
                 }
-                _ => {
-                    let mut token = LEVELS.split(entry.level);
-                    token.value += RUNS.count() as u32;
-                    symbols.push(Symbol::with_extra(alphabet, token));
-                    State::Open
-                }
-            },
+                Scale::Uniform(uniform)
+            }
+            Levels::Root { max_kl } => Scale::Root(finder.quantize(row, max_kl, &mut row_levels)),
         };
+        let mut others = Others::default();
+        for (class, &level) in row_levels.iter().enumerate() {
+            if level > 0 && class != top {
+                others.add(level);
+            }
+        }
+        let is_certain = others.n == 0 && row_levels[top] == others.likely_top(scale);
+        let mut head = class_symbols.token(top);
+        if is_certain {
+            head.value += class_symbols.count() as u32;
+        }
+        sequence.push(Symbol::with_extra(HEAD, head));
+        if let Scale::Root(root) = scale {
+            sequence.push_number(FINENESS, zigzag((root.fineness() as i32) - last_fineness));
+            last_fineness = root.fineness() as i32;
+        }
+        if !is_certain {
+            expecting.push_row(top, &row_levels, &mut sequence);
+            let distance = others.likely_top(scale) as i32 - row_levels[top] as i32;
+            sequence.push_number(rest_context(others.n), zigzag(distance));
+        }
+        order.encode(row, &row_levels, Some(top), |symbol| sequence.push(symbol));
     }
-    symbols.extend(others.map(|(_, symbol)| symbol));
-    symbols
+    let (groups, symbols) = sequence.into_symbols(groups_alphabet(keep_top));
+    Coded {
+        alphabets: alphabets(n_classes, keep_top, groups.alphabets()),
+        choices: Choices::Groups(groups),
+        symbols,
+    }
 }
 
-/// Where a group stands in its sequence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Any symbol may follow.
-    Open,
-    /// The run goes on so many times, then another level follows.
-    Run(u32),
+/// Finds the coarsest quantizer of each row that keeps its divergence within a bound.
+#[derive(Default)]
+struct FinenessFinder {
+    /// That of the row before: where the search begins.
+    fineness: u32,
+    roots: Vec<f64>,
+    finer: Vec<u32>,
+}
+
+impl FinenessFinder {
+    /// Fills `levels`.
+    fn quantize(&mut self, row: &[f32], max_kl: f64, levels: &mut [u32]) -> Root {
+        /// What rounding of the decoded values to f32 may add.
+        const F32_MARGIN: f64 = 2e-7;
+        self.roots.clear();
+        self.roots.extend(row.iter().map(|&p| f64::from(p).sqrt()));
+        let mass: f64 = row.iter().map(|&p| f64::from(p)).sum();
+        let negentropy = row
+            .iter()
+            .filter(|&&p| p > 0.0)
+            .map(|&p| f64::from(p) / mass * (f64::from(p) / mass).log2())
+            .sum::<f64>();
+        let keeps = |fineness: u32, levels: &mut [u32]| {
+            let root = Root { fineness };
+            let (mut sum, mut cross) = (0, 0.0);
+            for ((level, &root_of_p), &p) in levels.iter_mut().zip(&self.roots).zip(row) {
+                *level = root.quantize(root_of_p);
+                let weight = Root::weight(*level);
+                sum += weight;
+                // The logarithm of weight 1 is 0.
+                if *level > 0 {
+                    cross += f64::from(p) / mass * (weight as f64).log2();
+                }
+            }
+            negentropy - cross + (sum as f64).log2() <= max_kl - F32_MARGIN
+        };
+        let mut fineness = self.fineness;
+        if keeps(fineness, levels) {
+            self.finer.resize(levels.len(), 0);
+            while fineness > 0 && keeps(fineness - 1, &mut self.finer) {
+                fineness -= 1;
+                levels.copy_from_slice(&self.finer);
+            }
+        } else {
+            // The finest may still miss the bound; the row is then stored exactly.
+            while fineness + 1 < Root::COUNT {
+                fineness += 1;
+                if keeps(fineness, levels) {
+                    break;
+                }
+            }
+        }
+        self.fineness = fineness;
+        Root { fineness }
+    }
 }
 
 /// Decodes the rows of a block.
 ///
 /// # Errors
-/// [`Error::Corrupt`] if the payload is not what an encoder writes.
+/// [`Corrupt`] if the payload is not what an encoder writes.
+#[inline(always)]
 pub fn decode(
     reader: &mut BitReader,
     n_classes: usize,
-    quantizer: Quantizer,
+    levels: Levels,
+    keep_top: usize,
     values: &mut [f32],
-) -> Result<(), Error> {
-    if n_classes > MAX_CLASSES {
-        return Err(Error::Corrupt("a block of many classes has expectations"));
-    }
-    let (group_of_context, run_levels) = read_groups(reader)?;
-    let n_groups = run_levels.len();
+) -> Result<(), Corrupt> {
+    let contexts = ContextDecoder::read_from(reader, N_BANDS, groups_alphabet(keep_top))?;
+    let alphabets = alphabets(n_classes, keep_top, contexts.alphabets());
     let mut decoder = Decoder {
-        tables: Tables::read_from(reader, &alphabet_sizes(n_classes, n_groups))?,
-        group_of_context,
-        run_levels,
-        states: vec![State::Open; n_groups],
-        regression: Regression::new(n_classes),
-        expectations: vec![0.0; n_classes],
-        n_levels: quantizer.n_levels(),
+        tables: Tables::read_from(reader, &alphabets)?,
+        contexts,
+        expecting: Expecting::new(n_classes, values.len() / n_classes),
+        row_levels: vec![0; n_classes],
     };
-    let mut others = Vec::new();
+    let mut order = Order::new(keep_top, n_classes, true, ORDER);
+    let class_symbols = ClassSymbols::new(n_classes);
+    let mut fineness = 0;
     for row in values.chunks_exact_mut(n_classes) {
-        let head = decoder.tables.symbol(HEAD, reader)? as usize;
-        let top = head / 2;
-        if top == n_classes {
-            for value in row {
-                decoder.tables.symbol(RAW, reader)?;
-                *value = f32::from_bits(reader.read(32)?);
-            }
-        } else {
-            others.clear();
-            let top_level = match head % 2 {
-                1 => decoder.n_levels,
-                _ => decoder.row(reader, top, &mut others)?,
-            };
-            others.push((top, top_level));
-            quantizer.dequantize_row(&others, top, row);
+        let head = decoder.tables.number(HEAD, reader)?;
+        if head as usize == 2 * class_symbols.count() {
+            decoder.tables.bits(RAW, reader, row)?;
+            continue;
         }
+        let n_symbols = class_symbols.count() as u32;
+        let top = class_symbols.read(head % n_symbols, reader)?;
+        let scale = match levels {
+            Levels::Uniform(uniform) => Scale::Uniform(uniform),
+            Levels::Root { .. } => {
+                let number = decoder.contexts.number(FINENESS, &decoder.tables, reader)?;
+                fineness = from_zigzag(number).wrapping_add(fineness);
+                Scale::Root(Root::new(fineness)?)
+            }
+        };
+        if head >= n_symbols {
+            decoder.row_levels.fill(0);
+            decoder.row_levels[top] = Others::default().likely_top(scale);
+        } else {
+            decoder.levels(reader, top, scale)?;
+        }
+        match scale {
+            Scale::Uniform(uniform) => {
+                for (value, &level) in row.iter_mut().zip(&decoder.row_levels) {
+                    *value = uniform.dequantize(level);
+                }
+            }
+            Scale::Root(_) => Root::dequantize_row(&decoder.row_levels, row)?,
+        }
+        order.decode(row, Some(top), &decoder.tables, reader)?;
     }
     Ok(())
 }
 
-/// Reads the groups: the group of each context, and the run level of each group.
-fn read_groups(reader: &mut BitReader) -> Result<(Vec<usize>, Vec<u32>), Error> {
-    let n_groups = read_gamma(reader)? as usize;
-    let mut group_of_context = Vec::new();
-    let mut run_levels = Vec::new();
-    for group in 0..n_groups.min(N_CONTEXTS) {
-        let width = read_gamma(reader)? as usize;
-        let n_left = N_CONTEXTS - group_of_context.len();
-        group_of_context.extend(std::iter::repeat_n(group, width.min(n_left + 1)));
-        run_levels.push(read_gamma(reader)? - 1);
-        if group_of_context.len() > N_CONTEXTS {
-            break;
-        }
-    }
-    match group_of_context.len() == N_CONTEXTS && run_levels.len() == n_groups {
-        true => Ok((group_of_context, run_levels)),
-        false => Err(Error::Corrupt("the groups of contexts do not fit")),
-    }
-}
-
 struct Decoder {
     tables: Tables,
-    group_of_context: Vec<usize>,
-    /// Of each group.
-    run_levels: Vec<u32>,
-    /// Of each group.
-    states: Vec<State>,
-    regression: Regression,
-    expectations: Vec<f32>,
-    n_levels: u32,
+    contexts: ContextDecoder,
+    expecting: Expecting,
+    row_levels: Vec<u32>,
 }
 
 impl Decoder {
-    /// Decodes the levels above 0 of the classes other than `top` into `others`, and returns that of
-    /// `top`.
-    fn row(
-        &mut self,
-        reader: &mut BitReader,
-        top: usize,
-        others: &mut Vec<(usize, u32)>,
-    ) -> Result<u32, Error> {
-        self.regression.start_row(top, &mut self.expectations);
-        for class in 0..self.expectations.len() {
-            if class == top {
-                continue;
-            }
-            let group = self.group_of_context[context(self.expectations[class])];
-            let level = self.level(reader, group)?;
-            if level > 0 {
-                others.push((class, level));
-                self.regression.update(class, level, &mut self.expectations);
-            }
+    /// Decodes the levels of a row.
+    #[inline(always)]
+    fn levels(&mut self, reader: &mut BitReader, top: usize, scale: Scale) -> Result<(), Corrupt> {
+        let max_level = scale.max_level();
+        let mut visitor = LevelReader {
+            reader,
+            tables: &self.tables,
+            contexts: &mut self.contexts,
+            first_contexts: &self.expecting.first_contexts,
+            top,
+            max_level,
+            row_levels: &mut self.row_levels,
+            others: Others::default(),
+        };
+        self.expecting.regression.walk(top, &mut visitor)?;
+        let others = visitor.others;
+        self.expecting.learn(top);
+        let context = rest_context(others.n);
+        let rest = self.contexts.number(context, &self.tables, reader)?;
+        let level = i64::from(others.likely_top(scale)) - i64::from(from_zigzag(rest));
+        if !(i64::from(others.largest)..=i64::from(max_level)).contains(&level) {
+            return Err(Corrupt("the level of a top class is out of range"));
         }
-        let rest = self
-            .tables
-            .number(rest_alphabet(others.len()), LEVELS, reader)?;
-        let level = likely_top(self.n_levels, others) - from_zigzag(rest);
-        let largest = others.iter().map(|&(_, level)| level).max().unwrap_or(0);
-        if !(largest as i32..=self.n_levels as i32).contains(&level) {
-            return Err(Error::Corrupt("the level of a top class is out of range"));
+        self.row_levels[top] = level as u32;
+        Ok(())
+    }
+}
+
+/// Reads the levels of all classes but the top one.
+struct LevelReader<'a, 'b> {
+    reader: &'a mut BitReader<'b>,
+    tables: &'a Tables,
+    contexts: &'a mut ContextDecoder,
+    first_contexts: &'a [u16],
+    top: usize,
+    max_level: u32,
+    row_levels: &'a mut [u32],
+    others: Others,
+}
+
+impl Visitor for LevelReader<'_, '_> {
+    const IS_SPARSE: bool = true;
+
+    #[inline(always)]
+    fn feature(&mut self, class: usize, expectation: f32) -> Result<f32, Corrupt> {
+        if class == self.top {
+            return Ok(0.0);
         }
-        self.regression.learn(top, others);
-        Ok(level as u32)
+        let context = usize::from(self.first_contexts[class]) + position(expectation);
+        let level = self.contexts.number(context, self.tables, self.reader)?;
+        if level > self.max_level {
+            return Err(Corrupt("a level is out of range"));
+        }
+        self.row_levels[class] = level;
+        if level == 0 {
+            return Ok(0.0);
+        }
+        self.others.add(level);
+        Ok(feature(level))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_logarithms_at_powers_of_two_and_lines_between() {
+        assert_eq!([0, 1, 4, 16].map(feature), [0.0, 2.25, 4.0625, 6.015625]);
+        assert_eq!(feature((1 << 20) - 1), 22.0 - 3.0 / (1 << 21) as f32);
     }
 
-    /// Decodes the next level of a group.
-    #[inline]
-    fn level(&mut self, reader: &mut BitReader, group: usize) -> Result<u32, Error> {
-        const CORRUPT: Error = Error::Corrupt("a level is out of range");
-        let alphabet = GROUPS + 2 * group;
-        let run_level = self.run_levels[group];
-        let level = match self.states[group] {
-            State::Run(0) => {
-                let level = self.tables.number(alphabet + 1, LEVELS, reader)?;
-                if level == run_level {
-                    return Err(CORRUPT);
-                }
-                self.states[group] = State::Open;
-                level
-            }
-            State::Run(n_left) => {
-                self.states[group] = State::Run(n_left - 1);
-                return Ok(run_level);
-            }
-            State::Open => {
-                let symbol = self.tables.symbol(alphabet, reader)?;
-                match symbol.checked_sub(RUNS.count() as u32) {
-                    Some(token) => {
-                        let extra = reader.read(LEVELS.n_extra_bits(token))?;
-                        LEVELS.join(token, extra)
-                    }
-                    None => {
-                        let extra = reader.read(RUNS.n_extra_bits(symbol))?;
-                        let n_left = RUNS.join(symbol, extra).checked_sub(1).ok_or(CORRUPT)?;
-                        self.states[group] = State::Run(n_left);
-                        run_level
-                    }
-                }
-            }
-        };
-        match level <= self.n_levels {
-            true => Ok(level),
-            false => Err(CORRUPT),
+    #[test]
+    fn contexts_are_quarters_of_the_expectation_in_bands_of_the_variance() {
+        let expectations = [f32::NAN, -9.0, -0.4, 0.0, 0.2, 1.0, 21.75, 99.0];
+        assert_eq!(expectations.map(position), [0, 0, 0, 2, 3, 6, 89, 89]);
+        let bands = [0.0, 0.1, 0.5, 7.0].map(|variance| first_context(variance) / 96);
+        assert_eq!(bands, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn rows_get_the_coarsest_levels_that_keep_their_divergence() {
+        let row = [0.9, 0.09, 0.009, 0.001];
+        let mut finder = FinenessFinder::default();
+        let mut levels = [0; 4];
+        let mut last = 0;
+        for max_kl in [0.1, 0.01, 1e-3, 1e-4, 1e-6] {
+            let root = finder.quantize(&row, max_kl, &mut levels);
+            let mut decoded = [0.0; 4];
+            Root::dequantize_row(&levels, &mut decoded).unwrap();
+            assert!(super::super::quantizer::divergence(&row, &decoded) <= max_kl);
+            assert!(root.fineness() >= last);
+            last = root.fineness();
         }
     }
 }

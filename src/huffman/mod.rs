@@ -3,13 +3,26 @@
 pub mod bitstream;
 pub mod block;
 pub mod codebook;
+pub mod contexts;
 mod error;
 pub mod expected;
 pub mod frame;
+pub mod index;
+pub mod order;
+pub mod plain;
+pub mod predicted;
+pub mod promise;
 pub mod quantizer;
 pub mod ranked;
+pub mod ranks;
+mod reader;
 pub mod regression;
 pub mod tokens;
+mod writer;
 
-pub use error::Error;
-pub use frame::{FrameHeader, FrameReader, FrameWriter, Summary};
+pub use error::{Corrupt, Error};
+pub use frame::{FrameHeader, Summary};
+pub use index::FileIndex;
+pub use promise::{Bound, Figures, Kind, Promise};
+pub use reader::{Block, FrameReader};
+pub use writer::FrameWriter;

@@ -1,31 +1,36 @@
-//! Uniform quantization of probabilities with a bound on the absolute error (FORMAT.md, section 4).
+//! Numbers that stand for values: four ways, one for each promise (FORMAT.md, section 4).
 //!
-//! A probability `p` becomes the level `round(p * n_levels)`; the level decodes to
-//! `level / n_levels`. So 0 and 1 are exact, and the error is at most half a step, `1 / (2 n_levels)`,
-//! plus the rounding to f32. [`Quantizer::new`] picks `n_levels` so that half a step leaves
-//! [`F32_MARGIN`] of `max_error` for that rounding and for one unit in the last place that keeps the
-//! argmax (see [`Quantizer::dequantize_row`]).
+//! - [`Uniform`]: probabilities within `max_error`; 0 and 1 are exact.
+//! - [`Root`]: probabilities within `max_kl`; levels of their square roots, so that small ones are kept
+//!   finer than large ones.
+//! - [`Step`]: any values within `max_error`.
+//! - [`ordered`]: any values bit for bit, as integers in the order of the values.
 
-use super::Error;
+use super::{Corrupt, Error};
 
-/// The smallest `max_error`; below it, float32 itself is hardly finer.
+/// The smallest `max_error` for probabilities; below it, float32 itself is hardly finer.
 pub const MIN_MAX_ERROR: f64 = 1e-6;
-/// The largest `max_error`; beyond it, nothing is left.
+/// The largest `max_error` for probabilities; beyond it, nothing is left.
 pub const MAX_MAX_ERROR: f64 = 0.5;
-/// The largest number of levels a file may state. Format-stable.
+/// The smallest `max_kl` in bits: about what rounding to float32 costs.
+pub const MIN_MAX_KL: f64 = 1e-6;
+/// The largest `max_kl` in bits.
+pub const MAX_MAX_KL: f64 = 1.0;
+/// The largest number of levels of probabilities. Format-stable.
 pub const MAX_LEVELS: u32 = 1 << 20;
 
 /// What f32 rounding (half a unit in the last place below 1, 2^-25) and the argmax nudge (one unit,
 /// 2^-24) may take of the bound.
-pub const F32_MARGIN: f64 = 1.5 / (1 << 24) as f64;
+const F32_MARGIN: f64 = 1.5 / (1 << 24) as f64;
 
-/// Maps probabilities to levels `0..=n_levels` and back.
+/// Probabilities to levels `0..=n_levels` and back: the level of `p` is `round(p * n_levels)` and decodes
+/// to `level / n_levels`. The error is at most half a step, `1 / (2 n_levels)`, plus the rounding to f32.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Quantizer {
+pub struct Uniform {
     n_levels: u32,
 }
 
-impl Quantizer {
+impl Uniform {
     /// The coarsest quantizer whose decoded values stay within `max_error` of the originals.
     ///
     /// # Errors
@@ -39,19 +44,15 @@ impl Quantizer {
         })
     }
 
-    /// The quantizer that a file states.
+    /// The quantizer that a block states.
     ///
     /// # Errors
-    /// [`Error::LimitExceeded`] if `n_levels` is 0 or above [`MAX_LEVELS`].
-    pub fn from_levels(n_levels: u32) -> Result<Self, Error> {
-        if n_levels == 0 || n_levels > MAX_LEVELS {
-            return Err(Error::LimitExceeded {
-                what: "the number of levels",
-                found: u64::from(n_levels),
-                limit: u64::from(MAX_LEVELS),
-            });
+    /// [`Corrupt`] if `n_levels` is 0 or above [`MAX_LEVELS`].
+    pub fn from_levels(n_levels: u32) -> Result<Self, Corrupt> {
+        match (1..=MAX_LEVELS).contains(&n_levels) {
+            true => Ok(Self { n_levels }),
+            false => Err(Corrupt("the number of levels is out of range")),
         }
-        Ok(Self { n_levels })
     }
 
     /// The level of probability 1.
@@ -59,11 +60,18 @@ impl Quantizer {
         self.n_levels
     }
 
-    /// The level of a probability in 0..=1: the nearest, of two the higher one.
+    /// The level of a probability in 0..=1: the nearest.
     #[inline]
     pub fn quantize(&self, probability: f32) -> u32 {
-        // Not f64::round, which is a call of libm on machines without an instruction for it.
-        (f64::from(probability) * f64::from(self.n_levels) + 0.5) as u32
+        // Added to this, numbers below 2^32 are rounded to integers, which become the lowest bits.
+        const TWO_TO_52: f64 = (1u64 << 52) as f64;
+        (f64::from(probability) * f64::from(self.n_levels) + TWO_TO_52).to_bits() as u32
+    }
+
+    /// All probabilities below this have level 0.
+    pub fn least_live(&self) -> f32 {
+        // Half a step, and a little less against rounding.
+        (0.499_999 / f64::from(self.n_levels)) as f32
     }
 
     /// The probability that a level stands for. Format-stable: one IEEE division in f64, rounded to f32.
@@ -71,30 +79,154 @@ impl Quantizer {
     pub fn dequantize(&self, level: u32) -> f32 {
         (f64::from(level) / f64::from(self.n_levels)) as f32
     }
+}
 
-    /// Decodes a row from its non-zero levels, `top` among them or zero as the rest.
+/// Probabilities to levels of their square roots and back. Level `l` weighs `64 l^2`, level 0 weighs 1,
+/// and a class decodes to its share of the row's weight: rows sum to 1 and have no zeros.
+///
+/// Near `p`, a step of the root is a step of `2 sqrt(p)` in the probability, which costs the same
+/// divergence whatever `p` is (the Fisher information of a probability is `1 / p`). So a uniform step in
+/// the root spends the bits where the divergence is, and each row takes the coarsest that keeps its bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Root {
+    /// The level of probability 1 is the root of `2^fineness`.
+    pub(super) fineness: u32,
+}
+
+impl Root {
+    /// The number of finenesses. Format-stable.
+    pub const COUNT: u32 = 40;
+
+    /// The quantizer of a fineness that a row states.
     ///
-    /// Where quantizing has made a class before `top` as large as `top`, `top` becomes the next larger
-    /// float, so that the argmax stays what it was. Format-stable.
-    pub fn dequantize_row(&self, levels: &[(usize, u32)], top: usize, row: &mut [f32]) {
-        row.fill(0.0);
-        let mut top_level = 0;
-        for &(class, level) in levels {
-            row[class] = self.dequantize(level);
-            if class == top {
-                top_level = level;
-            }
-        }
-        let tied_before = match top_level {
-            0 => top > 0,
-            _ => levels
-                .iter()
-                .any(|&(class, level)| class < top && level == top_level),
-        };
-        if tied_before {
-            row[top] = row[top].next_up();
+    /// # Errors
+    /// [`Corrupt`] if it is not below [`COUNT`](Self::COUNT).
+    pub fn new(fineness: i32) -> Result<Self, Corrupt> {
+        match u32::try_from(fineness) {
+            Ok(fineness) if fineness < Self::COUNT => Ok(Self { fineness }),
+            _ => Err(Corrupt("the fineness of a row is out of range")),
         }
     }
+
+    /// The fineness, for a row to state.
+    pub fn fineness(self) -> u32 {
+        self.fineness
+    }
+
+    /// The level of a probability, given its square root.
+    #[inline]
+    pub fn quantize(self, root: f64) -> u32 {
+        let level_of_one = ((1u64 << self.fineness) as f64).sqrt();
+        (root * level_of_one + 0.5) as u32
+    }
+
+    /// The level of the top class if the levels of all others have `sum_of_squares`.
+    pub fn likely_top(self, sum_of_squares: u64) -> u32 {
+        (1u64 << self.fineness)
+            .saturating_sub(sum_of_squares)
+            .isqrt() as u32
+    }
+
+    /// The weight of a level. Format-stable.
+    #[inline]
+    pub fn weight(level: u32) -> u64 {
+        match level {
+            0 => 1,
+            _ => (u64::from(level) * u64::from(level)).saturating_mul(64),
+        }
+    }
+
+    /// Decodes a row from all its levels. Format-stable: one IEEE division in f64 each, rounded to f32.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if the levels are larger than any writer makes them.
+    pub fn dequantize_row(levels: &[u32], row: &mut [f32]) -> Result<(), Corrupt> {
+        const CORRUPT: Corrupt = Corrupt("the levels of a row are too large");
+        let mut sum = 0u64;
+        for &level in levels {
+            sum = sum.checked_add(Self::weight(level)).ok_or(CORRUPT)?;
+        }
+        for (value, &level) in row.iter_mut().zip(levels) {
+            *value = (Self::weight(level) as f64 / sum as f64) as f32;
+        }
+        Ok(())
+    }
+}
+
+/// The divergence of Kullback and Leibler of a decoded row from the original, in bits; infinite where a
+/// class that is possible has become impossible. The original's sum counts as 1.
+pub fn divergence(original: &[f32], decoded: &[f32]) -> f64 {
+    let mass: f64 = original.iter().map(|&p| f64::from(p)).sum();
+    original
+        .iter()
+        .zip(decoded)
+        .filter(|&(&p, _)| p > 0.0)
+        .map(|(&p, &q)| {
+            let p = f64::from(p) / mass;
+            p * (p / f64::from(q)).log2()
+        })
+        .sum()
+}
+
+/// Any values to multiples of a step and back.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step(f64);
+
+impl Step {
+    /// The smallest number of float32.
+    pub const FINEST: Self = Self(f32::from_bits(1) as f64);
+
+    /// The step for values of magnitudes up to `largest` that keeps `max_error`, rounding to f32 and the
+    /// argmax nudge included; `None` if float32 is too coarse for that.
+    pub fn new(max_error: f64, largest: f32) -> Option<Self> {
+        // Half a unit for the rounding, one for the nudge.
+        let ulp = f64::from(largest.next_up()) - f64::from(largest);
+        let half = max_error - 1.5 * ulp;
+        (half >= max_error / 2.0).then_some(Self(2.0 * half))
+    }
+
+    /// The step that a block states.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if it is no positive number.
+    pub fn from_bits(bits: u64) -> Result<Self, Corrupt> {
+        let step = f64::from_bits(bits);
+        match step > 0.0 && step.is_finite() {
+            true => Ok(Self(step)),
+            false => Err(Corrupt("a step is no positive number")),
+        }
+    }
+
+    /// The bits of the step, for a block to state.
+    pub fn to_bits(self) -> u64 {
+        self.0.to_bits()
+    }
+
+    /// The nearest level; `None` if there is none of 31 bits.
+    #[inline]
+    pub fn quantize(self, value: f32) -> Option<i32> {
+        let level = (f64::from(value) / self.0 + 0.5).floor();
+        (level.abs() < f64::from(1 << 30)).then_some(level as i32)
+    }
+
+    /// The value of a level. Format-stable: one IEEE multiplication in f64, rounded to f32.
+    #[inline]
+    pub fn dequantize(self, level: i32) -> f32 {
+        (f64::from(level) * self.0) as f32
+    }
+}
+
+/// The bits of a value as an integer in the order of the values: -0 just below 0, NaN at the ends.
+#[inline]
+pub fn ordered(value: f32) -> i32 {
+    let bits = value.to_bits() as i32;
+    bits ^ (bits >> 31 & i32::MAX)
+}
+
+/// The inverse of [`ordered`].
+#[inline]
+pub fn from_ordered(number: i32) -> f32 {
+    f32::from_bits((number ^ (number >> 31 & i32::MAX)) as u32)
 }
 
 #[cfg(test)]
@@ -102,12 +234,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::matrix::argmax;
 
     #[test]
     fn zero_and_one_are_exact() {
         for max_error in [0.5, 0.002, 1.0 / 510.0, 1e-4, 1e-6] {
-            let quantizer = Quantizer::new(max_error).unwrap();
+            let quantizer = Uniform::new(max_error).unwrap();
             assert_eq!(quantizer.quantize(0.0), 0);
             assert_eq!(quantizer.quantize(-0.0), 0);
             assert_eq!(quantizer.quantize(1.0), quantizer.n_levels());
@@ -120,38 +251,91 @@ mod tests {
     fn bounds_out_of_range_are_refused() {
         for max_error in [0.0, -1.0, 0.51, 1e-7, f64::NAN, f64::INFINITY] {
             assert!(matches!(
-                Quantizer::new(max_error),
+                Uniform::new(max_error),
                 Err(Error::MaxErrorOutOfRange(_))
             ));
         }
-        assert!(Quantizer::from_levels(0).is_err());
-        assert!(Quantizer::from_levels(MAX_LEVELS + 1).is_err());
-        assert!(Quantizer::new(MIN_MAX_ERROR).unwrap().n_levels() <= MAX_LEVELS);
+        for n_levels in [1, 2, 250, 255, 4999, MAX_LEVELS] {
+            let quantizer = Uniform::from_levels(n_levels).unwrap();
+            assert_eq!(quantizer.quantize(quantizer.least_live().next_down()), 0);
+            let level_1 = 0.5000001 / n_levels as f32;
+            assert!(quantizer.least_live() < level_1);
+            assert_eq!(quantizer.quantize(level_1), 1);
+        }
+        assert!(Uniform::from_levels(0).is_err());
+        assert!(Uniform::from_levels(MAX_LEVELS + 1).is_err());
+        assert!(Uniform::new(MIN_MAX_ERROR).unwrap().n_levels() <= MAX_LEVELS);
+        for step in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(Step::from_bits(step.to_bits()).is_err());
+        }
     }
 
     #[test]
-    fn a_tie_made_by_quantizing_keeps_the_argmax() {
-        let quantizer = Quantizer::from_levels(10).unwrap();
+    fn a_step_too_fine_for_float32_is_none() {
+        assert!(Step::new(0.01, 100.0).is_some());
+        assert!(Step::new(1e-6, 100.0).is_none());
+        assert!(Step::new(0.01, f32::MAX).is_none());
+        let step = Step::new(1e-6, 1.0).unwrap();
+        assert_eq!(step.quantize(1e6), None);
+        assert_eq!(step.quantize(f32::NAN), None);
+        assert_eq!(step.quantize(f32::NEG_INFINITY), None);
+    }
+
+    #[test]
+    fn roots_make_rows_that_sum_to_one_without_zeros() {
         let mut row = [0.0; 3];
-        quantizer.dequantize_row(&[(0, 5), (2, 5)], 2, &mut row);
-        assert_eq!(row, [0.5, 0.0, 0.5f32.next_up()]);
-        quantizer.dequantize_row(&[(0, 5), (2, 5)], 0, &mut row);
-        assert_eq!(row, [0.5, 0.0, 0.5]);
-        quantizer.dequantize_row(&[], 1, &mut row);
-        assert_eq!(argmax(&row), 1);
+        Root::dequantize_row(&[3, 0, 4], &mut row).unwrap();
+        let sum = 64.0 * 25.0 + 1.0;
+        assert_eq!(row, [576.0 / sum, 1.0 / sum, 1024.0 / sum]);
+        assert_eq!(Root { fineness: 10 }.quantize(1.0), 32);
+        assert_eq!(Root { fineness: 11 }.quantize(1.0), 45);
+        assert_eq!(Root { fineness: 10 }.likely_top(24), 31);
+        assert_eq!(Root { fineness: 3 }.likely_top(9), 0);
+        assert!(Root::dequantize_row(&[u32::MAX, 0, 0], &mut row).is_err());
+        assert!(Root::dequantize_row(&[1 << 24; 70_000], &mut [0.0; 70_000]).is_err());
+    }
+
+    #[test]
+    fn ordered_numbers_follow_the_values() {
+        let values = [
+            f32::NEG_INFINITY,
+            -1.0,
+            -f32::from_bits(1),
+            -0.0,
+            0.0,
+            f32::from_bits(1),
+            0.5,
+            f32::INFINITY,
+        ];
+        assert!(values.windows(2).all(|v| ordered(v[0]) < ordered(v[1])));
+        for bits in [0, 1, 0x7FC0_0001, 0x8000_0000, 0xFFFF_FFFF, 0xFF80_0001] {
+            assert_eq!(from_ordered(ordered(f32::from_bits(bits))).to_bits(), bits);
+        }
     }
 
     proptest! {
         #[test]
-        fn the_error_stays_within_the_bound(
+        fn the_error_of_probabilities_stays_within_the_bound(
             bits in 0u32..=1.0f32.to_bits(),
             max_error in prop_oneof![1e-6..1e-5f64, 1e-4..0.5f64]
         ) {
-            let quantizer = Quantizer::new(max_error).unwrap();
+            let quantizer = Uniform::new(max_error).unwrap();
             let p = f32::from_bits(bits);
             let decoded = quantizer.dequantize(quantizer.quantize(p));
             for value in [decoded, decoded.next_up()] {
                 prop_assert!((f64::from(value) - f64::from(p)).abs() <= max_error);
+            }
+        }
+
+        #[test]
+        fn the_error_of_values_stays_within_the_bound(
+            value in -100.0f32..100.0,
+            max_error in prop_oneof![1e-4..1e-3f64, 1e-3..10.0f64]
+        ) {
+            let step = Step::new(max_error, 100.0).unwrap();
+            let decoded = step.dequantize(step.quantize(value).unwrap());
+            for decoded in [decoded, decoded.next_up()] {
+                prop_assert!((f64::from(decoded) - f64::from(value)).abs() <= max_error);
             }
         }
     }

@@ -2,385 +2,726 @@
 //! (FORMAT.md, section 7).
 //!
 //! A row of probabilities is its top class, the top level, and the other classes whose level is not
-//! zero. The head symbol joins the top class with the number of others (and with whether the top level
-//! is all there is), because one of these cases dominates and a code costs at least one bit. The others
-//! follow in falling order of level: each class as its rank among the classes seen so far beside this
-//! top class, each level as its distance from a ceiling: the mass that is left, or the level before it
-//! if that is smaller. After a level of 1 nothing is spent on levels: all that follow are 1.
+//! zero. The head symbol joins the top class with the `Kind` of the row, mostly the number of others,
+//! because one of these cases dominates and a code costs at least one bit; how many kinds it tells is the
+//! encoder's choice. The distance of the top level from 1 follows, then by how much the others miss it:
+//! nearly always -1, 0 or 1, which is worth less than a bit, so that in rows of few others the symbol
+//! may be joined with the rank of the first. With their sum known, the others follow in falling
+//! order: each level as its distance from the largest that is possible, each class as its rank among the
+//! classes seen so far beside this top class, those of this row left out. The last level is what is left.
 //!
-//! [`RowModel`] holds what encoder and decoder both learn on the way; both walk a row in the same order.
+//! Every alphabet has contexts; neighbouring contexts form groups that share a codebook.
+//!
+//! [`Ranks`] holds what encoder and decoder both learn on the way; both walk a row in the same order.
 
-use super::Error;
-use super::bitstream::BitReader;
-use super::block::{Symbol, Tables};
-use super::quantizer::Quantizer;
-use super::tokens::{LEVELS, Token, from_zigzag, zigzag};
-use crate::matrix::{PredictionMatrix, argmax};
+use super::Corrupt;
+use super::bitstream::{BitReader, BitWriter};
+use super::block::{Choices, ClassSymbols, Coded, Symbol, Tables};
+use super::codebook::{self, Codebook, entropy_bits, read_gamma, write_gamma};
+use super::contexts::{Sums, group_contexts};
+use super::order::Order;
+use super::quantizer::Uniform;
+use super::ranks::Ranks;
+use super::tokens::{LEVELS, RANGES, from_zigzag, zigzag};
+use crate::matrix::{Rows, argmax, largest};
 
-/// The number of ceilings' bit lengths that have an alphabet of their own.
-const N_CEILINGS: u8 = 10;
-/// The number of ranks' positions that have an alphabet of their own.
-const N_RANKS: u8 = 3;
-
-/// The alphabets, each with a codebook of its own in every block. Format-stable.
+/// What a symbol stands for; each family has its contexts. Format-stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Alphabet {
-    /// Top class and [`Shape`] jointly, or the mark of a row that is stored exactly.
+#[repr(usize)]
+enum Family {
+    /// Top class and [`Kind`] jointly, or the mark of a row that is stored exactly.
     Head,
     /// The one symbol before each number of a row that is stored exactly; it costs nothing.
     Raw,
-    /// Number of non-zero levels beside the top, less 3.
-    Count,
-    /// Distance of the top level from 1, by [`Shape`].
-    TopDistance(Shape),
-    /// Rank of another class; by its position in the row.
-    Rank(u8),
-    /// Signed distance of a level from its ceiling; by the bit length of the ceiling.
-    Level(u8),
-    /// The same for the last level of a row; by whether it is the only one.
-    LastLevel(bool),
+    /// The kind, less the kinds that the head tells.
+    Kind,
+    /// A miss of the sum that a joint symbol does not tell.
+    RareMiss,
+    /// Distance of the top level from 1; by the number of others.
+    Distance,
+    /// By how much the sum of the others misses the distance; by their number and the distance.
+    Miss,
+    /// The rank of the first other jointly with the miss; by the number of others and the distance.
+    FirstRank,
+    /// Rank of another class; by whether it is the first and by how many are left.
+    Rank,
+    /// Rank of a class whose level is that of the class before; by how many are left.
+    TiedRank,
+    /// How far a level is below the largest possible; by how many are left and by how many levels are
+    /// possible.
+    Level,
 }
 
-impl Alphabet {
-    /// Number of alphabets.
-    pub const COUNT: usize = 3 + Shape::COUNT + N_RANKS as usize + N_CEILINGS as usize + 2;
+/// Numbers of others from 0 on that are contexts of a distance.
+const N_COUNTS: usize = 8;
+/// Distances from 0 on that are contexts of a miss.
+const N_DISTANCES: usize = 5;
+/// The largest number of others that a joint symbol of rank and miss stands in.
+const MAX_JOINT: usize = 3;
+/// The misses that a joint symbol of rank and miss tells apart, and one for all that are rare.
+const N_JOINT_MISSES: u32 = 4;
+/// Numbers of classes left, from 1 on, that are contexts of a rank.
+const N_LEFT: usize = 3;
 
-    /// Position of the alphabet's codebook in a block.
-    pub fn index(self) -> usize {
-        const RANK: usize = 3 + Shape::COUNT;
-        const LEVEL: usize = RANK + N_RANKS as usize;
+impl Family {
+    const COUNT: usize = 10;
+    const ALL: [Self; Self::COUNT] = [
+        Self::Head,
+        Self::Raw,
+        Self::Kind,
+        Self::RareMiss,
+        Self::Distance,
+        Self::Miss,
+        Self::FirstRank,
+        Self::Rank,
+        Self::TiedRank,
+        Self::Level,
+    ];
+
+    /// Number of contexts.
+    const fn n_contexts(self) -> usize {
         match self {
-            Self::Head => 0,
-            Self::Raw => 1,
-            Self::Count => 2,
-            Self::TopDistance(shape) => 3 + shape as usize,
-            Self::Rank(position) => RANK + usize::from(position),
-            Self::Level(ceiling) => LEVEL + usize::from(ceiling),
-            Self::LastLevel(only) => LEVEL + usize::from(N_CEILINGS) + usize::from(only),
+            Self::Head | Self::Raw | Self::Kind | Self::RareMiss => 1,
+            Self::Distance => N_COUNTS,
+            Self::Miss => (N_COUNTS - 1) * N_DISTANCES,
+            Self::FirstRank => MAX_JOINT * N_DISTANCES,
+            Self::Rank => 2 * N_LEFT,
+            Self::TiedRank => N_LEFT,
+            Self::Level => (N_LEFT - 1) * RANGES.count(),
         }
     }
 
-    /// The sizes of all alphabets in order, for rows of `n_classes`.
-    pub fn sizes(n_classes: usize) -> Vec<usize> {
-        let mut sizes = vec![LEVELS.count(); Self::COUNT];
-        sizes[Self::Head.index()] = Head::escape(n_classes) as usize + 1;
-        sizes[Self::Raw.index()] = 1;
-        sizes
+    /// The first context, counted over all families.
+    #[inline]
+    const fn first_context(self) -> usize {
+        FIRST_CONTEXTS[self as usize]
     }
 
-    /// The alphabet of the rank of the other class at `position`, counted from 0.
-    pub fn rank(position: usize) -> Self {
-        Self::Rank(position.min(usize::from(N_RANKS) - 1) as u8)
-    }
-
-    /// The alphabet of the level of the other class at `position` of `n_others`, whose ceiling is
-    /// `ceiling >= 1`.
-    pub fn level(position: usize, n_others: usize, ceiling: u32) -> Self {
-        match position + 1 == n_others {
-            true => Self::LastLevel(n_others == 1),
-            false => Self::Level((ceiling.ilog2() as u8).min(N_CEILINGS - 1)),
-        }
-    }
-}
-
-/// How many levels of a row are not zero, as far as the head symbol tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Shape {
-    /// The top class alone, at level `n_levels`.
-    Certain,
-    /// The top class alone, below `n_levels`.
-    Alone,
-    /// The top class and one other.
-    One,
-    /// The top class and two others.
-    Two,
-    /// The top class and three or more others; their number follows.
-    Many,
-}
-
-impl Shape {
-    const COUNT: usize = 5;
-    const ALL: [Self; Self::COUNT] = [Self::Certain, Self::Alone, Self::One, Self::Two, Self::Many];
-}
-
-/// The head of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Head {
-    /// The row follows as raw float32 bits.
-    Exact,
-    /// The row follows as levels.
-    Levels {
-        /// The class that is the original's argmax.
-        top: usize,
-        /// How many others there are.
-        shape: Shape,
-    },
-}
-
-impl Head {
-    /// Low bits of the top class that stand outside the head symbol, so that its alphabet stays small.
-    fn n_raw_bits(n_classes: usize) -> u32 {
-        const MAX_BITS: u32 = 10;
-        let n_bits = usize::BITS - (n_classes - 1).leading_zeros();
-        n_bits.saturating_sub(MAX_BITS)
-    }
-
-    fn escape(n_classes: usize) -> u32 {
-        (((n_classes - 1) >> Self::n_raw_bits(n_classes)) + 1) as u32 * Shape::COUNT as u32
-    }
-
-    /// The symbol of this head, for rows of `n_classes`.
-    fn token(self, n_classes: usize) -> Token {
-        let n_raw_bits = Self::n_raw_bits(n_classes);
-        match self {
-            Self::Exact => Token {
-                value: Self::escape(n_classes),
-                extra: 0,
-                n_extra_bits: 0,
-            },
-            Self::Levels { top, shape } => Token {
-                value: (top >> n_raw_bits) as u32 * Shape::COUNT as u32 + shape as u32,
-                extra: top as u32 & ((1 << n_raw_bits) - 1),
-                n_extra_bits: n_raw_bits,
-            },
-        }
-    }
-
-    /// The number of raw bits after head symbol `value`.
-    fn n_extra_bits(value: u32, n_classes: usize) -> u32 {
-        match value == Self::escape(n_classes) {
-            true => 0,
-            false => Self::n_raw_bits(n_classes),
-        }
-    }
-
-    /// The head of a symbol; `None` if its class does not exist.
-    pub fn from_symbol(value: u32, extra: u32, n_classes: usize) -> Option<Self> {
-        if value == Self::escape(n_classes) {
-            return Some(Self::Exact);
-        }
-        let shape = Shape::ALL[value as usize % Shape::COUNT];
-        let top = (value as usize / Shape::COUNT) << Self::n_raw_bits(n_classes) | extra as usize;
-        (top < n_classes).then_some(Self::Levels { top, shape })
-    }
-}
-
-/// Ranks of classes beside each top class, learned from the rows of the block so far.
-#[derive(Debug)]
-pub struct RowModel {
-    n_classes: usize,
-    n_lists: usize,
-    /// For each list, the classes in falling order of count.
-    class_at: Vec<u32>,
-    /// The inverse of `class_at`.
-    rank_of: Vec<u32>,
-    /// For each list and rank, how often that class occurred.
-    counts: Vec<u32>,
-}
-
-impl RowModel {
-    /// Entries of all lists together; with more classes than its root, top classes share lists.
-    const MAX_ENTRIES: usize = 1 << 20;
-
-    /// The model at the start of a block.
-    pub fn new(n_classes: usize) -> Self {
-        let n_lists = (Self::MAX_ENTRIES / n_classes).clamp(1, n_classes);
-        let identity: Vec<u32> = (0..n_lists).flat_map(|_| 0..n_classes as u32).collect();
-        Self {
-            n_classes,
-            n_lists,
-            counts: vec![0; identity.len()],
-            rank_of: identity.clone(),
-            class_at: identity,
-        }
-    }
-
-    fn list_start(&self, top: usize) -> usize {
-        top % self.n_lists * self.n_classes
-    }
-
-    /// Rank of `class` beside `top`.
-    pub fn rank(&self, top: usize, class: usize) -> usize {
-        self.rank_of[self.list_start(top) + class] as usize
-    }
-
-    /// The class of a rank beside `top`; `None` if there are not so many.
-    pub fn class(&self, top: usize, rank: usize) -> Option<usize> {
-        (rank < self.n_classes).then(|| self.class_at[self.list_start(top) + rank] as usize)
-    }
-
-    /// Counts `class` as seen beside `top`: it changes places with the first class of its old count.
-    pub fn learn(&mut self, top: usize, class: usize) {
-        let list = self.list_start(top)..self.list_start(top) + self.n_classes;
-        let class_at = &mut self.class_at[list.clone()];
-        let rank_of = &mut self.rank_of[list.clone()];
-        let counts = &mut self.counts[list];
-        let rank = rank_of[class] as usize;
-        let count = counts[rank];
-        let first = counts[..rank].partition_point(|&other| other > count);
-        let displaced = class_at[first] as usize;
-        class_at.swap(first, rank);
-        rank_of.swap(class, displaced);
-        counts[first] = count + 1;
-    }
-}
-
-/// The symbols of all rows, in the order in which they are written.
-pub fn symbols(matrix: &PredictionMatrix, is_exact: &[bool], quantizer: Quantizer) -> Vec<Symbol> {
-    let n_classes = matrix.n_classes();
-    let mut symbols = Vec::with_capacity(4 * matrix.n_rows());
-    let mut model = RowModel::new(n_classes);
-    // (level, rank, class) of the classes other than the top one, largest level first.
-    let mut others: Vec<(u32, usize, usize)> = Vec::new();
-    for (row, &is_exact) in matrix.rows().zip(is_exact) {
-        if is_exact {
-            symbols.push(Symbol::with_extra(
-                Alphabet::Head.index(),
-                Head::Exact.token(n_classes),
-            ));
-            symbols.extend(row.iter().map(|value| {
-                let bits = Token {
-                    value: 0,
-                    extra: value.to_bits(),
-                    n_extra_bits: 32,
-                };
-                Symbol::with_extra(Alphabet::Raw.index(), bits)
-            }));
-            continue;
-        }
-        let top = argmax(row);
-        let top_level = quantizer.quantize(row[top]);
-        others.clear();
-        for (class, &value) in row.iter().enumerate() {
-            let level = quantizer.quantize(value);
-            if level > 0 && class != top {
-                others.push((level, model.rank(top, class), class));
-            }
-        }
-        others.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
-
-        let distance = quantizer.n_levels() - top_level;
-        let shape = match (others.len(), distance) {
-            (0, 0) => Shape::Certain,
-            (0, _) => Shape::Alone,
-            (1, _) => Shape::One,
-            (2, _) => Shape::Two,
-            _ => Shape::Many,
+    /// The alphabet, for rows of `n_classes` and heads that tell `n_kinds`.
+    fn alphabet(self, n_classes: usize, n_kinds: u32) -> codebook::Alphabet {
+        let of_symbols = |size: u32, stride: u32| codebook::Alphabet {
+            stride: stride as usize,
+            ..codebook::Alphabet::of_symbols(size as usize)
         };
-        symbols.push(Symbol::with_extra(
-            Alphabet::Head.index(),
-            Head::Levels { top, shape }.token(n_classes),
-        ));
-        if shape == Shape::Many {
-            symbols.push(number(Alphabet::Count, others.len() as u32 - 3));
-        }
-        if let Some(least) = least_distance(shape) {
-            symbols.push(number(Alphabet::TopDistance(shape), distance - least));
-        }
-
-        let mut mass_left = i64::from(distance);
-        let mut previous = top_level;
-        for (position, &(level, rank, _)) in others.iter().enumerate() {
-            symbols.push(number(Alphabet::rank(position), rank as u32));
-            if previous > 1 {
-                let ceiling = ceiling(mass_left, previous);
-                symbols.push(number(
-                    Alphabet::level(position, others.len(), ceiling),
-                    zigzag(ceiling as i32 - level as i32),
-                ));
+        match self {
+            Self::Head => {
+                let n_heads = ClassSymbols::new(n_classes).count() as u32 * n_kinds;
+                of_symbols(n_heads + 1, n_kinds)
             }
-            mass_left -= i64::from(level);
-            previous = level;
+            Self::Raw => of_symbols(1, 1),
+            Self::FirstRank => of_symbols(LEVELS.count() as u32 * N_JOINT_MISSES, N_JOINT_MISSES),
+            _ => codebook::Alphabet::of_levels(),
         }
-        for &(_, _, class) in &others {
-            model.learn(top, class);
+    }
+}
+
+/// The first context of each family.
+const FIRST_CONTEXTS: [usize; Family::COUNT] = {
+    let mut first = [0; Family::COUNT];
+    let mut family = 1;
+    while family < Family::COUNT {
+        first[family] = first[family - 1] + Family::ALL[family - 1].n_contexts();
+        family += 1;
+    }
+    first
+};
+
+/// Contexts of all families.
+const N_CONTEXTS: usize = Family::Level.first_context() + Family::Level.n_contexts();
+
+/// The context of the distance of the top level, for `n_others`.
+#[inline]
+fn distance_context(n_others: usize) -> usize {
+    Family::Distance.first_context() + n_others.min(N_COUNTS - 1)
+}
+
+/// Where the contexts of `n_others >= 1` and a distance begin in their family.
+#[inline]
+fn miss_offset(n_others: usize, distance: u32) -> usize {
+    (n_others.min(N_COUNTS - 1) - 1) * N_DISTANCES + (distance as usize).min(N_DISTANCES - 1)
+}
+
+/// The context of a miss.
+#[inline]
+fn miss_context(n_others: usize, distance: u32) -> usize {
+    Family::Miss.first_context() + miss_offset(n_others, distance)
+}
+
+/// The context of the joint symbol of the first rank and the miss, for `n_others` up to [`MAX_JOINT`].
+#[inline]
+fn first_rank_context(n_others: usize, distance: u32) -> usize {
+    Family::FirstRank.first_context() + miss_offset(n_others, distance)
+}
+
+/// The context of a rank; the class is one of `n_left >= 1` that are left.
+#[inline]
+fn rank_context(is_first: bool, is_tied: bool, n_left: usize) -> usize {
+    let offset = n_left.min(N_LEFT) - 1;
+    match (is_tied, is_first) {
+        (true, _) => Family::TiedRank.first_context() + offset,
+        (false, true) => Family::Rank.first_context() + offset,
+        (false, false) => Family::Rank.first_context() + N_LEFT + offset,
+    }
+}
+
+/// The context of a level that is one of `range + 1`, `range >= 1`, for one of `n_left >= 2` classes.
+#[inline]
+fn level_context(n_left: usize, range: u32) -> usize {
+    Family::Level.first_context()
+        + (n_left.min(N_LEFT) - 2) * RANGES.count()
+        + RANGES.split(range).value as usize
+}
+
+/// The smallest and the largest level that the first of `n_left` classes can have, if their levels fall,
+/// are at least 1, at most `previous`, and have the sum `mass_left`.
+#[inline]
+fn possible_levels(n_left: u32, mass_left: u32, previous: u32) -> (u32, u32) {
+    (
+        mass_left.div_ceil(n_left),
+        previous.min(mass_left - (n_left - 1)),
+    )
+}
+
+/// What the head tells of a row's other levels, and what [`Family::Kind`] tells where it does not.
+/// Format-stable: 0, no others and the top level 1; 1, no others and the next lower top level; 2 and 3,
+/// one and two others; 4, no others and a still lower top level; then three others, four and so on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kind(u32);
+
+/// What a head tells at most.
+const MAX_KINDS: u32 = 8;
+
+impl Kind {
+    const CERTAIN: Self = Self(0);
+    const NEARLY_CERTAIN: Self = Self(1);
+    const ALONE: Self = Self(4);
+
+    fn new(n_others: usize, distance: u32) -> Self {
+        match (n_others, distance) {
+            (0, 0) => Self::CERTAIN,
+            (0, 1) => Self::NEARLY_CERTAIN,
+            (0, _) => Self::ALONE,
+            (1 | 2, _) => Self(n_others as u32 + 1),
+            _ => Self(n_others as u32 + 2),
+        }
+    }
+
+    fn n_others(self) -> usize {
+        match self.0 {
+            0 | 1 | 4 => 0,
+            2 | 3 => self.0 as usize - 1,
+            _ => self.0 as usize - 2,
+        }
+    }
+
+    /// The least distance of the top level from 1; if it is the only one, whether that is so.
+    fn distance(self) -> (u32, bool) {
+        match self {
+            Self::CERTAIN => (0, true),
+            Self::NEARLY_CERTAIN => (1, true),
+            Self::ALONE => (2, false),
+            _ => (0, false),
+        }
+    }
+}
+
+/// The ranks of a row so far that later ones leave out. Format-stable: of very long rows only the first.
+const MAX_LEFT_OUT: usize = 64;
+
+/// Finds the classes whose values are not below `least_live`; returns the top class and its value.
+#[inline(always)]
+fn find_live(row: &[f32], least_live: f32, live: &mut Vec<(usize, f32)>) -> (usize, f32) {
+    /// Most values are below, and need no more than a look at so many together.
+    const CHUNK: usize = 16;
+    let (mut top, mut top_value) = (0, f32::NEG_INFINITY);
+    for (chunk, values) in row.chunks(CHUNK).enumerate() {
+        let largest = largest(values);
+        if largest >= least_live {
+            let of_chunk = (chunk * CHUNK..).zip(values.iter().copied());
+            live.extend(of_chunk.filter(|&(_, value)| value >= least_live));
+        }
+        if largest > top_value {
+            top_value = largest;
+            top = chunk * CHUNK + argmax(values);
+        }
+    }
+    (top, top_value)
+}
+
+/// A row to code: the top class, and the others as a range of a list.
+struct Row {
+    top: usize,
+    distance: u32,
+    first: usize,
+    n_others: usize,
+    /// The distance less the sum of the others.
+    miss: i32,
+}
+
+/// The rows of a block as levels and ranks.
+struct Block {
+    /// `None`: stored exactly.
+    rows: Vec<Option<Row>>,
+    /// Level and rank of the classes other than the top one, row after row, largest level first.
+    others: Vec<(u32, u32)>,
+}
+
+impl Block {
+    /// Quantizes the rows of `matrix` that are not marked. Those whose levels have a sum far from that of
+    /// probabilities, so that their miss is no number of [`LEVELS`], get marked.
+    fn new(matrix: Rows<'_>, is_exact: &mut [bool], quantizer: Uniform) -> Self {
+        let mut ranks = Ranks::new(matrix.n_classes());
+        let mut rows = Vec::with_capacity(matrix.n_rows());
+        let mut others = Vec::new();
+        let least_live = quantizer.least_live();
+        let mut live = Vec::new();
+        // (level, rank, class)
+        let mut of_row: Vec<(u32, u32, usize)> = Vec::new();
+        for (row, is_exact) in matrix.rows().zip(is_exact) {
+            if *is_exact {
+                rows.push(None);
+                continue;
+            }
+            live.clear();
+            let (top, top_value) = find_live(row, least_live, &mut live);
+            of_row.clear();
+            for &(class, value) in &live {
+                let level = quantizer.quantize(value);
+                if level > 0 && class != top {
+                    of_row.push((level, ranks.rank(top, class) as u32, class));
+                }
+            }
+            let distance = quantizer.n_levels() - quantizer.quantize(top_value);
+            let sum: u64 = of_row.iter().map(|other| u64::from(other.0)).sum();
+            let Ok(sum) = i32::try_from(sum) else {
+                *is_exact = true;
+                rows.push(None);
+                continue;
+            };
+            of_row.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+            rows.push(Some(Row {
+                top,
+                distance,
+                first: others.len(),
+                n_others: of_row.len(),
+                miss: distance as i32 - sum,
+            }));
+            others.extend(of_row.iter().map(|&(level, rank, _)| (level, rank)));
+            for &(_, _, class) in &of_row {
+                ranks.learn(top, class);
+            }
+        }
+        Self { rows, others }
+    }
+
+    fn quantized(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().flatten()
+    }
+
+    /// How many kinds the heads should tell.
+    fn choose_n_kinds(&self, n_classes: usize) -> u32 {
+        /// About what a symbol takes in the codebook.
+        const BITS_A_SYMBOL: f64 = 5.5;
+        let class_symbols = ClassSymbols::new(n_classes);
+        let mut of_class = vec![[0u64; MAX_KINDS as usize]; class_symbols.count()];
+        let mut of_kind = vec![0u64; n_classes + MAX_KINDS as usize];
+        for row in self.quantized() {
+            let kind = Kind::new(row.n_others, row.distance).0;
+            of_class[class_symbols.token(row.top).value as usize]
+                [kind.min(MAX_KINDS - 1) as usize] += 1;
+            of_kind[kind as usize] += 1;
+        }
+        let cost = |n_kinds: u32| {
+            let last = n_kinds as usize - 1;
+            let heads: Vec<u64> = of_class
+                .iter()
+                .flat_map(|kinds| {
+                    let rest = kinds[last..].iter().sum();
+                    kinds[..last].iter().copied().chain([rest])
+                })
+                .filter(|&n| n > 0)
+                .collect();
+            let mut frequencies = vec![0; LEVELS.count()];
+            let mut n_extra_bits = 0;
+            for (number, &n) in of_kind[last..].iter().enumerate() {
+                let token = LEVELS.split(number as u32);
+                frequencies[token.value as usize] += n;
+                n_extra_bits += n * u64::from(token.n_extra_bits);
+            }
+            let kinds = Codebook::from_frequencies(&frequencies, 1).n_bits(&frequencies);
+            entropy_bits(&heads)
+                + BITS_A_SYMBOL * heads.len() as f64
+                + (kinds + n_extra_bits) as f64
+        };
+        let costs = (1..=MAX_KINDS).map(|n| (n, cost(n)));
+        costs
+            .min_by(|a, b| a.1.total_cmp(&b.1))
+            .map_or(1, |(n_kinds, _)| n_kinds)
+    }
+
+    /// Up to how many others joint symbols of rank and miss should be used: as long as they save more
+    /// than their codebooks take.
+    fn choose_n_joint(&self) -> usize {
+        let n_misses = N_JOINT_MISSES as usize;
+        let saves = |n_others: usize| {
+            let mut both = vec![0; LEVELS.count() * n_misses];
+            for row in self.quantized().filter(|row| row.n_others == n_others) {
+                let rank = LEVELS.split(self.others[row.first].1).value as usize;
+                let miss = zigzag(row.miss).min(N_JOINT_MISSES - 1) as usize;
+                both[rank * n_misses + miss] += 1;
+            }
+            let ranks: Vec<u64> = both.chunks(n_misses).map(|row| row.iter().sum()).collect();
+            let misses: Vec<u64> = (0..n_misses)
+                .map(|miss| both.iter().skip(miss).step_by(n_misses).sum())
+                .collect();
+            let joint = Codebook::from_frequencies(&both, n_misses).n_bits(&both);
+            // The ranks alone need no codebook of their own.
+            let misses = Codebook::from_frequencies(&misses, 1).n_bits(&misses);
+            (joint as f64) < entropy_bits(&ranks) + misses as f64
+        };
+        (1..=MAX_JOINT).take_while(|&n| saves(n)).count()
+    }
+}
+
+/// What the encoder chose for a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameters {
+    /// How many kinds the head tells.
+    n_kinds: u32,
+    /// Up to how many others the first rank and the miss are one symbol.
+    n_joint: usize,
+    /// For each context, its group: an index of codebooks.
+    group_of: Vec<u16>,
+}
+
+impl Parameters {
+    /// Number of groups.
+    fn n_groups(&self) -> usize {
+        self.group_of
+            .last()
+            .map_or(0, |&last| usize::from(last) + 1)
+    }
+
+    /// The alphabets of all groups in order, and those of [`Order`].
+    fn alphabets(&self, n_classes: usize, keep_top: usize) -> Vec<codebook::Alphabet> {
+        let mut alphabets = Vec::new();
+        for family in Family::ALL {
+            let last = family.first_context() + family.n_contexts() - 1;
+            let alphabet = family.alphabet(n_classes, self.n_kinds);
+            alphabets.resize(usize::from(self.group_of[last]) + 1, alphabet);
+        }
+        let of_order = codebook::Alphabet::of_levels();
+        let n_of_order = Order::n_alphabets(keep_top, true);
+        alphabets.extend(std::iter::repeat_n(of_order, n_of_order));
+        alphabets
+    }
+
+    /// Writes what the encoder chose.
+    pub fn write_to(&self, writer: &mut BitWriter) {
+        writer.write(self.n_kinds - 1, 3);
+        writer.write(self.n_joint as u32, 2);
+        for family in Family::ALL.into_iter().filter(|f| f.n_contexts() > 1) {
+            let groups = &self.group_of[family.first_context()..][..family.n_contexts()];
+            let widths = groups.chunk_by(|a, b| a == b).map(<[u16]>::len);
+            let n_groups = widths.clone().count();
+            write_gamma(writer, n_groups as u32);
+            for width in widths.take(n_groups - 1) {
+                write_gamma(writer, width as u32);
+            }
+        }
+    }
+
+    fn read_from(reader: &mut BitReader) -> Result<Self, Corrupt> {
+        let n_kinds = reader.read(3)? + 1;
+        let n_joint = reader.read(2)? as usize;
+        let mut group_of = Vec::with_capacity(N_CONTEXTS);
+        let mut group = 0;
+        for family in Family::ALL {
+            let end = family.first_context() + family.n_contexts();
+            let n_groups = match family.n_contexts() {
+                1 => 1,
+                _ => read_gamma(reader)?,
+            };
+            for _ in 1..n_groups {
+                let width = read_gamma(reader)? as usize;
+                if group_of.len() + width >= end {
+                    return Err(Corrupt("the groups exceed their contexts"));
+                }
+                group_of.resize(group_of.len() + width, group);
+                group += 1;
+            }
+            group_of.resize(end, group);
+            group += 1;
+        }
+        Ok(Self {
+            n_kinds,
+            n_joint,
+            group_of,
+        })
+    }
+}
+
+/// About what the symbols of a group take in bits, codebook included.
+fn group_cost(sums: Sums) -> f64 {
+    const BITS_A_SYMBOL: f64 = 5.0;
+    const BITS_A_CODEBOOK: f64 = 8.0;
+    sums.entropy + BITS_A_SYMBOL * sums.n_used as f64 + BITS_A_CODEBOOK
+}
+
+/// Codes the rows of `matrix`; those marked in `is_exact` bit for bit. Rows that are no probabilities may
+/// get marked.
+pub fn encode(
+    matrix: Rows<'_>,
+    is_exact: &mut [bool],
+    quantizer: Uniform,
+    keep_top: usize,
+) -> Coded {
+    let n_classes = matrix.n_classes();
+    let block = Block::new(matrix, is_exact, quantizer);
+    let mut parameters = Parameters {
+        n_kinds: block.choose_n_kinds(n_classes),
+        n_joint: block.choose_n_joint(),
+        group_of: Vec::with_capacity(N_CONTEXTS),
+    };
+    let mut symbols = symbols(matrix, &block, &parameters, quantizer, keep_top);
+
+    let mut frequencies: Vec<Vec<u64>> = Family::ALL
+        .iter()
+        .flat_map(|family| {
+            let size = family.alphabet(n_classes, parameters.n_kinds).size;
+            std::iter::repeat_n(vec![0; size], family.n_contexts())
+        })
+        .collect();
+    for symbol in &symbols {
+        if let Some(of_context) = frequencies.get_mut(symbol.alphabet()) {
+            of_context[symbol.value() as usize] += 1;
+        }
+    }
+    let mut group = 0;
+    for family in Family::ALL {
+        let of_family = &frequencies[family.first_context()..][..family.n_contexts()];
+        for width in group_contexts(of_family, group_cost).0 {
+            let contexts = std::iter::repeat_n(group, width);
+            parameters.group_of.extend(contexts);
+            group += 1;
+        }
+    }
+    for symbol in &mut symbols {
+        let context = symbol.alphabet();
+        let alphabet = match parameters.group_of.get(context) {
+            Some(&group) => group.into(),
+            // One of the order's.
+            None => parameters.n_groups() + context - N_CONTEXTS,
+        };
+        *symbol = symbol.of_alphabet(alphabet);
+    }
+    Coded {
+        symbols,
+        alphabets: parameters.alphabets(n_classes, keep_top),
+        choices: Choices::Ranked(parameters),
+    }
+}
+
+/// The symbols of all rows, each with its context as its alphabet.
+fn symbols(
+    matrix: Rows<'_>,
+    block: &Block,
+    parameters: &Parameters,
+    quantizer: Uniform,
+    keep_top: usize,
+) -> Vec<Symbol> {
+    let n_kinds = parameters.n_kinds;
+    let class_symbols = ClassSymbols::new(matrix.n_classes());
+    let head = Family::Head.first_context();
+    let mut order = Order::new(keep_top, matrix.n_classes(), true, N_CONTEXTS);
+    let mut levels = Vec::new();
+    let mut symbols = Vec::with_capacity(3 * matrix.n_rows() + block.others.len());
+    for (row, values) in block.rows.iter().zip(matrix.rows()) {
+        let Some(row) = row else {
+            symbols.push(Symbol::new(head, class_symbols.count() as u32 * n_kinds));
+            symbols.extend(Symbol::of_bits(Family::Raw.first_context(), values));
+            continue;
+        };
+        row_symbols(
+            row,
+            block,
+            parameters,
+            class_symbols,
+            quantizer,
+            &mut symbols,
+        );
+        if keep_top > 1 {
+            levels.clear();
+            levels.extend(values.iter().map(|&value| quantizer.quantize(value)));
+            order.encode(values, &levels, Some(row.top), |symbol| {
+                symbols.push(symbol)
+            });
         }
     }
     symbols
 }
 
-/// The least distance of the top level from 1 that has to be told; `None` if it is known to be 0.
-fn least_distance(shape: Shape) -> Option<u32> {
-    match shape {
-        Shape::Certain => None,
-        Shape::Alone => Some(1),
-        Shape::One | Shape::Two | Shape::Many => Some(0),
+/// The symbols of a row that is not exact.
+fn row_symbols(
+    row: &Row,
+    block: &Block,
+    parameters: &Parameters,
+    class_symbols: ClassSymbols,
+    quantizer: Uniform,
+    symbols: &mut Vec<Symbol>,
+) {
+    let n_kinds = parameters.n_kinds;
+    let n_others = row.n_others;
+    let kind = Kind::new(n_others, row.distance);
+    let mut head = class_symbols.token(row.top);
+    head.value = head.value * n_kinds + kind.0.min(n_kinds - 1);
+    symbols.push(Symbol::with_extra(Family::Head.first_context(), head));
+    if let Some(rest) = kind.0.checked_sub(n_kinds - 1) {
+        symbols.push(number(Family::Kind.first_context(), rest));
+    }
+    let (least, is_only) = kind.distance();
+    if !is_only {
+        symbols.push(number(distance_context(n_others), row.distance - least));
+    }
+    let others = &block.others[row.first..][..n_others];
+    let Some(&(_, first_rank)) = others.first() else {
+        return;
+    };
+
+    let miss = zigzag(row.miss);
+    let is_joint = n_others <= parameters.n_joint;
+    if is_joint {
+        let mut token = LEVELS.split(first_rank);
+        token.value = token.value * N_JOINT_MISSES + miss.min(N_JOINT_MISSES - 1);
+        let context = first_rank_context(n_others, row.distance);
+        symbols.push(Symbol::with_extra(context, token));
+        if let Some(rest) = miss.checked_sub(N_JOINT_MISSES - 1) {
+            symbols.push(number(Family::RareMiss.first_context(), rest));
+        }
+    } else {
+        symbols.push(number(miss_context(n_others, row.distance), miss));
+    }
+
+    let mut mass_left = (row.distance as i32 - row.miss) as u32;
+    let mut previous = (quantizer.n_levels() - row.distance, 0);
+    for (position, &(level, rank)) in others.iter().enumerate() {
+        let n_left = n_others - position;
+        let (lowest, highest) = possible_levels(n_left as u32, mass_left, previous.0);
+        if lowest < highest {
+            let context = level_context(n_left, highest - lowest);
+            symbols.push(number(context, highest - level));
+        }
+        let is_first = position == 0;
+        if !(is_first && is_joint) {
+            let is_tied = !is_first && level == previous.0;
+            let start = if is_tied { previous.1 + 1 } else { 0 };
+            let n_left_out = others[..position.min(MAX_LEFT_OUT)]
+                .iter()
+                .filter(|other| (start..rank).contains(&other.1))
+                .count();
+            symbols.push(number(
+                rank_context(is_first, is_tied, n_left),
+                rank - start - n_left_out as u32,
+            ));
+        }
+        mass_left -= level;
+        previous = (level, rank);
     }
 }
 
-/// What a level most likely does not exceed: the mass left, but no more than the level before it (which
-/// it cannot exceed) and no less than 1. Format-stable.
-fn ceiling(mass_left: i64, previous: u32) -> u32 {
-    mass_left.clamp(1, i64::from(previous)) as u32
-}
-
-/// A number as a symbol of `alphabet`.
-fn number(alphabet: Alphabet, number: u32) -> Symbol {
-    Symbol::with_extra(alphabet.index(), LEVELS.split(number))
+/// A number as a symbol of a context.
+fn number(context: usize, number: u32) -> Symbol {
+    Symbol::with_extra(context, LEVELS.split(number))
 }
 
 /// Decodes the rows of a block.
 ///
 /// # Errors
-/// [`Error::Corrupt`] if the payload is not what an encoder writes.
+/// [`Corrupt`] if the payload is not what an encoder writes.
 pub fn decode(
     reader: &mut BitReader,
     n_classes: usize,
-    quantizer: Quantizer,
+    quantizer: Uniform,
+    keep_top: usize,
     values: &mut [f32],
-) -> Result<(), Error> {
+) -> Result<(), Corrupt> {
+    let class_symbols = ClassSymbols::new(n_classes);
+    let parameters = Parameters::read_from(reader)?;
+    let n_kinds = parameters.n_kinds;
+    let mut order = Order::new(keep_top, n_classes, true, parameters.n_groups());
     let mut decoder = RowDecoder {
-        tables: Tables::read_from(reader, &Alphabet::sizes(n_classes))?,
+        tables: Tables::read_from(reader, &parameters.alphabets(n_classes, keep_top))?,
+        parameters,
         quantizer,
-        model: RowModel::new(n_classes),
+        ranks: Ranks::new(n_classes),
         n_classes,
         levels: Vec::new(),
+        left_out: Vec::with_capacity(MAX_LEFT_OUT),
         is_present: vec![false; n_classes],
     };
     for row in values.chunks_exact_mut(n_classes) {
-        decoder.decode_row(reader, row)?;
+        let head = decoder.number(reader, Family::Head.first_context())?;
+        if head == class_symbols.count() as u32 * n_kinds {
+            // Its only context is the only one of its group.
+            let group = decoder.parameters.group_of[Family::Raw.first_context()];
+            decoder.tables.bits(group.into(), reader, row)?;
+            continue;
+        }
+        let top = class_symbols.read(head / n_kinds, reader)?;
+        let mut kind = Kind(head % n_kinds);
+        if kind.0 == n_kinds - 1 {
+            let rest = decoder.number(reader, Family::Kind.first_context())?;
+            kind.0 = kind.0.saturating_add(rest);
+        }
+        let is_tied = decoder.row(reader, top, kind, row)?;
+        if keep_top > 1 {
+            order.decode(row, Some(top), &decoder.tables, reader)?;
+        } else if is_tied {
+            // What the order would do, without a look at every class.
+            row[top] = row[top].next_up();
+        }
     }
     Ok(())
 }
 
 struct RowDecoder {
+    parameters: Parameters,
     tables: Tables,
-    quantizer: Quantizer,
-    model: RowModel,
+    quantizer: Uniform,
+    ranks: Ranks,
     n_classes: usize,
     /// (class, level) of the row at hand, the top class first.
     levels: Vec<(usize, u32)>,
+    /// The ranks of the row at hand that later ones leave out, ascending.
+    left_out: Vec<u32>,
     /// Which classes are in `levels`.
     is_present: Vec<bool>,
 }
 
 impl RowDecoder {
-    fn decode_row(&mut self, reader: &mut BitReader, row: &mut [f32]) -> Result<(), Error> {
-        let head = self.tables.symbol(Alphabet::Head.index(), reader)?;
-        let extra = reader.read(Head::n_extra_bits(head, self.n_classes))?;
-        match Head::from_symbol(head, extra, self.n_classes) {
-            None => Err(Error::Corrupt("a top class does not exist")),
-            Some(Head::Exact) => {
-                for value in row {
-                    self.tables.symbol(Alphabet::Raw.index(), reader)?;
-                    *value = f32::from_bits(reader.read(32)?);
-                }
-                Ok(())
-            }
-            Some(Head::Levels { top, shape }) => {
-                let result = self.decode_levels(reader, top, shape);
-                for &(class, _) in &self.levels {
-                    self.is_present[class] = false;
-                }
-                result?;
-                for &(class, _) in &self.levels[1..] {
-                    self.model.learn(top, class);
-                }
-                self.quantizer.dequantize_row(&self.levels, top, row);
-                Ok(())
-            }
+    /// Decodes the values of a row that are not 0; returns whether quantizing has made a class before the
+    /// top one as large.
+    fn row(
+        &mut self,
+        reader: &mut BitReader,
+        top: usize,
+        kind: Kind,
+        row: &mut [f32],
+    ) -> Result<bool, Corrupt> {
+        let result = self.decode_levels(reader, top, kind);
+        for &(class, _) in &self.levels {
+            self.is_present[class] = false;
         }
+        result?;
+        let top_level = self.levels[0].1;
+        let mut is_tied = top_level == 0 && top > 0;
+        for &(class, level) in &self.levels[1..] {
+            self.ranks.learn(top, class);
+            row[class] = self.quantizer.dequantize(level);
+            is_tied |= level == top_level && class < top;
+        }
+        row[top] = self.quantizer.dequantize(top_level);
+        Ok(is_tied)
     }
 
     /// Fills `levels`.
@@ -388,64 +729,112 @@ impl RowDecoder {
         &mut self,
         reader: &mut BitReader,
         top: usize,
-        shape: Shape,
-    ) -> Result<(), Error> {
-        let n_others = match shape {
-            Shape::Certain | Shape::Alone => 0,
-            Shape::One => 1,
-            Shape::Two => 2,
-            Shape::Many => 3 + self.number(reader, Alphabet::Count)? as usize,
-        };
+        kind: Kind,
+    ) -> Result<(), Corrupt> {
+        let n_others = kind.n_others();
         if n_others >= self.n_classes {
-            return Err(Error::Corrupt("a row has more levels than classes"));
+            return Err(Corrupt("a row has more levels than classes"));
         }
-        let distance = match least_distance(shape) {
-            None => 0,
-            Some(least) => least + self.number(reader, Alphabet::TopDistance(shape))?,
+        let (least, is_only) = kind.distance();
+        let distance = match is_only {
+            true => least,
+            false => least.saturating_add(self.number(reader, distance_context(n_others))?),
         };
         let top_level = self
             .quantizer
             .n_levels()
             .checked_sub(distance)
-            .ok_or(Error::Corrupt("a top level is below 0"))?;
+            .ok_or(Corrupt("a top level is below 0"))?;
 
         self.levels.clear();
         self.levels.push((top, top_level));
+        if n_others == 0 {
+            return Ok(());
+        }
         self.is_present[top] = true;
-        let mut mass_left = i64::from(distance);
-        let mut previous = top_level;
-        for position in 0..n_others {
-            let rank = self.number(reader, Alphabet::rank(position))? as usize;
-            let class = self
-                .model
-                .class(top, rank)
-                .ok_or(Error::Corrupt("a rank exceeds the classes"))?;
-            if self.is_present[class] {
-                return Err(Error::Corrupt("a class occurs twice in a row"));
+        self.left_out.clear();
+
+        let mut first_rank = None;
+        let miss = match n_others <= self.parameters.n_joint {
+            true => {
+                let symbol = self.number(reader, first_rank_context(n_others, distance))?;
+                let (base, n_extra_bits) = LEVELS.meaning(symbol / N_JOINT_MISSES);
+                first_rank = Some(base + reader.read(n_extra_bits)?);
+                match symbol % N_JOINT_MISSES {
+                    miss if miss == N_JOINT_MISSES - 1 => {
+                        miss.saturating_add(self.number(reader, Family::RareMiss.first_context())?)
+                    }
+                    miss => miss,
+                }
             }
-            let level = match previous {
-                0 => 0,
-                1 => 1,
-                _ => {
-                    let ceiling = ceiling(mass_left, previous);
-                    let alphabet = Alphabet::level(position, n_others, ceiling);
-                    let distance = from_zigzag(self.number(reader, alphabet)?);
-                    u32::try_from(ceiling as i32 - distance).unwrap_or(0)
+            false => self.number(reader, miss_context(n_others, distance))?,
+        };
+        let sum = i64::from(distance) - i64::from(from_zigzag(miss));
+        let possible_sums = n_others as i64..=n_others as i64 * i64::from(top_level);
+        if !possible_sums.contains(&sum) {
+            return Err(Corrupt("levels have an impossible sum"));
+        }
+
+        let mut mass_left = sum as u32;
+        // Level and rank.
+        let mut previous = (top_level, 0);
+        for n_left in (1..=n_others).rev() {
+            let (lowest, highest) = possible_levels(n_left as u32, mass_left, previous.0);
+            let level = match lowest < highest {
+                true => {
+                    let below = self.number(reader, level_context(n_left, highest - lowest))?;
+                    if below > highest - lowest {
+                        return Err(Corrupt("a level is impossible"));
+                    }
+                    highest - below
+                }
+                false => highest,
+            };
+            let is_first = n_left == n_others;
+            let rank = match first_rank.take() {
+                Some(rank) => self.leave_out(0, rank),
+                None => {
+                    let is_tied = !is_first && level == previous.0;
+                    let rank = self.number(reader, rank_context(is_first, is_tied, n_left))?;
+                    self.leave_out(if is_tied { previous.1 + 1 } else { 0 }, rank)
                 }
             };
-            if level == 0 || level > previous {
-                return Err(Error::Corrupt("a level is 0 or exceeds the one before it"));
+            let class = self
+                .ranks
+                .class(top, rank as usize)
+                .ok_or(Corrupt("a rank exceeds the classes"))?;
+            if self.is_present[class] {
+                return Err(Corrupt("a class occurs twice in a row"));
             }
             self.levels.push((class, level));
             self.is_present[class] = true;
-            mass_left -= i64::from(level);
-            previous = level;
+            mass_left -= level;
+            previous = (level, rank);
         }
         Ok(())
     }
 
-    fn number(&self, reader: &mut BitReader, alphabet: Alphabet) -> Result<u32, Error> {
-        self.tables.number(alphabet.index(), LEVELS, reader)
+    /// The `number`-th rank from `start` on that is not left out. Later ones leave it out.
+    #[inline]
+    fn leave_out(&mut self, start: u32, number: u32) -> u32 {
+        let mut rank = start.saturating_add(number);
+        let mut position = 0;
+        while let Some(&other) = self.left_out.get(position)
+            && other <= rank
+        {
+            rank = rank.saturating_add(u32::from(other >= start));
+            position += 1;
+        }
+        if self.left_out.len() < MAX_LEFT_OUT {
+            self.left_out.insert(position, rank);
+        }
+        rank
+    }
+
+    #[inline]
+    fn number(&self, reader: &mut BitReader, context: usize) -> Result<u32, Corrupt> {
+        let group = self.parameters.group_of[context];
+        self.tables.number(group.into(), reader)
     }
 }
 
@@ -454,62 +843,83 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heads_survive_for_few_and_many_classes() {
-        for n_classes in [1, 2, 100, 1024, 1025, 65_536, 1_000_000] {
-            assert!(Alphabet::sizes(n_classes)[0] <= 1024 * Shape::COUNT + 1);
-            let tops = [0, n_classes / 2, n_classes - 1];
-            let heads = tops
-                .iter()
-                .flat_map(|&top| Shape::ALL.map(|shape| Head::Levels { top, shape }))
-                .chain([Head::Exact]);
-            for head in heads {
-                let symbol = head.token(n_classes);
-                assert!((symbol.value as usize) < Alphabet::sizes(n_classes)[0]);
-                let n_extra_bits = Head::n_extra_bits(symbol.value, n_classes);
-                assert_eq!(n_extra_bits, symbol.n_extra_bits);
-                assert_eq!(
-                    Head::from_symbol(symbol.value, symbol.extra, n_classes),
-                    Some(head)
+    fn kinds_tell_the_number_of_others() {
+        let mut kinds: Vec<u32> = [0, 1, 2, 9]
+            .map(|distance| Kind::new(0, distance).0)
+            .into_iter()
+            .chain((1..30).map(|n_others| Kind::new(n_others, 0).0))
+            .collect();
+        for n_others in 0..30 {
+            assert_eq!(Kind::new(n_others, 7).n_others(), n_others);
+        }
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(kinds, (0..32).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn contexts_have_positions_of_their_own() {
+        let mut all: Vec<usize> = Family::ALL[..4].iter().map(|f| f.first_context()).collect();
+        all.extend((0..9).map(distance_context));
+        for (n_others, distance) in (1..9).flat_map(|n| (0..6).map(move |d| (n, d))) {
+            all.push(miss_context(n_others, distance));
+            if n_others <= MAX_JOINT {
+                all.push(first_rank_context(n_others, distance));
+            }
+        }
+        for n_left in 1..5 {
+            all.extend(
+                [(true, false), (false, false), (false, true)]
+                    .map(|(first, tied)| rank_context(first, tied, n_left)),
+            );
+            if n_left > 1 {
+                let ranges = [1, 1 << 20]
+                    .into_iter()
+                    .chain((1..20).flat_map(|bits| [2 << bits, 3 << bits]));
+                all.extend(
+                    ranges
+                        .chain([2, 3])
+                        .map(|range| level_context(n_left, range)),
                 );
             }
         }
-        assert_eq!(Head::from_symbol(1023 * 5, 1, 1025), None);
+        all.sort_unstable();
+        all.dedup();
+        assert!(all.iter().all(|&context| context < N_CONTEXTS));
+        // Of the ranges, 0 does not occur, and the last two are beyond the largest level.
+        assert!(
+            all.len() >= N_CONTEXTS - 2 * 3,
+            "{} of {N_CONTEXTS}",
+            all.len()
+        );
     }
 
     #[test]
-    fn alphabets_have_positions_of_their_own() {
-        let mut all = vec![Alphabet::Head, Alphabet::Raw, Alphabet::Count];
-        all.extend(Shape::ALL.map(Alphabet::TopDistance));
-        all.extend((0..5).map(Alphabet::rank));
-        all.extend((0..21).map(|bits| Alphabet::level(0, 3, 1 << bits)));
-        all.extend([1, 2].map(|n_others| Alphabet::level(n_others - 1, n_others, 5)));
-        let mut positions: Vec<usize> = all.iter().map(|a| a.index()).collect();
-        positions.sort_unstable();
-        positions.dedup();
-        assert_eq!(positions, (0..Alphabet::COUNT).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn ranks_follow_the_counts() {
-        let mut model = RowModel::new(4);
-        model.learn(1, 3);
-        assert_eq!([0, 1, 2, 3].map(|c| model.rank(1, c)), [3, 1, 2, 0]);
-        model.learn(1, 2);
-        assert_eq!(model.rank(1, 2), 1);
-        model.learn(1, 2);
-        assert_eq!(model.rank(1, 2), 0);
-        for rank in 0..4 {
-            assert_eq!(model.rank(1, model.class(1, rank).unwrap()), rank);
+    fn possible_levels_leave_possible_levels() {
+        for n_left in 2..6u32 {
+            for previous in 1..12 {
+                for sum in n_left..=n_left * previous {
+                    let (lowest, highest) = possible_levels(n_left, sum, previous);
+                    assert!((1..=highest).contains(&lowest) && highest <= previous);
+                    for level in lowest..=highest {
+                        let rest = sum - level;
+                        assert!(rest >= n_left - 1 && rest <= (n_left - 1) * level);
+                    }
+                }
+            }
         }
-        assert_eq!(model.rank(0, 3), 3);
-        assert_eq!(model.class(1, 4), None);
     }
 
     #[test]
-    fn many_classes_share_lists_within_the_memory_limit() {
-        let model = RowModel::new(100_000);
-        assert!(model.counts.len() <= RowModel::MAX_ENTRIES);
-        assert_eq!(model.rank(99_999, 17), 17);
-        assert_eq!(RowModel::new(1_000_000).n_lists, 1);
+    fn contexts_that_are_alike_share_a_group() {
+        let (few, many) = (vec![900, 90, 10, 0], vec![0, 10, 90, 900]);
+        let none = vec![0; 4];
+        let widths = |frequencies: &[Vec<u64>]| group_contexts(frequencies, group_cost).0;
+        assert_eq!(widths(&[few.clone(), few.clone(), many.clone()]), [2, 1]);
+        assert_eq!(
+            widths(&[none.clone(), few, none.clone(), many, none.clone()]),
+            [3, 2]
+        );
+        assert_eq!(widths(&[none.clone(), none]), [2]);
     }
 }

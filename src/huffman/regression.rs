@@ -1,161 +1,457 @@
-//! What to expect of a class, given the top class and the classes of the row before it (FORMAT.md,
-//! section 8).
+//! What to expect of a class, given the classes of the row before it and, where it is known, the top
+//! class (FORMAT.md, section 10).
 //!
 //! Nothing of this is sent: encoder and decoder fit the same regression to the rows of the block that
-//! both know already, again and again as their number grows. A level enters as its [`feature`], a
-//! logarithm. The features of a row are taken as normal with a mean for each top class, shrunk towards
-//! the mean of all, and one covariance, with a ridge. Its decomposition `L D L^T` (Golub and Van Loan,
-//! Matrix Computations, section 4.1) gives the regression of every class on those before it at once.
+//! both know already, again and again as their number grows. The features of a row are taken as normal
+//! with a mean for each top class, shrunk towards the mean of all, and one covariance, with a ridge. Its
+//! decomposition `L D L^T` (Golub and Van Loan, Matrix Computations, section 4.1) gives the regression of
+//! every class on those before it at once, and what it leaves unexplained.
+//!
+//! So that the cost stays linear in the number of classes, those of large matrices are taken in panels,
+//! each with a regression of its own.
 //!
 //! Only IEEE additions, multiplications and divisions in a fixed order are used, so that every machine
 //! gets the same bits. Format-stable: any change of an operation or of their order changes files.
 
-/// Added to the diagonal of the scatter matrix.
-const RIDGE: f64 = 4.0;
+use super::Corrupt;
+
+/// Rows that are enough to learn from: more make hardly any difference, but take time.
+const MAX_ROWS: usize = 6000;
+/// The largest number of classes that are one panel, with means by top class.
+const MAX_WHOLE: usize = 256;
+/// Classes of a panel of larger matrices.
+const PANEL: usize = 128;
+/// The largest number of classes with panels; beyond it, each class has its mean only.
+const MAX_PANELLED: usize = 4096;
 /// Rows of the overall mean that each top class's mean is mixed with.
 const SHRINKAGE: f64 = 1.0;
+/// Expectations that are updated together.
+const N_LANES: usize = 8;
 /// Rows before the first fit.
 const FIRST_FIT: usize = 8;
-/// Up to this number of rows the next fit comes after half as many more, then after as many more.
+/// Up to this number of rows the next fit comes after an eighth as many more, then after half as many; but
+/// never after less than a 128th of the block, so that fitting takes its share of the time only.
 const DENSE_FITS: usize = 512;
 
-/// A level as the regression sees it: log2(1 + level), linear between powers of two; 0 for 0.
-#[inline]
-pub fn feature(level: u32) -> f32 {
-    let number = level + 1;
-    let exponent = number.ilog2();
-    let power = 1u32 << exponent;
-    exponent as f32 + (number - power) as f32 / power as f32
+/// What is added to the diagonal of the scatter matrix, so that it can be decomposed and few rows do
+/// not explain too much.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ridge {
+    /// In squared features.
+    pub absolute: f64,
+    /// In means of the diagonal.
+    pub relative: f64,
+}
+
+/// Who walks a row with a [`Regression`]. A trait and no closure, so that its methods can be made part of the
+/// loop: otherwise they may do without the vector instructions that the loop is compiled for.
+pub trait Visitor {
+    /// Whether most features are 0, so that it pays to look for those.
+    const IS_SPARSE: bool;
+
+    /// Gets each class and what is expected of its feature, and returns the feature. That of a top class
+    /// which has means of its own must be 0.
+    ///
+    /// # Errors
+    /// [`Corrupt`] ends the walk.
+    fn feature(&mut self, class: usize, expectation: f32) -> Result<f32, Corrupt>;
 }
 
 /// The regression, and the sums that it is fitted to.
 #[derive(Debug)]
 pub struct Regression {
     n_classes: usize,
+    /// Classes of a panel.
+    width: usize,
+    /// Top classes that have means of their own; 1 if none has.
+    n_tops: usize,
+    ridge: Ridge,
+    /// Rows that were learned.
     n_rows: usize,
     next_fit: usize,
+    /// Rows of the block: what comes after the last fit need not be learned.
+    n_rows_of_block: usize,
+    /// Features of rows that came after the last fit, and their top classes.
+    recent: Vec<f32>,
+    recent_tops: Vec<usize>,
     /// Rows of each top class.
     n_of_top: Vec<u32>,
     /// Sums of the features, by top class and class.
     sums: Vec<f64>,
-    /// Sums of the products of two features of a row; the second class not after the first.
+    /// Sums of the products of two features of a row: by class, then class of its panel, not after it.
     products: Vec<f64>,
-    /// Expectation of each class if all before it have level 0, by top class.
+    /// Mean of the features, by class, and how far the sums of each top class are from it, times weights.
+    mean: Vec<f64>,
+    deviations: Vec<f64>,
+    weights: Vec<f64>,
+    /// Transposed inverse of the `L` of each panel.
+    inverse: Vec<f64>,
+    /// Expectation of each class if the features of all before it are 0, by top class, and of which top
+    /// classes this has been filled in since the last fit.
     base: Vec<f32>,
-    /// By how much a feature of 1 of the first class raises the expectation of the second, later one.
-    slopes: Vec<f32>,
+    is_based: Vec<bool>,
+    /// By how much a feature of 1 of the first class raises the expectation of the second: by class, then
+    /// class of its panel, in rows of `stride`; 0 but for later classes.
+    slopes: Vec<[f32; N_LANES]>,
+    /// The width of a panel in whole lanes.
+    stride: usize,
+    /// Of the classes of the panel at hand.
+    expectations: Vec<[f32; N_LANES]>,
+    /// Of all classes of the row at hand.
+    features: Vec<f32>,
+    /// Variance of each class about its expectation; 0 before the first fit.
+    variances: Vec<f64>,
 }
 
 impl Regression {
-    /// The regression at the start of a block: it expects level 0 everywhere.
-    pub fn new(n_classes: usize) -> Self {
-        let n_pairs = n_classes * n_classes;
+    /// The regression at the start of a block of `n_rows`: it expects features of 0.
+    ///
+    /// Without `by_top`, all rows have the same means, and top classes are not looked at.
+    pub fn new(n_classes: usize, n_rows: usize, by_top: bool, ridge: Ridge) -> Self {
+        let (width, n_tops) = if n_classes <= MAX_WHOLE {
+            (n_classes, if by_top { n_classes } else { 1 })
+        } else if n_classes <= MAX_PANELLED {
+            (PANEL, 1)
+        } else {
+            (1, 1)
+        };
+        let stride = width.next_multiple_of(N_LANES);
         Self {
             n_classes,
+            width,
+            n_tops,
+            ridge,
             n_rows: 0,
             next_fit: FIRST_FIT,
-            n_of_top: vec![0; n_classes],
-            sums: vec![0.0; n_pairs],
-            products: vec![0.0; n_pairs],
-            base: vec![0.0; n_pairs],
-            slopes: vec![0.0; n_pairs],
+            n_rows_of_block: n_rows,
+            recent: Vec::new(),
+            recent_tops: Vec::new(),
+            n_of_top: vec![0; n_tops],
+            sums: vec![0.0; n_tops * n_classes],
+            products: vec![0.0; n_classes * width],
+            mean: vec![0.0; n_classes],
+            deviations: vec![0.0; n_tops * n_classes],
+            weights: vec![0.0; n_tops],
+            inverse: vec![0.0; n_classes * width],
+            base: vec![0.0; n_tops * n_classes],
+            is_based: vec![true; n_tops],
+            slopes: vec![[0.0; N_LANES]; n_classes * stride / N_LANES],
+            stride,
+            expectations: vec![[0.0; N_LANES]; stride / N_LANES],
+            features: vec![0.0; n_classes],
+            variances: vec![0.0; n_classes],
         }
     }
 
-    /// Sets `expectations` to those of a row of which only the top class is known.
-    pub fn start_row(&self, top: usize, expectations: &mut [f32]) {
-        let start = top * self.n_classes;
-        expectations.copy_from_slice(&self.base[start..start + self.n_classes]);
+    fn list(&self, top: usize) -> usize {
+        if self.n_tops == 1 { 0 } else { top }
     }
 
-    /// Takes the level of `class`, if it is not 0, into the expectations of all later classes.
-    #[inline]
-    pub fn update(&self, class: usize, level: u32, expectations: &mut [f32]) {
-        let x = feature(level);
-        let row = &self.slopes[class * self.n_classes..(class + 1) * self.n_classes];
-        for (expectation, slope) in expectations[class + 1..].iter_mut().zip(&row[class + 1..]) {
-            *expectation += slope * x;
+    /// Whether there has been a fit.
+    pub fn is_fitted(&self) -> bool {
+        self.n_rows > 0
+    }
+
+    /// Walks the classes of a row of which only the top class is known.
+    #[inline(always)]
+    pub fn walk<V: Visitor>(&mut self, top: usize, visitor: &mut V) -> Result<(), Corrupt> {
+        let top = self.list(top);
+        if !self.is_based[top] {
+            pulp::Arch::new().dispatch(FillBase(self, top));
         }
-    }
-
-    /// Learns a row from its top class and the other classes with levels above 0, in rising order of
-    /// class.
-    pub fn learn(&mut self, top: usize, others: &[(usize, u32)]) {
-        let n = self.n_classes;
-        for (i, &(class, level)) in others.iter().enumerate() {
-            let x = f64::from(feature(level));
-            self.sums[top * n + class] += x;
-            for &(before, level) in &others[..=i] {
-                self.products[class * n + before] += x * f64::from(feature(level));
+        let n_lanes = self.stride / N_LANES;
+        let base = &self.base[top * self.n_classes..][..self.n_classes];
+        for first in (0..self.n_classes).step_by(self.width) {
+            let end = (first + self.width).min(self.n_classes);
+            let expectations = &mut self.expectations[..n_lanes];
+            expectations.as_flattened_mut()[..end - first].copy_from_slice(&base[first..end]);
+            for lanes in 0..n_lanes {
+                let start = first + lanes * N_LANES;
+                if start >= end {
+                    break;
+                }
+                let n_here = N_LANES.min(end - start);
+                let slopes = &self.slopes[start * n_lanes..(start + n_here) * n_lanes];
+                // Within the lanes, every class counts for the next one.
+                let mut expected = expectations[lanes];
+                let mut features = [0.0; N_LANES];
+                for (lane, slopes) in slopes.chunks_exact(n_lanes).enumerate() {
+                    let feature = visitor.feature(start + lane, expected[lane])?;
+                    features[lane] = feature;
+                    // A feature of 0 changes nothing, and a branch need not wait for it.
+                    if !V::IS_SPARSE || feature != 0.0 {
+                        expected = add_lanes(expected, slopes[lanes], feature);
+                    }
+                }
+                self.features[start..start + n_here].copy_from_slice(&features[..n_here]);
+                // For later lanes, all of them count at once.
+                if features == [0.0; N_LANES] {
+                    continue;
+                }
+                if V::IS_SPARSE {
+                    for (slopes, feature) in slopes.chunks_exact(n_lanes).zip(features) {
+                        if feature != 0.0 {
+                            for later in lanes + 1..n_lanes {
+                                expectations[later] =
+                                    add_lanes(expectations[later], slopes[later], feature);
+                            }
+                        }
+                    }
+                    continue;
+                }
+                for later in lanes + 1..n_lanes {
+                    let mut expected = expectations[later];
+                    for (slopes, feature) in slopes.chunks_exact(n_lanes).zip(features) {
+                        expected = add_lanes(expected, slopes[later], feature);
+                    }
+                    expectations[later] = expected;
+                }
             }
         }
-        self.n_of_top[top] += 1;
-        self.n_rows += 1;
-        if self.n_rows == self.next_fit {
-            self.fit();
-            self.next_fit += match self.n_rows < DENSE_FITS {
-                true => self.n_rows / 2,
-                false => self.n_rows,
-            };
-        }
+        Ok(())
     }
 
+    /// The expectations of a row whose features are known, as [`walk`](Self::walk) shows them one by one.
+    #[inline(always)]
+    pub fn expect<const IS_SPARSE: bool>(
+        &mut self,
+        top: usize,
+        features: &[f32],
+        expectations: &mut [f32],
+    ) {
+        struct Known<'a, const IS_SPARSE: bool>(&'a [f32], &'a mut [f32]);
+        impl<const IS_SPARSE: bool> Visitor for Known<'_, IS_SPARSE> {
+            const IS_SPARSE: bool = IS_SPARSE;
+
+            #[inline(always)]
+            fn feature(&mut self, class: usize, expectation: f32) -> Result<f32, Corrupt> {
+                self.1[class] = expectation;
+                Ok(self.0[class])
+            }
+        }
+        let mut known = Known::<IS_SPARSE>(features, expectations);
+        self.walk(top, &mut known).expect("nothing is read");
+    }
+
+    /// The variance of a class's feature about its expectation.
+    #[inline]
+    pub fn variance(&self, class: usize) -> f64 {
+        self.variances[class]
+    }
+
+    /// Learns the row walked last; returns whether there has been a fit.
+    pub fn learn(&mut self, top: usize) -> bool {
+        if self.next_fit >= self.n_rows_of_block.min(MAX_ROWS) {
+            return false;
+        }
+        self.recent.extend_from_slice(&self.features);
+        self.recent_tops.push(self.list(top));
+        let is_fit = self.n_rows + self.recent_tops.len() == self.next_fit;
+        if is_fit {
+            pulp::Arch::new().dispatch(Fit(self));
+            let share = match self.n_rows < DENSE_FITS {
+                true => self.n_rows / 8,
+                false => self.n_rows / 2,
+            };
+            self.next_fit += share.max(self.n_rows_of_block / 128);
+        }
+        is_fit
+    }
+
+    /// Adds the recent rows to all sums, row by row.
+    #[inline(always)]
+    fn add_recent(&mut self) {
+        let n = self.n_classes;
+        for (&top, features) in self.recent_tops.iter().zip(self.recent.chunks_exact(n)) {
+            self.n_of_top[top] += 1;
+            let sums = &mut self.sums[top * n..(top + 1) * n];
+            for (sum, &feature) in sums.iter_mut().zip(features) {
+                *sum += f64::from(feature);
+            }
+        }
+        self.n_rows += self.recent_tops.len();
+
+        let width = self.width;
+        let weights = vec![1.0; self.recent_tops.len()];
+        for first in (0..n).step_by(width) {
+            let end = (first + width).min(n);
+            let panel: Vec<f64> = self
+                .recent
+                .chunks_exact(n)
+                .flat_map(|row| row[first..end].iter().map(|&feature| f64::from(feature)))
+                .collect();
+            let products = &mut self.products[first * width..end * width];
+            add_products(&panel, &weights, end - first, products, width);
+        }
+        self.recent.clear();
+        self.recent_tops.clear();
+    }
+
+    #[inline(always)]
     fn fit(&mut self) {
         let n = self.n_classes;
         let n_rows = self.n_rows as f64;
 
-        // The mean of all rows, and how far the sums of each top class are from it.
-        let mut mean = vec![0.0; n];
+        self.mean.fill(0.0);
         for sums in self.sums.chunks_exact(n) {
-            add_scaled(&mut mean, 1.0, sums);
+            add_scaled(&mut self.mean, 1.0, sums);
         }
-        mean.iter_mut().for_each(|value| *value /= n_rows);
-        let mut deviations = self.sums.clone();
-        for (deviations, &n_of_top) in deviations.chunks_exact_mut(n).zip(&self.n_of_top) {
-            add_scaled(deviations, -f64::from(n_of_top), &mean);
+        self.mean.iter_mut().for_each(|value| *value /= n_rows);
+        if self.n_tops > 1 {
+            self.deviations.clone_from(&self.sums);
+            for (deviations, &n_of_top) in self.deviations.chunks_exact_mut(n).zip(&self.n_of_top) {
+                add_scaled(deviations, -f64::from(n_of_top), &self.mean);
+            }
         }
-        let weights: Vec<f64> = self
-            .n_of_top
-            .iter()
-            .map(|&n_of_top| 1.0 / (f64::from(n_of_top) + SHRINKAGE))
-            .collect();
+        for (weight, &n_of_top) in self.weights.iter_mut().zip(&self.n_of_top) {
+            *weight = 1.0 / (f64::from(n_of_top) + SHRINKAGE);
+        }
+        for first in (0..n).step_by(self.width) {
+            self.fit_panel(first, (first + self.width).min(n));
+        }
+        self.is_based.fill(false);
+    }
+
+    /// Fills in what is expected of a row of a top class if all features are 0.
+    #[inline(always)]
+    fn fill_base(&mut self, top: usize) {
+        let (n, width) = (self.n_classes, self.width);
+        for first in (0..n).step_by(width) {
+            let end = (first + width).min(n);
+            let size = end - first;
+            expect(
+                &self.mean[first..end],
+                &self.deviations[top * n + first..top * n + end],
+                self.weights[top],
+                &self.inverse[first * width..][..size * size],
+                &mut self.base[top * n + first..top * n + end],
+            );
+        }
+        self.is_based[top] = true;
+    }
+
+    /// Fits the panel of the classes `first..end`.
+    #[inline(always)]
+    fn fit_panel(&mut self, first: usize, end: usize) {
+        let (n, width, size) = (self.n_classes, self.width, end - first);
+        let n_rows = self.n_rows as f64;
+        let mean = &self.mean[first..end];
 
         // The scatter within top classes: its lower triangle.
-        let mut scatter = self.products.clone();
-        for (i, row) in scatter.chunks_exact_mut(n).enumerate() {
-            let row = &mut row[..=i];
-            add_scaled(row, -n_rows * mean[i], &mean);
-            for (deviations, weight) in deviations.chunks_exact(n).zip(&weights) {
-                if deviations[i] != 0.0 {
-                    add_scaled(row, -deviations[i] * weight, deviations);
+        let mut scatter = Vec::with_capacity(size * size);
+        for products in self.products[first * width..end * width].chunks_exact(width) {
+            scatter.extend_from_slice(&products[..size]);
+        }
+        for (i, row) in scatter.chunks_exact_mut(size).enumerate() {
+            add_scaled(&mut row[..=i], -n_rows * mean[i], mean);
+        }
+        let (mut between, mut weights) = (Vec::new(), Vec::new());
+        if self.n_tops > 1 {
+            for (top, deviations) in self.deviations.chunks_exact(n).enumerate() {
+                if self.n_of_top[top] > 0 {
+                    between.extend_from_slice(&deviations[first..end]);
+                    weights.push(-self.weights[top]);
                 }
             }
-            row[i] += RIDGE;
         }
-        decompose(&mut scatter, n);
-        let inverse = transposed_inverse(&scatter, n);
+        add_products(&between, &weights, size, &mut scatter, size);
+        let trace = (0..size).fold(0.0, |sum, i| sum + scatter[i * size + i]);
+        let ridge = self.ridge.absolute + self.ridge.relative * (trace / size as f64);
+        for i in 0..size {
+            scatter[i * size + i] += ridge;
+        }
+        let least = ridge.max(f64::MIN_POSITIVE);
+        decompose(&mut scatter, size, least);
+        let inverse = transposed_inverse(&scatter, size);
 
-        for (slope, value) in self.slopes.iter_mut().zip(&inverse) {
-            *slope = -value as f32;
+        for i in 0..size {
+            self.variances[first + i] = scatter[i * size + i].max(least) / n_rows;
+            let slopes =
+                &mut self.slopes.as_flattened_mut()[(first + i) * self.stride..][i + 1..size];
+            for (slope, value) in slopes.iter_mut().zip(&inverse[i * size + i + 1..]) {
+                *slope = -value as f32;
+            }
         }
-        // Top classes that have not been seen all have the same expectations.
-        let mut of_unseen: Option<Vec<f32>> = None;
-        for (top, stored) in self.base.chunks_exact_mut(n).enumerate() {
-            if self.n_of_top[top] > 0 {
-                let deviations = &deviations[top * n..(top + 1) * n];
-                expect(&mean, deviations, weights[top], &inverse, stored);
-            } else {
-                let expected = of_unseen.get_or_insert_with(|| {
-                    expect(&mean, &vec![0.0; n], 1.0, &inverse, stored);
-                    stored.to_vec()
-                });
-                stored.copy_from_slice(expected);
+        self.inverse[first * width..][..size * size].copy_from_slice(&inverse);
+    }
+}
+
+/// A fit to all rows so far, with the vector instructions of this machine. These compute as the others do:
+/// nothing is fused or reordered.
+struct Fit<'a>(&'a mut Regression);
+
+impl pulp::WithSimd for Fit<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        self.0.add_recent();
+        self.0.fit();
+    }
+}
+
+#[inline(always)]
+fn add_lanes(target: [f32; N_LANES], slopes: [f32; N_LANES], feature: f32) -> [f32; N_LANES] {
+    std::array::from_fn(|lane| target[lane] + slopes[lane] * feature)
+}
+
+/// What is expected of a top class, with the vector instructions of this machine.
+struct FillBase<'a>(&'a mut Regression, usize);
+
+impl pulp::WithSimd for FillBase<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        self.0.fill_base(self.1);
+    }
+}
+
+/// Adds to `products` (rows of `stride`, their lower triangle) those of all rows of `features`, of `size`
+/// each, times the weight of the row. Every sum takes the rows in order.
+#[inline(always)]
+fn add_products(
+    features: &[f64],
+    weights: &[f64],
+    size: usize,
+    products: &mut [f64],
+    stride: usize,
+) {
+    /// Rows taken at once: their products stay in registers while they are summed.
+    const ROWS: usize = 4;
+    let n_grouped = weights.len() / ROWS * ROWS;
+    let (groups, rest) = features.split_at(n_grouped * size);
+    for (group, weights) in groups.chunks_exact(ROWS * size).zip(weights.chunks(ROWS)) {
+        let rows: [&[f64]; ROWS] = std::array::from_fn(|r| &group[r * size..(r + 1) * size]);
+        for i in 0..size {
+            let factors: [f64; ROWS] = std::array::from_fn(|r| rows[r][i] * weights[r]);
+            if factors == [0.0; ROWS] {
+                continue;
+            }
+            let sums = &mut products[i * stride..i * stride + i + 1];
+            let [a, b, c, d] = rows.map(|row| &row[..sums.len()]);
+            for (j, sum) in sums.iter_mut().enumerate() {
+                *sum = *sum
+                    + factors[0] * a[j]
+                    + factors[1] * b[j]
+                    + factors[2] * c[j]
+                    + factors[3] * d[j];
+            }
+        }
+    }
+    for (row, weight) in rest.chunks_exact(size).zip(&weights[n_grouped..]) {
+        for i in 0..size {
+            if row[i] != 0.0 {
+                let sums = &mut products[i * stride..i * stride + i + 1];
+                add_scaled(sums, row[i] * weight, row);
             }
         }
     }
 }
 
-/// What to expect of each class if all before it have level 0: `inverse` times the mean of the top class.
+/// What to expect of each class if the features of all before it are 0: `inverse` times the mean of the
+/// top class.
+#[inline(always)]
 fn expect(mean: &[f64], deviations: &[f64], weight: f64, inverse: &[f64], expected: &mut [f32]) {
     let n = mean.len();
     let mut sums = vec![0.0; n];
@@ -169,6 +465,7 @@ fn expect(mean: &[f64], deviations: &[f64], weight: f64, inverse: &[f64], expect
 }
 
 /// `target += factor * values`, as far as both go.
+#[inline(always)]
 fn add_scaled(target: &mut [f64], factor: f64, values: &[f64]) {
     for (target, value) in target.iter_mut().zip(values) {
         *target += factor * value;
@@ -176,12 +473,13 @@ fn add_scaled(target: &mut [f64], factor: f64, values: &[f64]) {
 }
 
 /// Replaces the lower triangle of a positive definite matrix by the unit lower triangular `L` of its
-/// decomposition `L D L^T` (and the diagonal by `D`).
-fn decompose(matrix: &mut [f64], n: usize) {
+/// decomposition `L D L^T` (and the diagonal by `D`). A pivot below `least`, which only rounding can
+/// make, counts as `least`.
+#[inline(always)]
+fn decompose(matrix: &mut [f64], n: usize, least: f64) {
     let mut column = vec![0.0; n];
     for k in 0..n {
-        // Never below the ridge but for rounding.
-        let pivot = matrix[k * n + k].max(RIDGE);
+        let pivot = matrix[k * n + k].max(least);
         for i in k + 1..n {
             column[i] = matrix[i * n + k];
         }
@@ -199,6 +497,7 @@ fn decompose(matrix: &mut [f64], n: usize) {
 
 /// The transposed inverse of a unit lower triangular matrix, of which only the part below the diagonal
 /// is read.
+#[inline(always)]
 fn transposed_inverse(lower: &[f64], n: usize) -> Vec<f64> {
     let mut inverse = vec![0.0; n * n];
     for i in 0..n {
@@ -221,12 +520,10 @@ fn transposed_inverse(lower: &[f64], n: usize) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn features_are_logarithms_at_powers_of_two_and_lines_between() {
-        assert_eq!([0, 1, 3, 7].map(feature), [0.0, 1.0, 2.0, 3.0]);
-        assert_eq!([2, 4, 5].map(feature), [1.5, 2.25, 2.5]);
-        assert_eq!(feature((1 << 20) - 1), 20.0);
-    }
+    const RIDGE: Ridge = Ridge {
+        absolute: 4.0,
+        relative: 0.0,
+    };
 
     #[test]
     fn a_decomposition_multiplies_back() {
@@ -242,7 +539,7 @@ mod tests {
             })
             .collect();
         let mut parts = matrix.clone();
-        decompose(&mut parts, n);
+        decompose(&mut parts, n, 1e-9);
         let l = |i: usize, k: usize| match i.cmp(&k) {
             std::cmp::Ordering::Less => 0.0,
             std::cmp::Ordering::Equal => 1.0,
@@ -260,28 +557,71 @@ mod tests {
     }
 
     #[test]
-    fn a_class_that_follows_another_is_expected_to() {
-        let mut regression = Regression::new(4);
-        let mut expectations = [0.0; 4];
-        regression.start_row(0, &mut expectations);
-        assert_eq!(expectations, [0.0; 4]);
-        for i in 0..2000u32 {
-            let level = i * 7919 % 63;
-            // Class 2 always has the level of class 1; class 3 is always 1 beside top class 0.
-            match level {
-                0 => regression.learn(0, &[(3, 1)]),
-                _ => regression.learn(0, &[(1, level), (2, level), (3, 1)]),
+    fn products_are_summed_row_by_row() {
+        let (n_rows, size, stride) = (11, 5, 7);
+        let features: Vec<f64> = (0..n_rows * size)
+            .map(|i| {
+                if i % 3 == 0 {
+                    0.0
+                } else {
+                    1.0 / (i + 1) as f64
+                }
+            })
+            .collect();
+        let mut products = vec![0.25; size * stride];
+        let weights: Vec<f64> = (0..n_rows).map(|row| 0.5 + row as f64).collect();
+        add_products(&features, &weights, size, &mut products, stride);
+        for i in 0..size {
+            for j in 0..stride {
+                let mut expected = 0.25;
+                if j <= i {
+                    for (row, weight) in features.chunks_exact(size).zip(&weights) {
+                        expected += row[i] * weight * row[j];
+                    }
+                }
+                assert_eq!(products[i * stride + j], expected);
             }
         }
-        regression.start_row(0, &mut expectations);
-        assert!((expectations[3] - 1.0).abs() < 0.05);
-        for level in [1, 10, 40] {
-            regression.start_row(0, &mut expectations);
-            regression.update(1, level, &mut expectations);
+    }
+
+    /// The expectations of a row of top class 0 with these features.
+    fn expectations(regression: &mut Regression, features: &[f32]) -> Vec<f32> {
+        let (mut expectations, mut of_sparse) = (features.to_vec(), features.to_vec());
+        regression.expect::<true>(0, features, &mut of_sparse);
+        regression.expect::<false>(0, features, &mut expectations);
+        assert_eq!(expectations, of_sparse);
+        expectations
+    }
+
+    #[test]
+    fn a_class_that_follows_another_is_expected_to() {
+        for n_classes in [4, 300, 5000] {
+            let mut regression = Regression::new(n_classes, 3000, true, RIDGE);
+            let mut features = vec![0.0; n_classes];
             assert!(
-                (expectations[2] - feature(level)).abs() < 0.2,
-                "{expectations:?}"
+                expectations(&mut regression, &features)
+                    .iter()
+                    .all(|&e| e == 0.0)
             );
+            assert!(!regression.is_fitted());
+            for i in 0..2000u32 {
+                // Class 2 always follows class 1; class 3 is always 1.
+                let x = (i * 7919 % 63) as f32 / 10.0;
+                features[1..4].copy_from_slice(&[x, x, 1.0]);
+                expectations(&mut regression, &features);
+                regression.learn(0);
+            }
+            assert!((expectations(&mut regression, &features)[3] - 1.0).abs() < 0.05);
+            if n_classes > MAX_PANELLED {
+                assert!((expectations(&mut regression, &features)[2] - 3.1).abs() < 0.2);
+                continue;
+            }
+            assert!(regression.variance(1) > 100.0 * regression.variance(2));
+            for x in [0.5, 2.0, 5.5] {
+                features[1] = x;
+                let expected = expectations(&mut regression, &features)[2];
+                assert!((expected - x).abs() < 0.1, "{expected} for {x}");
+            }
         }
     }
 }

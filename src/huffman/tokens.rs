@@ -10,11 +10,11 @@ pub struct Tokens {
     n_bits: u32,
 }
 
-/// The tokens of levels, ranks and other small numbers, below 2^21.
+/// The tokens of levels, ranks, residuals and other numbers of up to 32 bits.
 pub const LEVELS: Tokens = Tokens {
     n_direct_bits: 4,
     n_mantissa_bits: 2,
-    n_bits: 21,
+    n_bits: 32,
 };
 
 /// The tokens of runs, below 2^23: coarser, since there are fewer of them.
@@ -22,6 +22,13 @@ pub const RUNS: Tokens = Tokens {
     n_direct_bits: 2,
     n_mantissa_bits: 1,
     n_bits: 23,
+};
+
+/// The tokens of ranges, two for each power of two: contexts, whose extra bits do not matter.
+pub const RANGES: Tokens = Tokens {
+    n_direct_bits: 1,
+    n_mantissa_bits: 1,
+    n_bits: 21,
 };
 
 /// A number as a token and extra bits.
@@ -44,7 +51,7 @@ impl Tokens {
 
     /// Splits a number.
     pub fn split(self, number: u32) -> Token {
-        debug_assert!(number >> self.n_bits == 0);
+        debug_assert!(u64::from(number) >> self.n_bits == 0);
         if number >> self.n_direct_bits == 0 {
             return Token {
                 value: number,
@@ -64,27 +71,18 @@ impl Tokens {
         }
     }
 
-    /// The number of extra bits after a token.
-    #[inline]
-    pub fn n_extra_bits(self, value: u32) -> u32 {
-        match value.checked_sub(1 << self.n_direct_bits) {
-            None => 0,
-            Some(above) => {
-                (above >> self.n_mantissa_bits) + self.n_direct_bits - self.n_mantissa_bits
-            }
-        }
-    }
-
-    /// The number of a token and its extra bits: the inverse of [`split`](Self::split).
-    #[inline]
-    pub fn join(self, value: u32, extra: u32) -> u32 {
-        match value.checked_sub(1 << self.n_direct_bits) {
-            None => value,
-            Some(above) => {
-                let n_mantissas = 1 << self.n_mantissa_bits;
-                (n_mantissas + above % n_mantissas) << self.n_extra_bits(value) | extra
-            }
-        }
+    /// The number that a token stands for if all its extra bits are 0, and how many of these follow.
+    pub fn meaning(self, value: u32) -> (u32, u32) {
+        let Some(above) = value.checked_sub(1 << self.n_direct_bits) else {
+            return (value, 0);
+        };
+        let n_mantissas = 1 << self.n_mantissa_bits;
+        let n_extra_bits =
+            (above >> self.n_mantissa_bits) + self.n_direct_bits - self.n_mantissa_bits;
+        (
+            (n_mantissas + above % n_mantissas) << n_extra_bits,
+            n_extra_bits,
+        )
     }
 }
 
@@ -104,26 +102,30 @@ mod tests {
 
     #[test]
     fn tokens_cover_all_numbers_in_order() {
-        for tokens in [LEVELS, RUNS] {
-            let largest = (1 << tokens.n_bits) - 1;
+        for tokens in [LEVELS, RUNS, RANGES] {
+            let largest = ((1u64 << tokens.n_bits) - 1) as u32;
             let mut last = 0;
             for number in (0..70_000).chain([1 << 20, (1 << 20) + 1, largest]) {
                 let token = tokens.split(number);
                 assert!((token.value as usize) < tokens.count());
                 assert!(token.value == last || token.value == last + 1 || number >= 70_000);
-                assert_eq!(tokens.n_extra_bits(token.value), token.n_extra_bits);
-                assert_eq!(tokens.join(token.value, token.extra), number);
+                let (base, n_extra_bits) = tokens.meaning(token.value);
+                assert_eq!(n_extra_bits, token.n_extra_bits);
+                assert_eq!(base + token.extra, number);
                 last = token.value;
             }
             assert_eq!(tokens.split(largest).value as usize, tokens.count() - 1);
         }
-        assert_eq!((LEVELS.count(), RUNS.count()), (84, 46));
+        assert_eq!(
+            (LEVELS.count(), RUNS.count(), RANGES.count()),
+            (128, 46, 42)
+        );
     }
 
     #[test]
     fn zigzag_is_its_own_inverse() {
         assert_eq!([0, -1, 1, -2, 2].map(zigzag), [0, 1, 2, 3, 4]);
-        for number in [-1_000_000, -7, 0, 7, 1_000_000] {
+        for number in [i32::MIN, -1_000_000, -7, 0, 7, 1_000_000, i32::MAX] {
             assert_eq!(from_zigzag(zigzag(number)), number);
         }
     }

@@ -1,5 +1,6 @@
 //! One file for each subcommand; only here do model and codec meet.
 
+pub mod compress;
 pub mod decode;
 pub mod demo;
 pub mod predict;
@@ -35,6 +36,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Train(args) => train::run(&args, &progress),
         Command::Predict(args) => predict::run(&args, &progress),
         Command::PredictCompress(args) => predict_compress::run(&args, &progress),
+        Command::Compress(args) => compress::run(&args, &progress),
         Command::Decode(args) => decode::run(&args, &progress),
         Command::Demo(args) => demo::run(&args, &progress),
     }

@@ -8,7 +8,7 @@ use super::progress::{Progress, thousands};
 use super::set_threads;
 use crate::cli::PredictCompressArgs;
 use crate::huffman::block::BitCounts;
-use crate::huffman::{self, FrameHeader, FrameWriter, Summary};
+use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind, Promise, Summary};
 use crate::io::output::OutputFile;
 use crate::model::inference::Output;
 
@@ -27,7 +27,8 @@ pub fn run(args: &PredictCompressArgs, progress: &Progress) -> Result<()> {
     let mut predictions = Predictions::open(&args.input, Output::Probabilities)?;
     let n_classes = predictions.n_classes();
 
-    let mut header = FrameHeader::probabilities(n_classes, args.max_error)?;
+    let promise = args.promise.promise(Kind::Probabilities);
+    let mut header = FrameHeader::new(n_classes, promise)?;
     header.model_sha256 = Some(predictions.model_sha256.clone());
     header.class_names = predictions.class_names.clone();
 
@@ -42,7 +43,7 @@ pub fn run(args: &PredictCompressArgs, progress: &Progress) -> Result<()> {
     let mut frame = FrameWriter::new(output, header).map_err(failed)?;
     let bar = progress.bar(predictions.n_rows(), "images");
     while let Some(matrix) = predictions.next_block()? {
-        frame.write_block(&matrix).map_err(failed)?;
+        frame.write(&matrix).map_err(failed)?;
         bar.inc(matrix.n_rows() as u64);
     }
     bar.finish_and_clear();
@@ -50,7 +51,7 @@ pub fn run(args: &PredictCompressArgs, progress: &Progress) -> Result<()> {
     output.finish()?;
 
     progress.result(format_args!("wrote {}", args.output.display()))?;
-    for line in summary_lines(&summary, &bits, n_classes, args.max_error) {
+    for line in summary_lines(&summary, &bits, n_classes, &promise) {
         progress.result(line)?;
     }
     Ok(())
@@ -61,17 +62,17 @@ pub(super) fn summary_lines(
     summary: &Summary,
     bits: &BitCounts,
     n_classes: usize,
-    max_error: f64,
+    promise: &Promise,
 ) -> Vec<String> {
     let n_raw_bytes = summary.n_rows * n_classes as u64 * 4;
     // Figures by row mean nothing without rows.
     let n_rows = summary.n_rows.max(1) as f64;
     let per_row = |n_bits: f64| n_bits / 8.0 / n_rows;
-    let exact = match summary.n_exact_rows {
+    let exact = match summary.figures.n_exact_rows {
         0 => String::new(),
         n => format!(" ({} of them stored exactly)", thousands(n)),
     };
-    vec![
+    let mut lines = vec![
         format!("  rows           {}{exact}", thousands(summary.n_rows)),
         format!("  classes        {}", thousands(n_classes as u64)),
         format!(
@@ -95,11 +96,26 @@ pub(super) fn summary_lines(
             per_row(bits.raw as f64),
             per_row(bits.codebooks as f64),
         ),
-        format!(
+    ];
+    let figures = &summary.figures;
+    match promise.bound {
+        Bound::MaxError(max_error) => lines.push(format!(
             "  largest error  {:.4e}, bound {max_error:e}",
-            summary.largest_error
-        ),
-        // The writer has decoded every row and compared; one that differed was stored exactly.
-        format!("  argmax kept    in all {} rows", thousands(summary.n_rows)),
-    ]
+            figures.largest_error
+        )),
+        Bound::MaxKl(max_kl) => lines.push(format!(
+            "  divergence     at most {:.4e} bits, mean {:.4e}, bound {max_kl:e}; largest error {:.4e}",
+            figures.largest_kl,
+            figures.total_kl / n_rows,
+            figures.largest_error,
+        )),
+        Bound::Exact => lines.push("  exact          every bit comes back".to_owned()),
+    }
+    // The writer has decoded every row and compared; one that differed was stored exactly.
+    let kept = match promise.keep_top {
+        1 => "argmax kept    in".to_owned(),
+        n => format!("top {n:<3} kept   in"),
+    };
+    lines.push(format!("  {kept} all {} rows", thousands(summary.n_rows)));
+    lines
 }

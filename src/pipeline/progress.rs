@@ -38,6 +38,12 @@ impl Progress {
         }
     }
 
+    /// Prints a warning on stderr, even if nothing else is wanted.
+    pub fn warn(&self, line: impl std::fmt::Display) {
+        // Nobody may be there to read it.
+        let _ = writeln!(std::io::stderr(), "warning: {line}");
+    }
+
     /// A bar over `n` things called `unit`.
     pub fn bar(&self, n: u64, unit: &str) -> ProgressBar {
         let target = match self.has_bars {

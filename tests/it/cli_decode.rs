@@ -1,25 +1,27 @@
 //! `pc decode`, `pc demo` and what all commands share.
 
-use pc::huffman::{FrameHeader, FrameWriter};
-use pc::matrix::PredictionMatrix;
+use pc::huffman::{Bound, FrameHeader, FrameWriter, Kind, Promise};
+use pc::matrix::{PredictionMatrix, argmax};
 
 use crate::common::{Folder, read_npy};
 
-/// A frame of `n` rows of three classes, from blocks of ten rows.
-fn huff(n: usize) -> Vec<u8> {
-    let header = FrameHeader::probabilities(3, 0.002).unwrap();
-    let mut writer = FrameWriter::new(Vec::new(), header).unwrap();
+/// `n` rows of three classes.
+fn matrix(n: usize) -> PredictionMatrix {
     let rows: Vec<[f32; 3]> = (0..n)
         .map(|i| {
             let p = 0.5 + (i % 50) as f32 / 100.0;
             [1.0 - p, 0.75 * p, 0.25 * p]
         })
         .collect();
-    for rows in rows.chunks(10) {
-        writer
-            .write_block(&PredictionMatrix::new(3, rows.concat()))
-            .unwrap();
-    }
+    PredictionMatrix::new(3, rows.concat())
+}
+
+/// A frame of these rows, in blocks of 16,384.
+fn huff(n: usize) -> Vec<u8> {
+    let promise = Promise::new(Kind::Probabilities, Bound::MaxError(0.002));
+    let header = FrameHeader::new(3, promise).unwrap();
+    let mut writer = FrameWriter::new(Vec::new(), header).unwrap();
+    writer.write(&matrix(n)).unwrap();
     writer.finish().unwrap().0
 }
 
@@ -89,11 +91,11 @@ fn damaged_truncated_and_foreign_files_are_named() {
         "",
     );
     let mut damaged = good.clone();
-    let position = good.len() - 60;
+    let position = good.len() - 45;
     damaged[position] ^= 1;
     fails(
         &damaged,
-        "block 2 (rows 20..25) is damaged: its checksum is ",
+        "block 0 (rows 0..25) is damaged: its checksum is ",
         "write the file again",
     );
     let mut newer = good.clone();
@@ -113,6 +115,187 @@ fn damaged_truncated_and_foreign_files_are_named() {
         "cannot open nowhere.huff: No such file",
         "",
     );
+}
+
+#[test]
+fn some_rows_are_decoded_without_the_rest() {
+    let folder = Folder::new();
+    let good = huff(40_000);
+    folder.write("x.huff", &good);
+    folder.run("decode x.huff -o all.npy", 0);
+    let (_, _, all) = read_npy(&folder.read("all.npy"));
+    for (rows, start, end) in [
+        ("100..200", 100, 200),
+        ("16383..33000", 16_383, 33_000),
+        ("39999..", 39_999, 40_000),
+        ("..5", 0, 5),
+        ("7..7", 7, 7),
+    ] {
+        for threads in [1, 2] {
+            folder.run(
+                &format!("decode x.huff -o some.npy --force --rows {rows} --threads {threads}"),
+                0,
+            );
+            let (n_rows, _, some) = read_npy(&folder.read("some.npy"));
+            assert_eq!(n_rows, end - start);
+            assert_eq!(some, all[3 * start..3 * end], "{rows}");
+        }
+    }
+    folder.fails(
+        "decode x.huff -o none.npy --rows 39999..40001",
+        "x.huff: rows 39999..40001 are out of range; the file has rows 0..40000",
+        "",
+    );
+    // Damage elsewhere does not matter.
+    let mut damaged = good;
+    damaged[200] ^= 1;
+    folder.write("x.huff", &damaged);
+    folder.run("decode x.huff -o other.npy --rows 20000..", 0);
+    folder.fails(
+        "decode x.huff -o none.npy --rows 9..20000",
+        "x.huff: block 0 (rows 0..16384)",
+        "",
+    );
+}
+
+#[test]
+fn damaged_blocks_are_skipped_if_asked_for() {
+    let folder = Folder::new();
+    let good = huff(40_000);
+    folder.write("good.huff", &good);
+    folder.run("decode good.huff", 0);
+    let (_, _, all) = read_npy(&folder.read("good.npy"));
+    let mut damaged = good.clone();
+    damaged[good.len() / 2] ^= 1;
+    folder.write("x.huff", &damaged);
+    let said = folder.run("decode x.huff --skip-damaged", 0);
+    assert!(
+        said.stderr
+            .starts_with("warning: x.huff: block 1 (rows 16384..32768) is damaged: ")
+            && said.stderr.ends_with("; rows 16384..32768 become NaN\n"),
+        "{}",
+        said.stderr
+    );
+    let (n_rows, _, some) = read_npy(&folder.read("x.npy"));
+    assert_eq!(n_rows, 40_000);
+    assert_eq!(some[..3 * 16_384], all[..3 * 16_384]);
+    assert!(some[3 * 16_384..3 * 32_768].iter().all(|v| v.is_nan()));
+    assert_eq!(some[3 * 32_768..], all[3 * 32_768..]);
+
+    // Without an index, all that is whole from the start on.
+    folder.write("cut.huff", &good[..good.len() * 9 / 10]);
+    let said = folder.run("decode cut.huff --skip-damaged", 0);
+    assert!(
+        said.stderr.starts_with("warning: cut.huff: truncated: ")
+            && said.stderr.ends_with("; no rows from 32768 on\n"),
+        "{}",
+        said.stderr
+    );
+    let (n_rows, _, some) = read_npy(&folder.read("cut.npy"));
+    assert_eq!(n_rows, 32_768);
+    assert_eq!(some, all[..3 * 32_768]);
+}
+
+#[test]
+fn rows_sum_to_one_if_asked_for() {
+    let folder = Folder::new();
+    folder.write("x.huff", &huff(500));
+    let said = folder.run("decode x.huff --normalize", 0);
+    assert!(
+        said.stdout.ends_with(", scaled to sum to 1\n"),
+        "{}",
+        said.stdout
+    );
+    let (_, _, values) = read_npy(&folder.read("x.npy"));
+    for (row, original) in values.chunks(3).zip(matrix(500).rows()) {
+        let sum: f64 = row.iter().map(|&p| f64::from(p)).sum();
+        assert!((sum - 1.0).abs() < 1e-6);
+        assert_eq!(argmax(row), argmax(original));
+    }
+}
+
+#[test]
+fn a_memory_limit_is_kept() {
+    let folder = Folder::new();
+    folder.write("x.huff", &huff(40_000));
+    folder.run("decode x.huff --memory-limit 1M", 0);
+    folder.fails(
+        "decode x.huff --force --memory-limit 100K",
+        "x.huff: a block needs ",
+        "raise the limit to read it",
+    );
+}
+
+#[test]
+fn matrices_of_any_origin_are_compressed() {
+    let folder = Folder::new();
+    folder.write("probs.npy", &npy(&matrix(1000)));
+    let mut logits = matrix(1000).into_values();
+    logits.iter_mut().for_each(|v| *v = v.ln() * 3.0);
+    let logits = PredictionMatrix::new(3, logits);
+    folder.write("logits.npy", &npy(&logits));
+    for (arguments, promise) in [
+        (
+            "probs.npy",
+            Promise::new(Kind::Probabilities, Bound::MaxError(0.002)),
+        ),
+        (
+            "probs.npy --max-kl 1e-3 --keep-top 2",
+            Promise {
+                keep_top: 2,
+                ..Promise::new(Kind::Probabilities, Bound::MaxKl(1e-3))
+            },
+        ),
+        (
+            "probs.npy --exact",
+            Promise::new(Kind::Probabilities, Bound::Exact),
+        ),
+        (
+            "logits.npy --max-error 0.05",
+            Promise::new(Kind::Values, Bound::MaxError(0.05)),
+        ),
+        (
+            "logits.npy --kind logits --exact",
+            Promise::new(Kind::Logits, Bound::Exact),
+        ),
+    ] {
+        folder.run(&format!("compress {arguments} -o x.huff --force"), 0);
+        folder.run("decode x.huff -o y.npy --force", 0);
+        let (_, _, decoded) = read_npy(&folder.read("y.npy"));
+        let original = match arguments.starts_with("probs") {
+            true => matrix(1000),
+            false => logits.clone(),
+        };
+        for (original, decoded) in original.rows().zip(decoded.chunks(3)) {
+            assert!(promise.measure(original, decoded).is_some(), "{arguments}");
+        }
+    }
+    folder.fails(
+        "compress logits.npy -o z.huff --kind probabilities",
+        "logits.npy: row 0, class 0: ",
+        "expected a number from 0 to 1",
+    );
+    folder.fails(
+        "compress logits.npy -o z.huff --max-kl 0.1",
+        "max_kl is for probabilities",
+        "",
+    );
+    folder.write("cut.npy", &npy(&logits)[..5000]);
+    folder.fails(
+        "compress cut.npy -o z.huff",
+        "cut.npy: truncated: ",
+        "write it again",
+    );
+    assert!(!folder.names().contains(&"z.huff".to_owned()));
+}
+
+/// A `.npy` file.
+fn npy(matrix: &PredictionMatrix) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    pc::io::npy::write_matrix_header(&mut bytes, matrix.n_rows() as u64, matrix.n_classes())
+        .unwrap();
+    pc::io::npy::write_f32(&mut bytes, matrix.values()).unwrap();
+    bytes
 }
 
 #[test]
@@ -177,7 +360,14 @@ fn usage_errors_exit_with_2_and_help_with_0() {
         assert_eq!(said.stdout, "");
         assert!(!said.stderr.is_empty());
     }
-    for command in ["train", "predict", "predict-compress", "decode", "demo"] {
+    for command in [
+        "train",
+        "predict",
+        "predict-compress",
+        "compress",
+        "decode",
+        "demo",
+    ] {
         let said = folder.run(&format!("{command} --help"), 0);
         assert!(
             said.stdout.contains(&format!("Usage: pc {command}")),

@@ -4,5 +4,8 @@ mod cli_decode;
 mod cli_predict;
 mod cli_train;
 mod common;
+mod damage;
+mod fuzz_corpus;
+mod golden;
 mod real_data;
 mod reference;

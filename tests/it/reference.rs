@@ -6,17 +6,51 @@
     reason = "sums over indices, as the specification has them"
 )]
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Cursor;
+use std::ops::Range;
+
 use bitvec::prelude::*;
-use pc::huffman::{FrameHeader, FrameReader, FrameWriter};
+use pc::huffman::{Bound, FileIndex, FrameHeader, FrameReader, FrameWriter, Kind, Promise};
 use pc::matrix::PredictionMatrix;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+
+/// What occurred in files: the tests see to it that everything does.
+#[derive(Debug, Default)]
+struct Seen {
+    models: BTreeSet<u64>,
+    /// Models with exact rows.
+    exact_models: BTreeSet<u64>,
+    n_exact_rows: u64,
+    /// Models in which an order is told, and how many classes were before the one told.
+    orders: BTreeSet<(u64, usize)>,
+    n_set_apart: u64,
+    /// Models with certain rows.
+    certain_models: BTreeSet<u64>,
+    /// How many bands were alike.
+    bands_alike: BTreeSet<u32>,
+    n_followers: u64,
+    n_runs_without_follower: u64,
+    /// Misses that stand with first ranks.
+    n_joint_misses: u64,
+    n_tied_ranks: u64,
+    /// How many others a ranked row had.
+    most_others: usize,
+    /// Sizes of panels that were fitted.
+    panel_sizes: BTreeSet<usize>,
+    longest_code: u32,
+}
 
 /// Section 2: the lowest bit of a byte first.
 struct Bits<'a> {
     bits: &'a BitSlice<u8, Lsb0>,
     position: usize,
+    seen: &'a mut Seen,
 }
+
+/// Section 5: the used symbols by the lengths and values of their codes.
+type Codebook = BTreeMap<(u32, u32), usize>;
 
 impl Bits<'_> {
     fn bit(&mut self) -> u32 {
@@ -24,380 +58,1087 @@ impl Bits<'_> {
         u32::from(self.bits[self.position - 1])
     }
 
-    fn number(&mut self, n_bits: u32) -> u32 {
-        (0..n_bits).map(|i| self.bit() << i).sum()
+    fn number(&mut self, n_bits: u32) -> u64 {
+        (0..n_bits).map(|i| u64::from(self.bit()) << i).sum()
     }
 
-    /// Section 5.
+    /// Section 2.
     fn gamma(&mut self) -> u32 {
         let mut k = 0;
         while self.bit() == 0 {
             k += 1;
         }
-        (1 << k) + self.number(k)
+        assert!(k <= 24);
+        (1 << k) + self.number(k) as u32
     }
 
-    /// Section 5: the used symbols with their lengths and codes.
-    fn codebook(&mut self) -> Vec<(u32, u32, u32)> {
-        let n_used = self.gamma() - 1;
-        let mut symbols = Vec::new();
-        let mut before = -1i64;
-        let mut length = if n_used > 1 { 4 } else { 0 };
-        for _ in 0..n_used {
-            before += i64::from(self.gamma());
-            if n_used > 1 {
-                length += from_zigzag(self.gamma() - 1);
-            }
-            symbols.push((length as u32, before as u32));
-        }
-        symbols.sort();
-        // RFC 1951, section 3.2.2: consecutive values, a zero appended where the length grows.
-        let mut code = 0;
-        let mut last_length = 0;
-        symbols
-            .into_iter()
-            .enumerate()
-            .map(|(i, (length, symbol))| {
-                code = if i > 0 { code + 1 } else { 0 } << (length - last_length);
+    /// Section 5.
+    fn codebook(&mut self, size: usize, stride: usize) -> Codebook {
+        let n_runs = self.gamma() - 1;
+        let mut lengths: Vec<Option<u32>> = Vec::new();
+        let mut last_length = 4;
+        // How many codes of 15 bits are left.
+        let mut space = 1u32 << 15;
+        for run in 0..n_runs {
+            let n_unused = self.gamma() - u32::from(run == 0);
+            lengths.resize(lengths.len() + n_unused as usize, None);
+            let n_symbols = self.gamma();
+            for i in 0..n_symbols {
+                let length = match (run + 1 == n_runs, i + 1 == n_symbols) {
+                    (true, true) => {
+                        assert!(space.is_power_of_two(), "no length completes the code");
+                        15 - space.ilog2()
+                    }
+                    _ => {
+                        let similar = lengths.len().checked_sub(stride).and_then(|s| lengths[s]);
+                        let expected = similar.unwrap_or(last_length) as i32;
+                        let length = (expected + from_zigzag(self.gamma() - 1)) as u32;
+                        assert!((1..=15).contains(&length), "a length of {length}");
+                        let n_codes = 1 << (15 - length);
+                        assert!(n_codes < space, "too many codes");
+                        space -= n_codes;
+                        length
+                    }
+                };
+                lengths.push(Some(length));
                 last_length = length;
-                (symbol, length, code)
-            })
-            .collect()
+            }
+        }
+        assert!(lengths.len() <= size, "a symbol above {size}");
+        let mut symbols: Vec<(u32, usize)> = lengths
+            .iter()
+            .enumerate()
+            .filter_map(|(symbol, length)| length.map(|length| (length, symbol)))
+            .collect();
+        symbols.sort();
+        // RFC 1951, section 3.2.2: consecutive values, zeros appended where the length grows.
+        let mut codebook = Codebook::new();
+        let (mut code, mut code_length) = (0, 0);
+        for (length, symbol) in symbols {
+            code <<= length - code_length;
+            codebook.insert((length, code), symbol);
+            (code, code_length) = (code + 1, length);
+        }
+        codebook
     }
 
-    fn symbol(&mut self, codebook: &[(u32, u32, u32)]) -> u32 {
+    fn codebooks(&mut self, n: usize, size: usize) -> Vec<Codebook> {
+        (0..n).map(|_| self.codebook(size, 1)).collect()
+    }
+
+    fn symbol(&mut self, codebook: &Codebook) -> usize {
         let (mut length, mut code) = (0, 0);
-        loop {
-            if let Some(found) = codebook.iter().find(|c| (c.1, c.2) == (length, code)) {
-                return found.0;
-            }
+        while !codebook.contains_key(&(length, code)) {
+            assert!(length < 15, "no such code");
             code = code << 1 | self.bit();
             length += 1;
         }
+        self.seen.longest_code = self.seen.longest_code.max(length);
+        codebook[&(length, code)]
     }
 
-    /// Section 6: a token and its extra bits, for `d` direct and `m` mantissa bits.
-    fn rest_of_token(&mut self, token: u32, d: u32, m: u32) -> u32 {
+    /// Section 6: the number of a token, whose extra bits follow.
+    fn rest_of_token(&mut self, token: usize, scheme: Scheme) -> u32 {
+        let (d, m) = (scheme.d, scheme.m);
+        let token = token as u32;
         if token < 1 << d {
             return token;
         }
         let above = token - (1 << d);
         let k = d + (above >> m);
         let mantissa = above % (1 << m);
-        (1 << k) + (mantissa << (k - m)) + self.number(k - m)
+        (1 << k) + (mantissa << (k - m)) + self.number(k - m) as u32
     }
 
-    fn level_token(&mut self, codebook: &[(u32, u32, u32)]) -> u32 {
+    /// Section 6: a number in an alphabet of level tokens.
+    fn level(&mut self, codebook: &Codebook) -> u32 {
         let token = self.symbol(codebook);
-        self.rest_of_token(token, 4, 2)
+        self.rest_of_token(token, LEVELS)
+    }
+
+    /// Section 6.
+    fn exact_row(&mut self, model: u64, codebook: &Codebook, n: usize) -> Vec<f32> {
+        self.seen.n_exact_rows += 1;
+        self.seen.exact_models.insert(model);
+        (0..n)
+            .map(|_| {
+                assert_eq!(self.symbol(codebook), 0);
+                f32::from_bits(self.number(32) as u32)
+            })
+            .collect()
     }
 }
 
-fn from_zigzag(number: u32) -> i64 {
+/// Section 6: how many bits of a number its token tells.
+#[derive(Clone, Copy)]
+struct Scheme {
+    d: u32,
+    m: u32,
+    n_tokens: usize,
+}
+
+const LEVELS: Scheme = Scheme {
+    d: 4,
+    m: 2,
+    n_tokens: 128,
+};
+const RUNS: Scheme = Scheme {
+    d: 2,
+    m: 1,
+    n_tokens: 46,
+};
+const RANGES: Scheme = Scheme {
+    d: 1,
+    m: 1,
+    n_tokens: 42,
+};
+
+fn token(number: u32, scheme: Scheme) -> usize {
+    let (d, m) = (scheme.d, scheme.m);
+    let token = match number < 1 << d {
+        true => number,
+        false => {
+            let k = number.ilog2();
+            (1 << d) + (k - d) * (1 << m) + (number >> (k - m)) % (1 << m)
+        }
+    };
+    token as usize
+}
+
+fn from_zigzag(number: u32) -> i32 {
     match number % 2 {
-        0 => i64::from(number / 2),
-        _ => -i64::from(number / 2) - 1,
+        0 => (number / 2) as i32,
+        _ => -((number / 2) as i32) - 1,
     }
 }
 
-/// Section 4.
-fn dequantize(levels: &[u32], top: usize, n_levels: u32) -> Vec<f32> {
-    let mut row: Vec<f32> = levels
-        .iter()
-        .map(|&level| (f64::from(level) / f64::from(n_levels)) as f32)
-        .collect();
-    if levels[..top].iter().any(|&level| level == levels[top]) {
-        row[top] = f32::from_bits(row[top].to_bits() + 1);
-    }
-    row
+/// Section 6: what a group of contexts is about to say.
+enum State {
+    Open,
+    /// So many times more the run number, and then the follower.
+    Run(u32, Option<u32>),
 }
 
-/// Section 7.
-fn ranked_rows(bits: &mut Bits, n_rows: usize, n: usize, n_levels: u32) -> Vec<f32> {
-    let codebooks: Vec<_> = (0..23).map(|_| bits.codebook()).collect();
-    let n_bits = usize::BITS - (n - 1).leading_zeros();
-    let r = n_bits.saturating_sub(10);
-    let escape = 5 * (((n as u32 - 1) >> r) + 1);
-    let n_lists = n.min(((1 << 20) / n).max(1));
-    // Class and count, by rank.
-    let mut lists: Vec<Vec<(usize, u32)>> = vec![(0..n).map(|class| (class, 0)).collect(); n_lists];
-    let mut values = Vec::new();
-    for _ in 0..n_rows {
-        let head = bits.symbol(&codebooks[0]);
-        if head == escape {
-            values.extend((0..n).map(|_| {
-                bits.symbol(&codebooks[1]);
-                f32::from_bits(bits.number(32))
-            }));
-            continue;
-        }
-        let top = ((head / 5) << r) as usize + bits.number(r) as usize;
-        let shape = head % 5;
-        let n_others = match shape {
-            0 | 1 => 0,
-            2 | 3 => shape as usize - 1,
-            _ => 3 + bits.level_token(&codebooks[2]) as usize,
-        };
-        let distance = match shape {
-            0 => 0,
-            1 => 1 + bits.level_token(&codebooks[4]),
-            _ => bits.level_token(&codebooks[3 + shape as usize]),
-        };
-        let mut levels = vec![0; n];
-        levels[top] = n_levels - distance;
-        let list = &mut lists[top % n_lists];
-        let (mut before, mut left) = (levels[top], i64::from(distance));
-        let mut others = Vec::new();
-        for position in 0..n_others {
-            let rank = bits.level_token(&codebooks[8 + position.min(2)]) as usize;
-            let class = list[rank].0;
-            if before > 1 {
-                let ceiling = left.max(1).min(i64::from(before));
-                let alphabet = match (position + 1 == n_others, n_others) {
-                    (true, 1) => 22,
-                    (true, _) => 21,
-                    _ => 11 + (ceiling.ilog2() as usize).min(9),
-                };
-                let distance = from_zigzag(bits.level_token(&codebooks[alphabet]));
-                before = (ceiling - distance) as u32;
+struct Group {
+    run_number: u32,
+    followers: Vec<u32>,
+    state: State,
+    open: Codebook,
+    after: Codebook,
+}
+
+/// Section 6: numbers in contexts.
+struct Contexts {
+    group_of: Vec<usize>,
+    groups: Vec<Group>,
+}
+
+impl Contexts {
+    /// What stands before the codebooks.
+    fn read(bits: &mut Bits, n_bands: usize) -> Self {
+        let (mut group_of, mut groups) = (Vec::new(), Vec::new());
+        while group_of.len() < 96 * n_bands {
+            let n_alike = bits.gamma();
+            bits.seen.bands_alike.insert(n_alike);
+            let mut band = Vec::new();
+            for _ in 0..bits.gamma() {
+                let n_positions = bits.gamma() as usize;
+                band.resize(band.len() + n_positions, groups.len());
+                let run_number = bits.gamma() - 1;
+                let n_followers = bits.gamma() - 1;
+                assert!(n_followers <= 3);
+                groups.push(Group {
+                    run_number,
+                    followers: (0..n_followers).map(|_| bits.gamma() - 1).collect(),
+                    state: State::Open,
+                    open: Codebook::new(),
+                    after: Codebook::new(),
+                });
             }
-            levels[class] = before;
-            left -= i64::from(before);
-            others.push(class);
+            assert_eq!(band.len(), 96);
+            for _ in 0..n_alike {
+                group_of.extend_from_slice(&band);
+            }
         }
-        for class in others {
+        assert_eq!(group_of.len(), 96 * n_bands);
+        Self { group_of, groups }
+    }
+
+    fn read_codebooks(&mut self, bits: &mut Bits) {
+        for group in &mut self.groups {
+            let n_runs = RUNS.n_tokens * (group.followers.len() + 1);
+            group.open = bits.codebook(n_runs + LEVELS.n_tokens, 1);
+            group.after = bits.codebook(LEVELS.n_tokens, 1);
+        }
+    }
+
+    fn number(&mut self, bits: &mut Bits, context: usize) -> u32 {
+        let group = &mut self.groups[self.group_of[context]];
+        match group.state {
+            State::Open => {
+                let n_runs = RUNS.n_tokens * (group.followers.len() + 1);
+                let symbol = bits.symbol(&group.open);
+                if symbol >= n_runs {
+                    return bits.rest_of_token(symbol - n_runs, LEVELS);
+                }
+                let length = bits.rest_of_token(symbol % RUNS.n_tokens, RUNS);
+                assert!(length >= 1);
+                let follower = match symbol / RUNS.n_tokens {
+                    0 => None,
+                    number => Some(group.followers[number - 1]),
+                };
+                group.state = State::Run(length - 1, follower);
+                group.run_number
+            }
+            State::Run(0, follower) => {
+                group.state = State::Open;
+                let number = match follower {
+                    Some(follower) => {
+                        bits.seen.n_followers += 1;
+                        follower
+                    }
+                    None => {
+                        bits.seen.n_runs_without_follower += 1;
+                        bits.level(&group.after)
+                    }
+                };
+                assert_ne!(number, group.run_number);
+                number
+            }
+            State::Run(left, follower) => {
+                group.state = State::Run(left - 1, follower);
+                group.run_number
+            }
+        }
+    }
+}
+
+/// Section 7: lists of classes and counts, by rank.
+struct Ranks(Vec<Vec<(usize, u32)>>);
+
+impl Ranks {
+    fn new(n: usize) -> Self {
+        let n_lists = n.min(((1 << 20) / n).max(1));
+        Self(vec![(0..n).map(|class| (class, 0)).collect(); n_lists])
+    }
+
+    fn list(&self, top: usize) -> &[(usize, u32)] {
+        &self.0[top % self.0.len()]
+    }
+
+    fn learn(&mut self, top: usize, others: &[usize]) {
+        let n_lists = self.0.len();
+        let list = &mut self.0[top % n_lists];
+        for &class in others {
             let rank = list.iter().position(|entry| entry.0 == class).unwrap();
             let count = list[rank].1;
             let first = list.iter().position(|entry| entry.1 == count).unwrap();
             list.swap(rank, first);
             list[first].1 += 1;
         }
-        values.extend(dequantize(&levels, top, n_levels));
+    }
+}
+
+/// Section 9.
+struct Order {
+    model: u64,
+    keep_top: usize,
+    first: Option<Codebook>,
+    later: Vec<Codebook>,
+    ranks: Ranks,
+}
+
+impl Order {
+    /// Reads the codebooks.
+    fn read(bits: &mut Bits, model: u64, n: usize, keep_top: usize, is_top_known: bool) -> Self {
+        let size = LEVELS.n_tokens;
+        Self {
+            model,
+            keep_top,
+            first: (!is_top_known).then(|| bits.codebook(size, 1)),
+            later: bits.codebooks((keep_top - 1).min(4), size),
+            ranks: Ranks::new(n),
+        }
+    }
+
+    fn finish(&mut self, bits: &mut Bits, top: Option<usize>, row: &mut [f32]) {
+        let mut left: Vec<usize> = (0..row.len()).collect();
+        let mut told: Vec<usize> = Vec::new();
+        for i in 0..self.keep_top.min(row.len()) {
+            let largest = left.iter().map(|&c| row[c]).reduce(f32::max).unwrap();
+            let mut tied: Vec<usize> = left
+                .iter()
+                .copied()
+                .filter(|&c| row[c] == largest)
+                .collect();
+            let class = match (i, top) {
+                (0, Some(top)) => top,
+                _ if tied.len() == 1 => tied[0],
+                _ => {
+                    bits.seen.orders.insert((self.model, i.min(5)));
+                    let codebook = match i {
+                        0 => self.first.as_ref().unwrap(),
+                        _ => &self.later[(i - 1).min(3)],
+                    };
+                    if i > 0 {
+                        let list = self.ranks.list(told[0]);
+                        let rank = |class| list.iter().position(|entry| entry.0 == class);
+                        tied.sort_by_key(|&class| rank(class));
+                    }
+                    tied[bits.level(codebook) as usize]
+                }
+            };
+            told.push(class);
+            left.retain(|&c| c != class);
+        }
+        self.ranks.learn(told[0], &told[1..]);
+        let largest = left.iter().map(|&c| row[c]).reduce(f32::max);
+        let mut next = left.into_iter().find(|&c| Some(row[c]) == largest);
+        for &class in told.iter().rev() {
+            if let Some(next) = next
+                && (row[class] < row[next] || row[class] == row[next] && next < class)
+            {
+                row[class] = row[next].next_up();
+                bits.seen.n_set_apart += 1;
+            }
+            next = Some(class);
+        }
+    }
+}
+
+/// Section 4, uniform.
+fn uniform(levels: &[u32], n_levels: u32) -> Vec<f32> {
+    let decode = |&level: &u32| (f64::from(level) / f64::from(n_levels)) as f32;
+    levels.iter().map(decode).collect()
+}
+
+/// Section 4, root.
+fn root(levels: &[u32]) -> Vec<f32> {
+    let weights: Vec<u64> = levels
+        .iter()
+        .map(|&level| match level {
+            0 => 1,
+            _ => 64 * u64::from(level) * u64::from(level),
+        })
+        .collect();
+    let sum: u64 = weights.iter().sum();
+    let decode = |&weight: &u64| (weight as f64 / sum as f64) as f32;
+    weights.iter().map(decode).collect()
+}
+
+/// Section 4, ordered bits, which are their own inverse.
+fn ordered_bits(pattern: i32) -> i32 {
+    match pattern >= 0 {
+        true => pattern,
+        false => pattern ^ 0x7FFF_FFFF,
+    }
+}
+
+/// Section 7: by how many bits top classes are shifted.
+fn shift(n: usize) -> u32 {
+    let n_bits = usize::BITS - (n - 1).leading_zeros();
+    n_bits.saturating_sub(10)
+}
+
+/// Section 7.
+fn ranked_rows(bits: &mut Bits, n_rows: usize, n: usize, keep_top: usize) -> Vec<f32> {
+    let n_levels = bits.gamma();
+    assert!(n_levels <= 1 << 20);
+    let k = bits.number(3) as usize + 1;
+    let j = bits.number(2) as usize;
+    let groupings: Vec<Vec<usize>> = [8, 35, 15, 6, 3, 84]
+        .into_iter()
+        .map(|n_contexts| {
+            let mut group_of = Vec::new();
+            let n_groups = bits.gamma() as usize;
+            for group in 0..n_groups - 1 {
+                group_of.resize(group_of.len() + bits.gamma() as usize, group);
+            }
+            assert!(group_of.len() < n_contexts);
+            group_of.resize(n_contexts, n_groups - 1);
+            group_of
+        })
+        .collect();
+    let r = shift(n);
+    let n_heads = k * (((n - 1) >> r) + 1);
+    let head_codebook = bits.codebook(n_heads + 1, k);
+    let exact_codebook = bits.codebook(1, 1);
+    let kind_codebook = bits.codebook(LEVELS.n_tokens, 1);
+    let rare_miss_codebook = bits.codebook(LEVELS.n_tokens, 1);
+    let mut in_contexts = Vec::new();
+    for (i, group_of) in groupings.iter().enumerate() {
+        let n_groups = group_of.last().unwrap() + 1;
+        let codebooks: Vec<Codebook> = (0..n_groups)
+            .map(|_| match i {
+                2 => bits.codebook(4 * LEVELS.n_tokens, 4),
+                _ => bits.codebook(LEVELS.n_tokens, 1),
+            })
+            .collect();
+        in_contexts.push((group_of, codebooks));
+    }
+    let codebook_of = |alphabet: usize, context: usize| {
+        let (group_of, codebooks) = &in_contexts[alphabet];
+        &codebooks[group_of[context]]
+    };
+    let [distances, misses, first_ranks, ranks, tied_ranks, levels_in] = [0, 1, 2, 3, 4, 5];
+    let mut order = Order::read(bits, 0, n, keep_top, true);
+    let mut lists = Ranks::new(n);
+    let mut values = Vec::new();
+    for _ in 0..n_rows {
+        // Step 1.
+        let head = bits.symbol(&head_codebook);
+        if head == n_heads {
+            values.extend(bits.exact_row(0, &exact_codebook, n));
+            continue;
+        }
+        let top = ((head / k) << r) + bits.number(r) as usize;
+        assert!(top < n);
+        let mut kind = head % k;
+        if kind == k - 1 {
+            kind += bits.level(&kind_codebook) as usize;
+        }
+        // Step 2.
+        let n_others = match kind {
+            0 | 1 | 4 => 0,
+            2 => 1,
+            3 => 2,
+            _ => kind - 2,
+        };
+        assert!(n_others < n);
+        bits.seen.most_others = bits.seen.most_others.max(n_others);
+        // Step 3.
+        let distance = match kind {
+            0 | 1 => kind as u32,
+            _ => {
+                bits.level(codebook_of(distances, n_others.min(7))) + if kind == 4 { 2 } else { 0 }
+            }
+        };
+        let mut levels = vec![0; n];
+        levels[top] = n_levels - distance;
+        let mut others: Vec<usize> = Vec::new();
+        let mut used_ranks: Vec<usize> = Vec::new();
+        if n_others > 0 {
+            // Step 4.
+            let x = 5 * (n_others.min(7) - 1) + (distance as usize).min(4);
+            let mut first_rank = None;
+            let miss = if n_others > j {
+                bits.level(codebook_of(misses, x))
+            } else {
+                bits.seen.n_joint_misses += 1;
+                let symbol = bits.symbol(codebook_of(first_ranks, x));
+                first_rank = Some(bits.rest_of_token(symbol / 4, LEVELS) as usize);
+                match symbol % 4 {
+                    3 => 3 + bits.level(&rare_miss_codebook),
+                    miss => miss as u32,
+                }
+            };
+            let mut sum = i64::from(distance) - i64::from(from_zigzag(miss));
+            assert!(sum >= n_others as i64 && sum <= n_others as i64 * i64::from(levels[top]));
+            // Step 5.
+            let mut before = levels[top];
+            for i in 0..n_others {
+                let m = n_others - i;
+                let b = (sum - (m as i64 - 1)).min(i64::from(before)) as u32;
+                let a = (sum as u64).div_ceil(m as u64) as u32;
+                let mut level = b;
+                if a < b {
+                    let context = 42 * (m.min(3) - 2) + token(b - a, RANGES);
+                    let below = bits.level(codebook_of(levels_in, context));
+                    assert!(below <= b - a);
+                    level -= below;
+                }
+                let is_left = |rank: &usize| !used_ranks[..used_ranks.len().min(64)].contains(rank);
+                let rank = match first_rank {
+                    Some(rank) if i == 0 => rank,
+                    _ if i > 0 && level == before => {
+                        bits.seen.n_tied_ranks += 1;
+                        let number = bits.level(codebook_of(tied_ranks, m.min(3) - 1)) as usize;
+                        let from = used_ranks[i - 1] + 1;
+                        (from..n).filter(is_left).nth(number).unwrap()
+                    }
+                    _ => {
+                        let context = if i == 0 { 0 } else { 3 } + m.min(3) - 1;
+                        let number = bits.level(codebook_of(ranks, context)) as usize;
+                        (0..n).filter(is_left).nth(number).unwrap()
+                    }
+                };
+                let class = lists.list(top)[rank].0;
+                assert!(class != top && !others.contains(&class));
+                levels[class] = level;
+                others.push(class);
+                used_ranks.push(rank);
+                sum -= i64::from(level);
+                before = level;
+            }
+            assert_eq!(sum, 0);
+        }
+        lists.learn(top, &others);
+        // Step 6.
+        let mut row = uniform(&levels, n_levels);
+        order.finish(bits, Some(top), &mut row);
+        values.extend(row);
     }
     values
 }
 
-/// Section 8: what the regression knows.
+/// Section 10: classes whose expectations depend on each other.
+struct Panel {
+    classes: Range<usize>,
+    /// Both by positions within the panel; of *P* and *A*, the second class is not above the first.
+    p: Vec<Vec<f64>>,
+    a: Vec<Vec<f32>>,
+}
+
+/// Section 10.
 struct Regression {
     n: usize,
+    has_means_by_top: bool,
+    absolute: f64,
+    relative: f64,
     n_rows: usize,
+    n_rows_of_block: usize,
     next_fit: usize,
     n_of_top: Vec<usize>,
     s: Vec<Vec<f64>>,
-    p: Vec<Vec<f64>>,
-    a: Vec<Vec<f32>>,
     b: Vec<Vec<f32>>,
+    v: Vec<f64>,
+    panel_size: usize,
+    panels: Vec<Panel>,
 }
 
-fn feature(level: u32) -> f32 {
-    let k = (level + 1).ilog2();
-    k as f32 + (level + 1 - (1 << k)) as f32 / (1u32 << k) as f32
-}
+const TINY: f64 = f64::MIN_POSITIVE;
 
 impl Regression {
-    fn new(n: usize) -> Self {
+    fn new(
+        n: usize,
+        n_rows_of_block: usize,
+        has_means_by_top: bool,
+        (absolute, relative): (f64, f64),
+    ) -> Self {
+        let panel_size = match n {
+            0..=256 => n,
+            257..=4096 => 128,
+            _ => 1,
+        };
+        let has_means_by_top = has_means_by_top && n <= 256;
+        let n_tops = if has_means_by_top { n } else { 1 };
         Self {
             n,
+            has_means_by_top,
+            absolute,
+            relative,
             n_rows: 0,
+            n_rows_of_block,
             next_fit: 8,
-            n_of_top: vec![0; n],
-            s: vec![vec![0.0; n]; n],
-            p: vec![vec![0.0; n]; n],
-            a: vec![vec![0.0; n]; n],
-            b: vec![vec![0.0; n]; n],
+            n_of_top: vec![0; n_tops],
+            s: vec![vec![0.0; n]; n_tops],
+            b: vec![vec![0.0; n]; n_tops],
+            v: vec![0.0; n],
+            panel_size,
+            panels: (0..n)
+                .step_by(panel_size)
+                .map(|start| {
+                    let classes = start..n.min(start + panel_size);
+                    Panel {
+                        p: vec![vec![0.0; classes.len()]; classes.len()],
+                        a: vec![vec![0.0; classes.len()]; classes.len()],
+                        classes,
+                    }
+                })
+                .collect(),
         }
     }
 
-    fn learn(&mut self, top: usize, levels: &[u32]) {
-        for c in (0..self.n).filter(|&c| c != top && levels[c] > 0) {
-            let x = f64::from(feature(levels[c]));
-            self.s[top][c] += x;
-            for b in (0..=c).filter(|&b| b != top && levels[b] > 0) {
-                self.p[c][b] += x * f64::from(feature(levels[b]));
+    fn t(&self, top: usize) -> usize {
+        if self.has_means_by_top { top } else { 0 }
+    }
+
+    fn expectations(&self, top: usize) -> Vec<f32> {
+        self.b[self.t(top)].clone()
+    }
+
+    /// Once the feature of a class is known.
+    fn expect_later(&self, expectations: &mut [f32], class: usize, feature: f32) {
+        let panel = &self.panels[class / self.panel_size];
+        let start = panel.classes.start;
+        for later in class + 1..panel.classes.end {
+            expectations[later] += panel.a[later - start][class - start] * feature;
+        }
+    }
+
+    fn learn(&mut self, bits: &mut Bits, top: usize, features: &[f32]) {
+        let t = self.t(top);
+        for c in 0..self.n {
+            self.s[t][c] += f64::from(features[c]);
+        }
+        for panel in &mut self.panels {
+            let features = &features[panel.classes.clone()];
+            for c in 0..features.len() {
+                for b in 0..=c {
+                    panel.p[c][b] += f64::from(features[c]) * f64::from(features[b]);
+                }
             }
         }
-        self.n_of_top[top] += 1;
+        self.n_of_top[t] += 1;
         self.n_rows += 1;
-        if self.n_rows == self.next_fit {
+        if self.n_rows == self.next_fit && self.n_rows < self.n_rows_of_block.min(6000) {
             self.fit();
-            self.next_fit = match self.n_rows < 512 {
-                true => self.n_rows + self.n_rows / 2,
-                false => 2 * self.n_rows,
-            };
+            bits.seen.panel_sizes.insert(self.panel_size);
+            let part = if self.n_rows < 512 { 8 } else { 2 };
+            self.next_fit += (self.n_rows / part).max(self.n_rows_of_block / 128);
         }
     }
 
     fn fit(&mut self) {
-        let n = self.n;
         let n_rows = self.n_rows as f64;
+        let n_tops = self.n_of_top.len();
         // Step 1.
-        let m: Vec<f64> = (0..n)
-            .map(|c| (0..n).fold(0.0, |sum, t| sum + self.s[t][c]) / n_rows)
+        let m: Vec<f64> = (0..self.n)
+            .map(|c| (0..n_tops).fold(0.0, |sum, t| sum + self.s[t][c]) / n_rows)
             .collect();
-        let n_of = |t: usize| self.n_of_top[t] as f64;
-        let d = |t: usize, c: usize| self.s[t][c] + -n_of(t) * m[c];
-        let w = |t: usize| 1.0 / (n_of(t) + 1.0);
-        // Step 2.
-        let mut matrix = self.p.clone();
-        for i in 0..n {
-            for j in 0..=i {
-                matrix[i][j] += -n_rows * m[i] * m[j];
-                for t in (0..n).filter(|&t| d(t, i) != 0.0) {
-                    matrix[i][j] += -d(t, i) * w(t) * d(t, j);
-                }
-            }
-            matrix[i][i] += 4.0;
-        }
-        // Step 3.
-        for k in 0..n {
-            let pivot = matrix[k][k].max(4.0);
-            let q: Vec<f64> = (0..n).map(|i| matrix[i][k]).collect();
-            for i in k + 1..n {
-                let f = q[i] / pivot;
-                for j in k + 1..=i {
-                    matrix[i][j] += -f * q[j];
-                }
-                matrix[i][k] = f;
-            }
-        }
-        // Step 4.
-        let mut inverse = vec![vec![0.0; n]; n];
-        for i in 0..n {
-            inverse[i][i] = 1.0;
-            for k in 0..i {
-                for j in 0..=k {
-                    inverse[i][j] += -matrix[i][k] * inverse[k][j];
+        let n_of: Vec<f64> = self.n_of_top.iter().map(|&n| n as f64).collect();
+        let w: Vec<f64> = n_of.iter().map(|n| 1.0 / (n + 1.0)).collect();
+        let mut d = vec![vec![0.0; self.n]; n_tops];
+        if self.has_means_by_top {
+            for t in 0..n_tops {
+                for c in 0..self.n {
+                    d[t][c] = self.s[t][c] + -n_of[t] * m[c];
                 }
             }
         }
-        // Step 5.
-        for c in 0..n {
-            for b in 0..c {
-                self.a[b][c] = -inverse[c][b] as f32;
+        for panel in &mut self.panels {
+            let n = panel.classes.len();
+            let start = panel.classes.start;
+            let m = &m[panel.classes.clone()];
+            let d: Vec<&[f64]> = d.iter().map(|d| &d[panel.classes.clone()]).collect();
+            // Step 2.
+            let mut matrix = panel.p.clone();
+            for i in 0..n {
+                for j in 0..=i {
+                    matrix[i][j] += -n_rows * m[i] * m[j];
+                }
+                for t in (0..n_tops).filter(|&t| self.has_means_by_top && n_of[t] > 0.0) {
+                    for j in 0..=i {
+                        matrix[i][j] += d[t][i] * -w[t] * d[t][j];
+                    }
+                }
             }
-            for t in 0..n {
-                let sum = (0..=c).fold(0.0, |sum, b| sum + (m[b] + d(t, b) * w(t)) * inverse[c][b]);
-                self.b[t][c] = sum as f32;
+            // Step 3.
+            let sum = (0..n).fold(0.0, |sum, i| sum + matrix[i][i]);
+            let ridge = self.absolute + self.relative * (sum / n as f64);
+            for i in 0..n {
+                matrix[i][i] += ridge;
+            }
+            let least = ridge.max(TINY);
+            // Step 4.
+            for k in 0..n {
+                let pivot = matrix[k][k].max(least);
+                let q: Vec<f64> = (0..n).map(|i| matrix[i][k]).collect();
+                for i in k + 1..n {
+                    let f = q[i] / pivot;
+                    for j in k + 1..=i {
+                        matrix[i][j] += -f * q[j];
+                    }
+                    matrix[i][k] = f;
+                }
+            }
+            // Step 5.
+            let mut inverse = vec![vec![0.0; n]; n];
+            for i in 0..n {
+                inverse[i][i] = 1.0;
+                for k in 0..i {
+                    for j in 0..=k {
+                        inverse[i][j] += -matrix[i][k] * inverse[k][j];
+                    }
+                }
+            }
+            // Step 6.
+            for c in 0..n {
+                self.v[start + c] = matrix[c][c].max(least) / n_rows;
+                for b in 0..c {
+                    panel.a[c][b] = -inverse[c][b] as f32;
+                }
+                for t in 0..n_tops {
+                    let sum =
+                        (0..=c).fold(0.0, |sum, b| sum + (m[b] + d[t][b] * w[t]) * inverse[c][b]);
+                    self.b[t][start + c] = sum as f32;
+                }
             }
         }
     }
 }
 
 /// Section 8.
-fn expected_rows(bits: &mut Bits, n_rows: usize, n: usize, n_levels: u32) -> Vec<f32> {
-    let n_groups = bits.gamma() as usize;
-    let mut group_of_context = Vec::new();
-    let mut run_levels = Vec::new();
-    for group in 0..n_groups {
-        group_of_context.resize(group_of_context.len() + bits.gamma() as usize, group);
-        run_levels.push(bits.gamma() - 1);
-    }
-    assert_eq!(group_of_context.len(), 83);
-    let codebooks: Vec<_> = (0..7 + 2 * n_groups).map(|_| bits.codebook()).collect();
-    let mut entries_left: Vec<Option<u32>> = vec![None; n_groups];
-    let mut regression = Regression::new(n);
+fn feature(level: u32) -> f32 {
+    let number = 4 * level + 1;
+    let q = number.ilog2();
+    q as f32 + (number - (1 << q)) as f32 / (1u32 << q) as f32
+}
+
+/// Section 8.
+fn expected_rows(
+    bits: &mut Bits,
+    model: u64,
+    n_rows: usize,
+    n: usize,
+    keep_top: usize,
+) -> Vec<f32> {
+    let n_levels = (model == 1).then(|| bits.gamma());
+    assert!(n_levels.is_none_or(|n_levels| n_levels <= 1 << 20));
+    let mut contexts = Contexts::read(bits, 4);
+    let r = shift(n);
+    let n_heads = ((n - 1) >> r) + 1;
+    let head_codebook = bits.codebook(2 * n_heads + 1, 1);
+    let exact_codebook = bits.codebook(1, 1);
+    let mut order = Order::read(bits, model, n, keep_top, true);
+    contexts.read_codebooks(bits);
+    let mut regression = Regression::new(n, n_rows, true, (64.0, 0.0));
+    let mut fineness = 0;
     let mut values = Vec::new();
     for _ in 0..n_rows {
-        let head = bits.symbol(&codebooks[0]) as usize;
-        if head == 2 * n {
-            values.extend((0..n).map(|_| {
-                bits.symbol(&codebooks[1]);
-                f32::from_bits(bits.number(32))
-            }));
+        // Step 1.
+        let head = bits.symbol(&head_codebook);
+        if head == 2 * n_heads {
+            values.extend(bits.exact_row(model, &exact_codebook, n));
             continue;
         }
-        let top = head / 2;
+        let top = ((head % n_heads) << r) + bits.number(r) as usize;
+        assert!(top < n);
+        let is_certain = head >= n_heads;
+        // Step 2.
+        if n_levels.is_none() {
+            fineness += from_zigzag(contexts.number(bits, 95));
+            assert!((0..=39).contains(&fineness));
+        }
+        // Step 3.
         let mut levels = vec![0; n];
-        if head % 2 == 1 {
-            levels[top] = n_levels;
-            values.extend(dequantize(&levels, top, n_levels));
-            continue;
-        }
-        let mut expectations = regression.b[top].clone();
-        for class in (0..n).filter(|&class| class != top) {
-            let context = (expectations[class] * 4.0 + 2.5).floor().clamp(0.0, 82.0) as usize;
-            let group = group_of_context[context];
-            let first = &codebooks[7 + 2 * group];
-            levels[class] = match entries_left[group] {
-                Some(0) => {
-                    entries_left[group] = None;
-                    bits.level_token(&codebooks[8 + 2 * group])
+        let mut features = vec![0.0; n];
+        if is_certain {
+            bits.seen.certain_models.insert(model);
+        } else {
+            let mut expectations = regression.expectations(top);
+            for class in 0..n {
+                if class != top {
+                    let v = regression.v[class];
+                    let band = [0.1, 0.3, 1.0].iter().filter(|&&bound| bound <= v).count();
+                    let e = expectations[class];
+                    let position = ((4.0 * e + 2.5) as i64).clamp(0, 89) as usize;
+                    levels[class] = contexts.number(bits, 96 * band + position);
+                    features[class] = feature(levels[class]);
                 }
-                Some(left) => {
-                    entries_left[group] = Some(left - 1);
-                    run_levels[group]
-                }
-                None => match bits.symbol(first) {
-                    run @ 0..46 => {
-                        entries_left[group] = Some(bits.rest_of_token(run, 2, 1) - 1);
-                        run_levels[group]
-                    }
-                    level => bits.rest_of_token(level - 46, 4, 2),
-                },
-            };
-            if levels[class] > 0 {
-                for later in class + 1..n {
-                    expectations[later] += regression.a[class][later] * feature(levels[class]);
-                }
+                regression.expect_later(&mut expectations, class, features[class]);
             }
         }
-        let others = levels.iter().filter(|&&level| level > 0);
-        let n_others = others.clone().count() as u32;
-        let sum: i64 = others.clone().map(|&level| i64::from(level)).sum();
-        let largest = i64::from(others.max().copied().unwrap_or(0));
-        let likely = (i64::from(n_levels) - sum).max(largest);
-        let alphabet = 2 + ((n_others + 1).ilog2() as usize).min(4);
-        let level = likely - from_zigzag(bits.level_token(&codebooks[alphabet]));
-        regression.learn(top, &levels);
+        // Step 4.
+        if !is_certain {
+            regression.learn(bits, top, &features);
+        }
+        // Step 5.
+        let largest = levels.iter().copied().max().unwrap();
+        let left = match n_levels {
+            Some(n_levels) => {
+                let sum: i64 = levels.iter().map(|&level| i64::from(level)).sum();
+                (i64::from(n_levels) - sum).max(0)
+            }
+            None => {
+                let square = |&level: &u32| i128::from(level) * i128::from(level);
+                let sum: i128 = levels.iter().map(square).sum();
+                ((1i128 << fineness) - sum).max(0).isqrt() as i64
+            }
+        };
+        let likely = left.max(i64::from(largest));
+        let mut level = likely;
+        if !is_certain {
+            let n_others = levels.iter().filter(|&&level| level > 0).count();
+            let context = 90 + ((n_others + 1).ilog2() as usize).min(4);
+            level -= i64::from(from_zigzag(contexts.number(bits, context)));
+            let most = n_levels.unwrap_or(1 << 21);
+            assert!((i64::from(largest)..=i64::from(most)).contains(&level));
+        }
         levels[top] = level as u32;
-        values.extend(dequantize(&levels, top, n_levels));
+        // Step 6.
+        let mut row = match n_levels {
+            Some(n_levels) => uniform(&levels, n_levels),
+            None => root(&levels),
+        };
+        order.finish(bits, Some(top), &mut row);
+        values.extend(row);
     }
     values
 }
 
-/// Section 3: the rows of a file of frames, and which models its blocks use.
-fn decode(mut bytes: &[u8]) -> (Vec<f32>, Vec<u32>) {
-    fn take<'a>(bytes: &mut &'a [u8], n: usize) -> &'a [u8] {
-        let (taken, rest) = bytes.split_at(n);
-        *bytes = rest;
-        taken
+/// Section 11: the exponent of a positive number.
+fn floor_log2(number: f64) -> i64 {
+    match (number.to_bits() >> 52) & 0x7FF {
+        0 => -1023,
+        biased => biased as i64 - 1023,
     }
-    fn u32_of(bytes: &mut &[u8]) -> usize {
-        u32::from_le_bytes(take(bytes, 4).try_into().unwrap()) as usize
-    }
-    let (mut values, mut models) = (Vec::new(), Vec::new());
-    while !bytes.is_empty() {
-        assert_eq!(take(&mut bytes, 5), b"\x89HUF\x01");
-        let n_json = u32_of(&mut bytes);
-        let json: serde_json::Value = serde_json::from_slice(take(&mut bytes, n_json)).unwrap();
-        let n_classes = json["classes"].as_u64().unwrap() as usize;
-        let n_levels = json["levels"].as_u64().unwrap() as u32;
-        take(&mut bytes, 4);
-        while take(&mut bytes, 1) == b"B" {
-            let n_rows = u32_of(&mut bytes);
-            let n_payload = u32_of(&mut bytes);
-            let mut bits = Bits {
-                bits: BitSlice::from_slice(take(&mut bytes, n_payload)),
-                position: 0,
-            };
-            let model = bits.number(8);
-            values.extend(match model {
-                0 => ranked_rows(&mut bits, n_rows, n_classes, n_levels),
-                _ => expected_rows(&mut bits, n_rows, n_classes, n_levels),
-            });
-            assert!(bits.bits.len() - bits.position < 8, "bytes are left");
-            models.push(model);
-            take(&mut bytes, 4);
-        }
-        let n_blocks = u32_of(&mut bytes);
-        take(&mut bytes, 8 * n_blocks + 16 + 4 + 4);
-        assert_eq!(take(&mut bytes, 4), b"HUF\n");
-    }
-    (values, models)
 }
 
-/// The softmax of logits that depend on each other: low rank, as those of networks are.
-fn softmax_rows(n_rows: usize, n_classes: usize, scale: f32, seed: u64) -> PredictionMatrix {
+/// Section 11.
+fn fin(x: f32) -> f32 {
+    if x.is_finite() { x } else { 0.0 }
+}
+
+/// Section 11.
+fn predicted_rows(
+    bits: &mut Bits,
+    model: u64,
+    n_rows: usize,
+    n: usize,
+    keep_top: usize,
+) -> Vec<f32> {
+    let step = matches!(model, 3 | 6).then(|| f64::from_bits(bits.number(64)));
+    assert!(step.is_none_or(|step| step > 0.0 && step.is_finite()));
+    let centre = (model == 6).then(|| bits.number(32) as i32);
+    let mut contexts = Contexts::read(bits, 1);
+    let head_codebook = bits.codebook(2, 1);
+    let exact_codebook = bits.codebook(1, 1);
+    let mut order = Order::read(bits, model, n, keep_top, false);
+    contexts.read_codebooks(bits);
+    let value_of = |number: i32| match step {
+        Some(step) => (f64::from(number) * step) as f32,
+        None => f32::from_bits(ordered_bits(number) as u32),
+    };
+    let ridge = match model {
+        3 => (1.0, 0.0),
+        _ => (0.0, 1.0 / 1_048_576.0),
+    };
+    let mut regression = Regression::new(n, n_rows, false, ridge);
+    let mut first_row: Option<Vec<i32>> = None;
+    let mut values = Vec::new();
+    for _ in 0..n_rows {
+        if bits.symbol(&head_codebook) == 1 {
+            values.extend(bits.exact_row(model, &exact_codebook, n));
+            continue;
+        }
+        let mut numbers: Vec<i32> = Vec::new();
+        let mut features = vec![0.0; n];
+        let mut expectations = regression.expectations(0);
+        for class in 0..n {
+            let e = expectations[class];
+            let v = regression.v[class];
+            let has_fit = regression.next_fit > 8;
+            let (prediction, context) = match (model, &first_row) {
+                (6, _) => (centre.unwrap(), 0),
+                (_, None) => (numbers.last().copied().unwrap_or(0), 94),
+                (5, Some(first_row)) => {
+                    let f = fin(value_of(first_row[class]));
+                    let g = fin(f + e);
+                    let v = floor_log2(v);
+                    let z = floor_log2(f64::from(g).abs()).max(v.div_euclid(2));
+                    let prediction = ordered_bits(g.to_bits() as i32);
+                    (prediction, (v - 2 * z + 54).clamp(0, 93))
+                }
+                (_, Some(first_row)) => {
+                    let rounded = match e.abs() < 4_194_304.0 {
+                        true => e.round_ties_even() as i32,
+                        false => e as i32,
+                    };
+                    let prediction = first_row[class].wrapping_add(rounded);
+                    (prediction, (floor_log2(v) + 8).clamp(0, 93))
+                }
+            };
+            let context = match (model, first_row.is_some() && !has_fit) {
+                (3..=5, true) => 95,
+                _ => context,
+            };
+            let difference = from_zigzag(contexts.number(bits, context as usize));
+            let number = prediction.wrapping_add(difference);
+            numbers.push(number);
+            if let Some(first_row) = &first_row {
+                features[class] = match model {
+                    5 => fin(fin(value_of(number)) - fin(value_of(first_row[class]))),
+                    _ => number.wrapping_sub(first_row[class]) as f32,
+                };
+            }
+            if model != 6 {
+                regression.expect_later(&mut expectations, class, features[class]);
+            }
+        }
+        if model != 6 {
+            regression.learn(bits, 0, &features);
+        }
+        let mut row: Vec<f32> = numbers.iter().map(|&number| value_of(number)).collect();
+        if step.is_some() {
+            order.finish(bits, None, &mut row);
+        }
+        values.extend(row);
+        first_row.get_or_insert(numbers);
+    }
+    values
+}
+
+/// Section 12.
+fn plain_rows(bits: &mut Bits, n_rows: usize, n: usize) -> Vec<f32> {
+    let codebook = bits.codebook(512, 1);
+    (0..n_rows * n)
+        .map(|_| {
+            let high = bits.symbol(&codebook) as u32;
+            f32::from_bits(high << 23 | bits.number(23) as u32)
+        })
+        .collect()
+}
+
+/// Section 5.
+fn payload(payload: &[u8], seen: &mut Seen, n_rows: usize, n: usize, keep_top: usize) -> Vec<f32> {
+    let mut bits = Bits {
+        bits: BitSlice::from_slice(payload),
+        position: 0,
+        seen,
+    };
+    let model = bits.number(8);
+    bits.seen.models.insert(model);
+    let values = match model {
+        0 => ranked_rows(&mut bits, n_rows, n, keep_top),
+        1 | 2 => expected_rows(&mut bits, model, n_rows, n, keep_top),
+        3..=6 => predicted_rows(&mut bits, model, n_rows, n, keep_top),
+        7 => plain_rows(&mut bits, n_rows, n),
+        _ => panic!("no model {model}"),
+    };
+    let padding = &bits.bits[bits.position..];
+    assert!(padding.len() < 8 && padding.not_any(), "bytes are left");
+    values
+}
+
+/// Bytes outside bitstreams: section 2.
+struct Bytes<'a> {
+    bytes: &'a [u8],
+    position: usize,
+}
+
+impl<'a> Bytes<'a> {
+    fn take(&mut self, n: usize) -> &'a [u8] {
+        self.position += n;
+        &self.bytes[self.position - n..self.position]
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.take(1)[0]
+    }
+
+    fn varint(&mut self) -> u64 {
+        let mut number = 0;
+        for i in 0..9 {
+            let byte = self.byte();
+            number += u64::from(byte % 128) << (7 * i);
+            if byte < 128 {
+                assert!(i == 0 || byte > 0, "not the shortest form");
+                return number;
+            }
+        }
+        panic!("a varint of more than nine bytes");
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.take(4).try_into().unwrap())
+    }
+
+    fn f64(&mut self) -> f64 {
+        f64::from_le_bytes(self.take(8).try_into().unwrap())
+    }
+
+    /// The checksum of all bytes from `start` on.
+    fn checksum(&mut self, start: usize) {
+        let expected = crc32fast::hash(&self.bytes[start..self.position]);
+        assert_eq!(self.u32(), expected);
+    }
+}
+
+/// Section 3: what a frame tells.
+#[derive(Debug, PartialEq)]
+struct Decoded {
+    values: Vec<f32>,
+    n_exact_rows: u64,
+    figures: Vec<f64>,
+}
+
+/// Section 3: the first of the frames that `bytes` has left.
+fn frame(bytes: &mut Bytes, seen: &mut Seen) -> Decoded {
+    // The header.
+    let start = bytes.position;
+    assert_eq!(bytes.take(4), b"\x89HUF");
+    assert_eq!(bytes.byte(), 1);
+    let n_json = bytes.varint() as usize;
+    let json: serde_json::Value = serde_json::from_slice(bytes.take(n_json)).unwrap();
+    bytes.checksum(start);
+    let n_header = bytes.position - start;
+    let kind = json["kind"].as_str().unwrap();
+    assert!(["probabilities", "logits", "values"].contains(&kind));
+    let bound = |name: &str| json.get(name).map(|number| number.as_f64().unwrap());
+    // Of each figure, what it is at most.
+    let at_most = match (bound("max_error"), bound("max_kl"), json.get("exact")) {
+        (Some(max_error), None, None) => vec![max_error],
+        (None, Some(max_kl), None) => vec![1.0, max_kl, f64::INFINITY],
+        (None, None, Some(serde_json::Value::Bool(true))) => vec![],
+        _ => panic!("expected one bound: {json}"),
+    };
+    let keep_top = match json.get("keep_top") {
+        Some(keep_top) => keep_top.as_u64().unwrap() as usize,
+        None => 1,
+    };
+    let n_classes = json["classes"].as_u64().unwrap() as usize;
+    if let Some(names) = json.get("class_names") {
+        assert_eq!(names.as_array().unwrap().len(), n_classes);
+    }
+    // The blocks.
+    let mut values = Vec::new();
+    let mut blocks: Vec<(usize, usize)> = Vec::new();
+    let mut n_exact_rows = 0;
+    let index_start = loop {
+        let block_start = bytes.position;
+        match bytes.byte() {
+            b'B' => (),
+            tag => {
+                assert_eq!(tag, b'I');
+                break block_start;
+            }
+        }
+        let n_rows = bytes.varint() as usize;
+        assert!(n_rows >= 1 && n_rows * n_classes <= 1 << 22);
+        let n_payload = bytes.varint() as usize;
+        let in_payload = bytes.take(n_payload);
+        let n_exact_before = seen.n_exact_rows;
+        values.extend(payload(in_payload, seen, n_rows, n_classes, keep_top));
+        n_exact_rows += seen.n_exact_rows - n_exact_before;
+        bytes.checksum(block_start);
+        blocks.push((n_rows, bytes.position - block_start));
+    };
+    // The index.
+    assert_eq!(bytes.varint() as usize, n_header);
+    assert_eq!(bytes.varint() as usize, blocks.len());
+    for (n_rows, n_bytes) in blocks {
+        assert_eq!(bytes.varint() as usize, n_rows);
+        assert_eq!(bytes.varint() as usize, n_bytes);
+    }
+    assert_eq!(bytes.varint(), n_exact_rows);
+    let figures: Vec<f64> = at_most.iter().map(|_| bytes.f64()).collect();
+    for (figure, at_most) in figures.iter().zip(at_most) {
+        assert!((0.0..=at_most).contains(figure), "{figures:?}");
+    }
+    bytes.checksum(index_start);
+    let n_index = bytes.u32() as usize;
+    assert_eq!(bytes.take(4), b"HUF\n");
+    assert_eq!(bytes.position - index_start, n_index);
+    Decoded {
+        values,
+        n_exact_rows,
+        figures,
+    }
+}
+
+/// Section 3: the frames of a file.
+fn decode(bytes: &[u8], seen: &mut Seen) -> Vec<Decoded> {
+    let mut bytes = Bytes { bytes, position: 0 };
+    let mut frames = Vec::new();
+    while bytes.position < bytes.bytes.len() {
+        frames.push(frame(&mut bytes, seen));
+    }
+    frames
+}
+
+/// Logits that depend on each other: low rank, as those of networks are.
+fn logits(n_rows: usize, n_classes: usize, scale: f32, seed: u64) -> PredictionMatrix {
     let mut rng = StdRng::seed_from_u64(seed);
     let n_factors = 4;
     let mixing: Vec<f32> = (0..n_classes * n_factors)
@@ -408,73 +1149,321 @@ fn softmax_rows(n_rows: usize, n_classes: usize, scale: f32, seed: u64) -> Predi
         let factors: Vec<f32> = (0..n_factors)
             .map(|_| rng.random_range(-scale..scale))
             .collect();
-        let row: Vec<f32> = mixing
-            .chunks(n_factors)
-            .map(|mixing| {
-                let logit: f32 = mixing.iter().zip(&factors).map(|(a, b)| a * b).sum();
-                (logit + rng.random_range(-0.3..0.3)).exp()
-            })
-            .collect();
-        let sum: f32 = row.iter().sum();
-        values.extend(row.iter().map(|value| value / sum));
+        values.extend(mixing.chunks(n_factors).map(|mixing| {
+            let logit: f32 = mixing.iter().zip(&factors).map(|(a, b)| a * b).sum();
+            logit + rng.random_range(-0.3..0.3)
+        }));
     }
     PredictionMatrix::new(n_classes, values)
 }
 
-/// With fewer levels than the bound needs, some rows are stored exactly.
-fn compress(matrix: &PredictionMatrix, max_error: f64, has_too_few_levels: bool) -> Vec<u8> {
+/// The softmax of [`logits`].
+fn softmax_rows(n_rows: usize, n_classes: usize, scale: f32, seed: u64) -> PredictionMatrix {
+    let mut values = Vec::new();
+    for row in logits(n_rows, n_classes, scale, seed).rows() {
+        let largest = row.iter().copied().reduce(f32::max).unwrap();
+        let exps: Vec<f32> = row.iter().map(|logit| (logit - largest).exp()).collect();
+        let sum: f32 = exps.iter().sum();
+        values.extend(exps.iter().map(|value| value / sum));
+    }
+    PredictionMatrix::new(n_classes, values)
+}
+
+/// Independent values, made from a random generator each.
+fn noise(
+    n_rows: usize,
+    n_classes: usize,
+    seed: u64,
+    value: impl Fn(&mut StdRng) -> f32,
+) -> PredictionMatrix {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let values = (0..n_rows * n_classes).map(|_| value(&mut rng)).collect();
+    PredictionMatrix::new(n_classes, values)
+}
+
+fn map(matrix: PredictionMatrix, mut value: impl FnMut(f32) -> f32) -> PredictionMatrix {
     let n_classes = matrix.n_classes();
-    let mut header = FrameHeader::probabilities(n_classes, max_error).unwrap();
-    if has_too_few_levels {
-        header.levels -= header.levels / 50;
+    let values = matrix.into_values().into_iter().map(&mut value).collect();
+    PredictionMatrix::new(n_classes, values)
+}
+
+/// The rows of one matrix, and then those of the other.
+fn both(a: &PredictionMatrix, b: &PredictionMatrix) -> PredictionMatrix {
+    PredictionMatrix::new(a.n_classes(), [a.values(), b.values()].concat())
+}
+
+fn compress(matrix: &PredictionMatrix, promise: Promise) -> Vec<u8> {
+    let mut header = FrameHeader::new(matrix.n_classes(), promise).unwrap();
+    if matrix.n_classes() == 3 {
+        header.class_names = Some(["a", "b", "c"].map(str::to_owned).to_vec());
     }
     let mut writer = FrameWriter::new(Vec::new(), header).unwrap();
-    for rows in matrix.values().chunks(700 * n_classes) {
-        writer
-            .write_block(&PredictionMatrix::new(n_classes, rows.to_vec()))
-            .unwrap();
-    }
+    writer.write(matrix).unwrap();
     writer.finish().unwrap().0
 }
 
-#[test]
-fn a_decoder_written_from_the_specification_gives_the_same_bits() {
-    let mut models_seen = Vec::new();
-    let mut n_exact_rows = 0;
-    for (n_rows, n_classes, scale) in [
-        (1000, 10, 20.0),
-        (1500, 20, 3.0),
-        (900, 60, 6.0),
-        (5, 30, 3.0),
-        (40, 1, 1.0),
-        (200, 2, 3.0),
-        (60, 1500, 8.0),
-        (0, 7, 1.0),
-    ] {
-        let matrix = softmax_rows(n_rows, n_classes, scale, n_rows as u64);
-        for (max_error, has_too_few_levels) in
-            [(0.002, false), (0.002, true), (1e-4, false), (1e-6, false)]
-        {
-            let bytes = compress(&matrix, max_error, has_too_few_levels);
-            // Twice, since frames concatenate.
-            let bytes = [&bytes[..], &bytes].concat();
-            let (expected, models) = decode(&bytes);
-            models_seen.extend(models);
-            let mut reader = FrameReader::new(&bytes[..]).unwrap();
-            let mut values = Vec::new();
-            while let Some(block) = reader.next_block().unwrap() {
-                values.extend_from_slice(block.values());
-            }
-            assert_eq!(values.len(), 2 * n_rows * n_classes);
-            n_exact_rows += reader.summary().n_exact_rows;
-            let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-            assert_eq!(
-                bits(&values),
-                bits(&expected),
-                "{n_rows} rows of {n_classes}"
-            );
+fn patterns(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Writes matrices under promises, as frames of one file, and compares both decoders. Whoever reads
+/// exact files has the originals, too.
+#[track_caller]
+fn check(seen: &mut Seen, frames: &[(&PredictionMatrix, Promise)]) {
+    let bytes: Vec<u8> = frames
+        .iter()
+        .flat_map(|(matrix, promise)| compress(matrix, *promise))
+        .collect();
+    let what = format!("{:?}, {:?}", frames[0].1, frames[0].0.n_classes());
+    let mut reader = FrameReader::new(&bytes[..]).unwrap();
+    let mut values = Vec::new();
+    while let Some(block) = reader.next_block().unwrap() {
+        values.extend_from_slice(block.values());
+    }
+    let decoded = decode(&bytes, seen);
+    assert_eq!(decoded.len(), frames.len());
+    let expected: Vec<f32> = decoded
+        .iter()
+        .flat_map(|frame| frame.values.clone())
+        .collect();
+    let differs = values
+        .iter()
+        .zip(&expected)
+        .position(|(a, b)| a.to_bits() != b.to_bits());
+    assert_eq!(differs, None, "first value that differs: {what}");
+    assert_eq!(values.len(), expected.len(), "{what}");
+    for ((matrix, promise), frame) in frames.iter().zip(&decoded) {
+        assert_eq!(frame.values.len(), matrix.values().len());
+        if promise.bound == Bound::Exact {
+            assert_eq!(patterns(&frame.values), patterns(matrix.values()));
         }
     }
-    assert!(models_seen.contains(&0) && models_seen.contains(&1));
-    assert!(n_exact_rows > 0);
+    let index = FileIndex::read_from(&mut Cursor::new(&bytes)).unwrap();
+    for summary in [reader.summary(), index.summary()] {
+        let n_exact_rows: u64 = decoded.iter().map(|frame| frame.n_exact_rows).sum();
+        assert_eq!(summary.figures.n_exact_rows, n_exact_rows);
+        let n_rows: usize = frames.iter().map(|frame| frame.0.n_rows()).sum();
+        assert_eq!(summary.n_rows, n_rows as u64);
+        if let [Decoded { figures, .. }] = &decoded[..] {
+            let expected = match figures[..] {
+                [] => [0.0, 0.0, 0.0],
+                [error] => [error, 0.0, 0.0],
+                _ => [figures[0], figures[1], figures[2]],
+            };
+            let figures = summary.figures;
+            let found = [figures.largest_error, figures.largest_kl, figures.total_kl];
+            assert_eq!(found, expected);
+        }
+    }
+}
+
+fn promise(kind: Kind, bound: Bound, keep_top: usize) -> Promise {
+    Promise {
+        keep_top,
+        ..Promise::new(kind, bound)
+    }
+}
+
+const BOUNDS: [Bound; 8] = [
+    Bound::MaxError(0.5),
+    Bound::MaxError(0.002),
+    Bound::MaxError(1e-4),
+    Bound::MaxError(1e-6),
+    Bound::MaxKl(1e-1),
+    Bound::MaxKl(1e-3),
+    Bound::MaxKl(1e-5),
+    Bound::Exact,
+];
+
+#[test]
+fn a_decoder_written_from_the_specification_gives_the_same_probabilities() {
+    let mut seen = Seen::default();
+    let sharp = softmax_rows(700, 10, 20.0, 1);
+    let live = softmax_rows(700, 10, 3.0, 2);
+    let mut tied = map(softmax_rows(300, 12, 3.0, 3), |value| {
+        (value * 8.0).round() / 8.0
+    });
+    tied.normalize();
+    // Three classes that a level does not tell apart.
+    let mut rng = StdRng::seed_from_u64(12);
+    let mut rivals = vec![0.0; 300 * 12];
+    for row in rivals.chunks_mut(12) {
+        let classes: Vec<usize> = (0..3).map(|i| 4 * i + rng.random_range(0..4)).collect();
+        let turn = rng.random_range(0..3);
+        for (i, value) in [0.33335, 0.33325, 0.3334].into_iter().enumerate() {
+            row[classes[(i + turn) % 3]] = value;
+        }
+    }
+    let rivals = PredictionMatrix::new(12, rivals);
+    for matrix in [
+        &sharp,
+        &live,
+        &both(&sharp, &live),
+        &tied,
+        &rivals,
+        &softmax_rows(40, 1, 1.0, 5),
+        &softmax_rows(150, 3, 6.0, 6),
+        &softmax_rows(120, 100, 5.0, 7),
+        &softmax_rows(40, 300, 5.0, 8),
+        &softmax_rows(40, 1500, 20.0, 9),
+        &softmax_rows(20, 5000, 3.0, 10),
+        &softmax_rows(0, 7, 1.0, 11),
+    ] {
+        let sums_to_1 = |row: &[f32]| (row.iter().sum::<f32>() - 1.0).abs() < 1e-5;
+        for (i, bound) in BOUNDS.into_iter().enumerate() {
+            if matches!(bound, Bound::MaxKl(_)) && !matrix.rows().all(sums_to_1) {
+                continue;
+            }
+            for keep_top in [1, 2, 5] {
+                // Not all of the slow ones.
+                if matrix.n_classes() > 100 && (i + keep_top) % 3 > 0 {
+                    continue;
+                }
+                let promise = promise(Kind::Probabilities, bound, keep_top);
+                check(&mut seen, &[(matrix, promise)]);
+            }
+        }
+    }
+    // Rows of two live classes, some of which do not sum to 1.
+    let mut off = vec![0.0; 400 * 1500];
+    for (i, row) in off.chunks_mut(1500).enumerate() {
+        let (class, other) = (70 * rng.random_range(0..20), rng.random_range(0.01..0.4));
+        row[class] = 1.0 - other;
+        row[class + 1] = if i % 20 == 0 { other + 0.008 } else { other };
+    }
+    let off = PredictionMatrix::new(1500, off);
+    check(
+        &mut seen,
+        &[(
+            &off,
+            promise(Kind::Probabilities, Bound::MaxError(0.002), 1),
+        )],
+    );
+    // Classes that no level tells apart, and so many that the last one told is off by too much.
+    let crowd = both(
+        &softmax_rows(30, 100, 20.0, 14),
+        &noise(3, 100, 15, |rng| 0.9 + rng.random_range(0.0..1e-6)),
+    );
+    for bound in [Bound::MaxError(1e-4), Bound::MaxError(1e-6)] {
+        check(
+            &mut seen,
+            &[(&crowd, promise(Kind::Probabilities, bound, 100))],
+        );
+    }
+    assert!(seen.models.is_superset(&BTreeSet::from([0, 1, 2, 4, 5, 7])));
+    assert!(!seen.exact_models.is_empty());
+    assert!(seen.orders.contains(&(0, 5)));
+    for model in [0, 1, 2] {
+        assert!((1..=4).all(|i| seen.orders.contains(&(model, i))));
+    }
+    assert_eq!(seen.certain_models, BTreeSet::from([1, 2]));
+    assert!(seen.bands_alike.len() > 1);
+    assert!(seen.n_followers > 0 && seen.n_runs_without_follower > 0);
+    assert!(seen.n_joint_misses > 0 && seen.n_tied_ranks > 0 && seen.n_set_apart > 0);
+    assert!(seen.most_others > 64);
+    assert_eq!(seen.panel_sizes, BTreeSet::from([1, 3, 10, 12, 100, 128]));
+    assert!(seen.longest_code > 9);
+}
+
+#[test]
+fn a_decoder_written_from_the_specification_gives_the_same_values() {
+    let mut seen = Seen::default();
+    let gaussian = |rng: &mut StdRng| (0..6).map(|_| rng.random_range(-1.0..1.0)).sum::<f32>();
+    let mut n = 0;
+    let any = noise(300, 10, 21, |rng| f32::from_bits(rng.random()));
+    let with_nan = map(logits(300, 10, 3.0, 22), |value| {
+        n += 1;
+        match n % 97 {
+            0 => f32::NAN,
+            1 => f32::INFINITY,
+            2 => -0.0,
+            3 => f32::from_bits(n),
+            _ => value,
+        }
+    });
+    let tied = map(logits(300, 12, 3.0, 23), f32::round);
+    let far = {
+        let mut n = 0;
+        map(logits(300, 10, 3.0, 24), |value| {
+            n += 1;
+            if n % 500 == 0 { value * 1e9 } else { value }
+        })
+    };
+    for (i, matrix) in [
+        &logits(700, 10, 3.0, 25),
+        &noise(700, 10, 26, gaussian),
+        &tied,
+        &far,
+        &logits(40, 1, 3.0, 27),
+        &logits(150, 3, 3.0, 28),
+        &logits(120, 100, 3.0, 29),
+        &logits(40, 300, 3.0, 30),
+        &logits(20, 5000, 3.0, 31),
+        &any,
+        &with_nan,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let kind = if i % 2 == 0 {
+            Kind::Logits
+        } else {
+            Kind::Values
+        };
+        let mut bounds = vec![Bound::Exact];
+        if i < 9 {
+            bounds.extend([Bound::MaxError(0.01), Bound::MaxError(0.5)]);
+        }
+        for bound in bounds {
+            for keep_top in [1, 2, 5] {
+                check(&mut seen, &[(matrix, promise(kind, bound, keep_top))]);
+            }
+        }
+    }
+    assert!(seen.models.is_superset(&BTreeSet::from([3, 5, 6, 7])));
+    assert!(seen.exact_models.contains(&3));
+    for model in [3, 6] {
+        assert!((0..5).all(|i| seen.orders.contains(&(model, i))));
+    }
+    assert!(seen.n_followers > 0 && seen.n_runs_without_follower > 0 && seen.n_set_apart > 0);
+    assert_eq!(seen.panel_sizes, BTreeSet::from([1, 3, 10, 12, 100, 128]));
+    assert!(seen.longest_code > 9);
+}
+
+#[test]
+fn a_decoder_written_from_the_specification_reads_several_blocks_and_frames() {
+    let mut seen = Seen::default();
+    let rows = softmax_rows(17_000, 4, 6.0, 41);
+    let few_rows = softmax_rows(9, 4, 6.0, 42);
+    for bound in [Bound::MaxError(0.002), Bound::MaxKl(1e-3), Bound::Exact] {
+        let of = |bound| Promise::new(Kind::Probabilities, bound);
+        check(
+            &mut seen,
+            &[
+                (&rows, of(bound)),
+                (&few_rows, of(Bound::Exact)),
+                (&few_rows, of(bound)),
+            ],
+        );
+    }
+}
+
+#[test]
+fn the_example_of_the_specification_decodes_to_its_rows() {
+    let bytes: Vec<u8> = "
+        89 48 55 46 01 44 7b 22 6b 69 6e 64 22 3a 22 70
+        72 6f 62 61 62 69 6c 69 74 69 65 73 22 2c 22 6d
+        61 78 5f 65 72 72 6f 72 22 3a 30 2e 31 2c 22 63
+        6c 61 73 73 65 73 22 3a 34 2c 22 70 72 6f 64 75
+        63 65 72 22 3a 22 70 63 22 7d d6 6b 30 c3 42 03
+        0d 01 94 04 82 bb 48 6d f0 a5 e5 aa 6c 00 63 a6
+        ff 88 49 4e 01 03 14 00 00 00 00 80 55 55 b5 3f
+        08 33 ab 5d 1a 00 00 00 48 55 46 0a"
+        .split_whitespace()
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect();
+    let frames = decode(&bytes, &mut Seen::default());
+    let third = 1.0 / 3.0;
+    let rows = [[1.0, 0.0, 0.0, 0.0], [third; 4], [0.0, 0.5, 0.5, 0.0]];
+    assert_eq!(frames[0].values, rows.as_flattened());
 }

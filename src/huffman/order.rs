@@ -1,0 +1,265 @@
+//! The order of a row's first classes, where quantizing has made ties (FORMAT.md, section 9).
+//!
+//! Quantizing keeps the order of values but can make them equal. Encoder and decoder walk down the
+//! classes from the largest; where several share a level, a symbol tells which of them is next, as its
+//! position among them, and the decoded values are set apart by units in the last place.
+
+use super::Corrupt;
+use super::bitstream::BitReader;
+use super::block::{Symbol, Tables};
+use super::ranks::Ranks;
+use super::tokens::LEVELS;
+use crate::matrix::argmax;
+
+/// The largest number of classes whose order a file may promise. Format-stable.
+pub const MAX_KEEP_TOP: usize = 255;
+/// Positions after the first that have an alphabet of their own.
+const N_POSITIONS: usize = 4;
+
+/// Where the alphabets of the order stand among those of a block: one for each of the first positions but
+/// that of a top class which is known otherwise, and one for all positions after.
+#[derive(Debug, Clone, Copy)]
+struct Alphabets {
+    first: usize,
+    knows_top: bool,
+}
+
+impl Alphabets {
+    fn at(self, position: usize) -> usize {
+        self.first + position.min(N_POSITIONS) - usize::from(self.knows_top)
+    }
+}
+
+/// Walks down the first classes of rows.
+#[derive(Debug)]
+pub struct Order {
+    keep_top: usize,
+    alphabets: Alphabets,
+    ranks: Ranks,
+    /// Of the row at hand, largest first.
+    first: Vec<usize>,
+    is_placed: Vec<bool>,
+    candidates: Vec<usize>,
+}
+
+impl Order {
+    /// A walk down the first `keep_top` of `n_classes`, whose alphabets begin with `first_alphabet`.
+    pub fn new(keep_top: usize, n_classes: usize, knows_top: bool, first_alphabet: usize) -> Self {
+        let keep_top = keep_top.min(n_classes);
+        // Without ranks to learn, nothing is kept of them.
+        let n_ranked = if keep_top > 1 { n_classes } else { 1 };
+        Self {
+            keep_top,
+            alphabets: Alphabets {
+                first: first_alphabet,
+                knows_top,
+            },
+            ranks: Ranks::new(n_ranked),
+            first: Vec::new(),
+            is_placed: vec![false; n_classes],
+            candidates: Vec::new(),
+        }
+    }
+
+    /// Number of alphabets, of level tokens each.
+    pub fn n_alphabets(keep_top: usize, knows_top: bool) -> usize {
+        usize::from(!knows_top) + (keep_top - 1).min(N_POSITIONS)
+    }
+
+    /// Walks a row with these levels; `choose` gets the position in the order and two or more classes
+    /// with the same level, and returns which of them comes next.
+    fn walk<T: PartialOrd + Copy>(
+        &mut self,
+        levels: &[T],
+        top: Option<usize>,
+        mut choose: impl FnMut(usize, &[usize]) -> Result<usize, Corrupt>,
+    ) -> Result<(), Corrupt> {
+        self.first.clear();
+        for position in 0..self.keep_top {
+            let class = match top {
+                Some(top) if position == 0 => top,
+                _ => {
+                    self.find_candidates(levels);
+                    match self.candidates[..] {
+                        [class] => class,
+                        _ => {
+                            if let Some(&top) = self.first.first() {
+                                let ranks = &self.ranks;
+                                self.candidates
+                                    .sort_unstable_by_key(|&c| ranks.rank(top, c));
+                            }
+                            let chosen = choose(position, &self.candidates)?;
+                            self.candidates[chosen]
+                        }
+                    }
+                }
+            };
+            self.first.push(class);
+            self.is_placed[class] = true;
+        }
+        for &class in &self.first {
+            self.is_placed[class] = false;
+        }
+        if let Some((&top, others)) = self.first.split_first() {
+            for &class in others {
+                self.ranks.learn(top, class);
+            }
+        }
+        Ok(())
+    }
+
+    /// The classes not placed yet with the largest level among these.
+    fn find_candidates<T: PartialOrd + Copy>(&mut self, levels: &[T]) {
+        self.candidates.clear();
+        if self.first.is_empty() {
+            let Some(&first) = levels.first() else { return };
+            // Lanes, which the compiler turns into vector instructions.
+            let larger = |a: T, b: T| if b > a { b } else { a };
+            let mut lanes = [first; 16];
+            for chunk in levels.chunks(lanes.len()) {
+                for (lane, &level) in lanes.iter_mut().zip(chunk) {
+                    *lane = larger(*lane, level);
+                }
+            }
+            let largest = lanes.into_iter().fold(first, larger);
+            let is_largest = |&class: &usize| levels[class] == largest;
+            self.candidates.extend((0..levels.len()).filter(is_largest));
+            return;
+        }
+        let mut largest = None;
+        for (class, &level) in levels.iter().enumerate() {
+            if self.is_placed[class] {
+                continue;
+            }
+            if largest.is_none_or(|largest| level > largest) {
+                largest = Some(level);
+                self.candidates.clear();
+            }
+            if largest == Some(level) {
+                self.candidates.push(class);
+            }
+        }
+    }
+
+    /// The symbols of a row of `values` that have become `levels`.
+    pub fn encode<T: PartialOrd + Copy>(
+        &mut self,
+        values: &[f32],
+        levels: &[T],
+        top: Option<usize>,
+        mut push: impl FnMut(Symbol),
+    ) {
+        if self.alphabets.knows_top && self.keep_top == 1 {
+            return;
+        }
+        let alphabets = self.alphabets;
+        self.walk(levels, top, |position, candidates| {
+            // Of equal values the first class, as NumPy has it.
+            let mut chosen = 0;
+            for (index, &class) in candidates.iter().enumerate() {
+                let best = candidates[chosen];
+                if values[class] > values[best] || (values[class] == values[best] && class < best) {
+                    chosen = index;
+                }
+            }
+            push(Symbol::with_extra(
+                alphabets.at(position),
+                LEVELS.split(chosen as u32),
+            ));
+            Ok(chosen)
+        })
+        .expect("choosing does not fail");
+    }
+
+    /// Reads the symbols of a row that has been decoded to `values`, and sets its first classes apart.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if the bitstream ends or a position does not exist.
+    pub fn decode(
+        &mut self,
+        values: &mut [f32],
+        top: Option<usize>,
+        tables: &Tables,
+        reader: &mut BitReader,
+    ) -> Result<(), Corrupt> {
+        let alphabets = self.alphabets;
+        self.walk(values, top, |position, candidates| {
+            let chosen = tables.number(alphabets.at(position), reader)? as usize;
+            match chosen < candidates.len() {
+                true => Ok(chosen),
+                false => Err(Corrupt("the order of a row's classes does not exist")),
+            }
+        })?;
+        self.set_apart(values);
+        Ok(())
+    }
+
+    /// Raises the first classes, the last of them first, where they do not come before all that follow.
+    fn set_apart(&self, values: &mut [f32]) {
+        if self.first.len() == 1 && argmax(values) == self.first[0] {
+            return;
+        }
+        let mut next: Option<usize> = None;
+        for class in 0..values.len() {
+            if !self.first.contains(&class) && next.is_none_or(|next| values[class] > values[next])
+            {
+                next = Some(class);
+            }
+        }
+        for &class in self.first.iter().rev() {
+            if let Some(next) = next {
+                let comes_first =
+                    values[class] > values[next] || (values[class] == values[next] && class < next);
+                if !comes_first {
+                    values[class] = values[next].next_up();
+                }
+            }
+            next = Some(class);
+        }
+    }
+}
+
+/// The first `n` classes of a row, largest first, of equal values the first class first.
+pub fn first_classes(row: &[f32], n: usize) -> Vec<usize> {
+    let mut classes: Vec<usize> = (0..row.len()).collect();
+    // Adding 0 makes -0 equal to 0.
+    let falling =
+        |&a: &usize, &b: &usize| (row[b] + 0.0).total_cmp(&(row[a] + 0.0)).then(a.cmp(&b));
+    if n < classes.len() {
+        classes.select_nth_unstable_by(n, falling);
+        classes.truncate(n);
+    }
+    classes.sort_unstable_by(falling);
+    classes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_classes_are_the_largest_and_of_equals_the_first() {
+        let row = [0.1, 0.3, -0.0, 0.3, 0.0, 0.2];
+        assert!(first_classes(&row, 0).is_empty());
+        assert_eq!(first_classes(&row, 1), [1]);
+        assert_eq!(first_classes(&row, 5), [1, 3, 5, 0, 2]);
+        assert_eq!(first_classes(&row, 9), [1, 3, 5, 0, 2, 4]);
+    }
+
+    #[test]
+    fn classes_are_set_apart_in_the_order_walked() {
+        let mut order = Order::new(3, 4, false, 0);
+        let originals = [0.11, 0.12, 0.4, 0.1];
+        let levels = [1u32, 1, 4, 1];
+        let mut symbols = Vec::new();
+        order.encode(&originals, &levels, None, |symbol| symbols.push(symbol));
+        // The top class is alone at its level; of the three others at level 1, the second, then the first.
+        assert_eq!(order.first, [2, 1, 0]);
+        let chosen: Vec<_> = symbols.iter().map(|s| (s.alphabet(), s.value())).collect();
+        assert_eq!(chosen, [(1, 1), (2, 0)]);
+        let mut decoded = [0.1, 0.1, 0.4, 0.1];
+        order.set_apart(&mut decoded);
+        assert_eq!(first_classes(&decoded, 3), [2, 1, 0]);
+        assert_eq!(decoded, [0.1, 0.1f32.next_up(), 0.4, 0.1]);
+    }
+}

@@ -1,0 +1,368 @@
+//! What a file promises of its rows, and how each promise is checked.
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use super::order::{MAX_KEEP_TOP, first_classes};
+use super::quantizer::{MAX_MAX_ERROR, MAX_MAX_KL, MIN_MAX_ERROR, MIN_MAX_KL, divergence};
+use crate::matrix::{Rows, argmax};
+
+/// What the numbers of a matrix are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Kind {
+    /// Class probabilities, each from 0 to 1.
+    Probabilities,
+    /// What softmax makes probabilities of.
+    Logits,
+    /// Any other numbers.
+    Values,
+}
+
+/// How far decoded values may be from the originals.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Bound {
+    /// The largest absolute error of any entry.
+    MaxError(f64),
+    /// The largest divergence of any row, in bits (Kullback and Leibler, original from decoded); decoded
+    /// rows sum to 1 and have no zeros. Of probabilities only.
+    MaxKl(f64),
+    /// Every bit comes back.
+    Exact,
+}
+
+/// What a file promises of every row.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Members", into = "Members")]
+pub struct Promise {
+    /// What the numbers are.
+    pub kind: Kind,
+    /// How far they may be off.
+    pub bound: Bound,
+    /// How many of a row's first classes keep their order: 1 for the argmax alone.
+    pub keep_top: usize,
+}
+
+/// The members of the JSON header that state a promise.
+#[derive(Serialize, Deserialize)]
+struct Members {
+    kind: Kind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_error: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_kl: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exact: Option<bool>,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    keep_top: usize,
+}
+
+impl TryFrom<Members> for Promise {
+    type Error = &'static str;
+
+    fn try_from(members: Members) -> Result<Self, Self::Error> {
+        let bound = match (members.max_error, members.max_kl, members.exact) {
+            (Some(max_error), None, None) => Bound::MaxError(max_error),
+            (None, Some(max_kl), None) => Bound::MaxKl(max_kl),
+            (None, None, Some(true)) => Bound::Exact,
+            _ => {
+                return Err("expected one of max_error, max_kl and \"exact\": true, and no other");
+            }
+        };
+        Ok(Self {
+            kind: members.kind,
+            bound,
+            keep_top: members.keep_top,
+        })
+    }
+}
+
+impl From<Promise> for Members {
+    fn from(promise: Promise) -> Self {
+        let mut members = Self {
+            kind: promise.kind,
+            max_error: None,
+            max_kl: None,
+            exact: None,
+            keep_top: promise.keep_top,
+        };
+        match promise.bound {
+            Bound::MaxError(max_error) => members.max_error = Some(max_error),
+            Bound::MaxKl(max_kl) => members.max_kl = Some(max_kl),
+            Bound::Exact => members.exact = Some(true),
+        }
+        members
+    }
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(n: &usize) -> bool {
+    *n == 1
+}
+
+/// What was measured of rows while they were written.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Figures {
+    /// Rows stored bit for bit because quantizing would have broken a promise.
+    pub n_exact_rows: u64,
+    /// The largest absolute error of any entry.
+    pub largest_error: f64,
+    /// The largest divergence of any row in bits; measured under [`Bound::MaxKl`] only.
+    pub largest_kl: f64,
+    /// The divergences of all rows together.
+    pub total_kl: f64,
+}
+
+impl Figures {
+    /// Takes those of other rows in.
+    pub fn add(&mut self, other: &Self) {
+        self.n_exact_rows += other.n_exact_rows;
+        self.largest_error = self.largest_error.max(other.largest_error);
+        self.largest_kl = self.largest_kl.max(other.largest_kl);
+        self.total_kl += other.total_kl;
+    }
+}
+
+impl Promise {
+    /// A promise that keeps the argmax.
+    pub fn new(kind: Kind, bound: Bound) -> Self {
+        Self {
+            kind,
+            bound,
+            keep_top: 1,
+        }
+    }
+
+    /// Checks that the promise can be kept.
+    ///
+    /// # Errors
+    /// [`Error::MaxErrorOutOfRange`], [`Error::MaxKlOutOfRange`], [`Error::KeepTopOutOfRange`], and
+    /// [`Error::KlOfNoProbabilities`].
+    pub fn validate(&self) -> Result<(), Error> {
+        let is_of_probabilities = self.kind == Kind::Probabilities;
+        match self.bound {
+            Bound::MaxError(max_error) => {
+                let is_in_range = match is_of_probabilities {
+                    true => (MIN_MAX_ERROR..=MAX_MAX_ERROR).contains(&max_error),
+                    false => max_error > 0.0 && max_error.is_finite(),
+                };
+                if !is_in_range {
+                    return Err(Error::MaxErrorOutOfRange(max_error));
+                }
+            }
+            Bound::MaxKl(max_kl) => {
+                if !(MIN_MAX_KL..=MAX_MAX_KL).contains(&max_kl) {
+                    return Err(Error::MaxKlOutOfRange(max_kl));
+                }
+                if !is_of_probabilities {
+                    return Err(Error::KlOfNoProbabilities);
+                }
+            }
+            Bound::Exact => {}
+        }
+        match (1..=MAX_KEEP_TOP).contains(&self.keep_top) {
+            true => Ok(()),
+            false => Err(Error::KeepTopOutOfRange(self.keep_top)),
+        }
+    }
+
+    /// Checks that the values are what the promise is about; the first row is number `first_row` of all.
+    ///
+    /// # Errors
+    /// [`Error::NotAProbability`], [`Error::NotFinite`] or [`Error::NotADistribution`] for the first
+    /// row that is not.
+    pub fn check(&self, matrix: Rows<'_>, first_row: u64) -> Result<(), Error> {
+        let values = matrix.values();
+        let unfit = match (self.bound, self.kind) {
+            (Bound::Exact, _) => None,
+            (_, Kind::Probabilities) => first_unfit(values, |v| (0.0..=1.0).contains(v)),
+            _ => first_unfit(values, |value| value.is_finite()),
+        };
+        let n_classes = matrix.n_classes();
+        if let Some(position) = unfit {
+            let row = first_row + (position / n_classes) as u64;
+            let class = position % n_classes;
+            let value = values[position];
+            return Err(match self.kind {
+                Kind::Probabilities => Error::NotAProbability { row, class, value },
+                _ => Error::NotFinite { row, class, value },
+            });
+        }
+        if let Bound::MaxKl(_) = self.bound {
+            for (row, values) in (first_row..).zip(matrix.rows()) {
+                let sum: f64 = values.iter().map(|&p| f64::from(p)).sum();
+                if (sum - 1.0).abs() > 1e-3 {
+                    return Err(Error::NotADistribution { row, sum });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a decoded row is what was promised, and what was measured of it.
+    pub fn measure(&self, original: &[f32], decoded: &[f32]) -> Option<Figures> {
+        let mut figures = Figures::default();
+        match self.bound {
+            Bound::Exact => {
+                let is_same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
+                return original.iter().zip(decoded).all(is_same).then_some(figures);
+            }
+            Bound::MaxError(max_error) => {
+                figures.largest_error = largest_error(original, decoded);
+                if figures.largest_error > max_error {
+                    return None;
+                }
+            }
+            Bound::MaxKl(max_kl) => {
+                figures.largest_error = largest_error(original, decoded);
+                // Rounding can make it a little less than 0.
+                figures.total_kl = divergence(original, decoded).max(0.0);
+                figures.largest_kl = figures.total_kl;
+                let is_kept = figures.largest_kl <= max_kl && decoded.iter().all(|&q| q > 0.0);
+                if !is_kept {
+                    return None;
+                }
+            }
+        }
+        let keeps_order = match self.keep_top {
+            1 => argmax(original) == argmax(decoded),
+            n => first_classes(original, n) == first_classes(decoded, n),
+        };
+        keeps_order.then_some(figures)
+    }
+}
+
+/// The position of the first value that is not fit.
+fn first_unfit(values: &[f32], is_fit: impl Fn(&f32) -> bool) -> Option<usize> {
+    // By chunks without a branch, which the compiler turns into vector instructions.
+    const CHUNK: usize = 64;
+    let is_chunk_fit = |chunk: &[f32]| chunk.iter().fold(true, |fit, value| fit & is_fit(value));
+    let chunk = values
+        .chunks(CHUNK)
+        .position(|chunk| !is_chunk_fit(chunk))?;
+    (chunk * CHUNK..values.len()).find(|&position| !is_fit(&values[position]))
+}
+
+/// The largest absolute error of a row, in f64, where the difference of two values is exact enough to be
+/// compared; NaN counts as infinite.
+fn largest_error(original: &[f32], decoded: &[f32]) -> f64 {
+    const N_LANES: usize = 8;
+    let error = |a: f32, b: f32| (f64::from(a) - f64::from(b)).abs();
+    let mut lanes = [0.0f64; N_LANES];
+    let mut is_number = true;
+    let (originals, decodeds) = (
+        original.chunks_exact(N_LANES),
+        decoded.chunks_exact(N_LANES),
+    );
+    let rest = originals.remainder().iter().zip(decodeds.remainder());
+    let mut largest = 0.0;
+    for (&a, &b) in rest {
+        let error = error(a, b);
+        is_number &= !error.is_nan();
+        largest = if error > largest { error } else { largest };
+    }
+    for (a, b) in originals.zip(decodeds) {
+        for lane in 0..N_LANES {
+            let error = error(a[lane], b[lane]);
+            is_number &= !error.is_nan();
+            lanes[lane] = if error > lanes[lane] {
+                error
+            } else {
+                lanes[lane]
+            };
+        }
+    }
+    match is_number {
+        true => lanes.into_iter().fold(largest, f64::max),
+        false => f64::INFINITY,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_is_not_a_number_counts_as_infinite() {
+        assert_eq!(largest_error(&[f32::NAN, 0.1], &[0.0, 0.1]), f64::INFINITY);
+        assert_eq!(largest_error(&[0.5, 0.25], &[0.25, 0.25]), 0.25);
+    }
+
+    #[test]
+    fn promises_that_nobody_can_keep_are_refused() {
+        for (kind, bound) in [
+            (Kind::Probabilities, Bound::MaxError(0.0)),
+            (Kind::Probabilities, Bound::MaxError(0.6)),
+            (Kind::Logits, Bound::MaxError(0.0)),
+            (Kind::Values, Bound::MaxError(f64::INFINITY)),
+            (Kind::Probabilities, Bound::MaxKl(f64::NAN)),
+            (Kind::Probabilities, Bound::MaxKl(1e-9)),
+            (Kind::Logits, Bound::MaxKl(0.1)),
+        ] {
+            assert!(Promise::new(kind, bound).validate().is_err(), "{bound:?}");
+        }
+        for keep_top in [0, 256] {
+            let promise = Promise {
+                keep_top,
+                ..Promise::new(Kind::Logits, Bound::Exact)
+            };
+            assert!(promise.validate().is_err());
+        }
+        assert!(
+            Promise::new(Kind::Values, Bound::MaxError(1e9))
+                .validate()
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn each_promise_is_measured() {
+        let original = [0.5, 0.25, 0.25, 0.0];
+        let with = |bound, keep_top| Promise {
+            keep_top,
+            ..Promise::new(Kind::Probabilities, bound)
+        };
+        let decoded = [0.5, 0.26, 0.24, 0.0];
+        assert!(
+            with(Bound::MaxError(0.011), 4)
+                .measure(&original, &decoded)
+                .is_some()
+        );
+        assert!(
+            with(Bound::MaxError(0.009), 1)
+                .measure(&original, &decoded)
+                .is_none()
+        );
+        let swapped = [0.5, 0.24, 0.26, 0.0];
+        assert!(
+            with(Bound::MaxError(0.011), 1)
+                .measure(&original, &swapped)
+                .is_some()
+        );
+        assert!(
+            with(Bound::MaxError(0.011), 2)
+                .measure(&original, &swapped)
+                .is_none()
+        );
+        assert!(
+            with(Bound::MaxKl(0.1), 1)
+                .measure(&original, &decoded)
+                .is_none()
+        );
+        let without_zeros = [0.5, 0.25, 0.125, 0.125];
+        let figures = with(Bound::MaxKl(0.25), 1)
+            .measure(&original, &without_zeros)
+            .unwrap();
+        assert_eq!(figures.largest_kl, 0.25);
+        assert!(with(Bound::Exact, 1).measure(&[-0.0], &[0.0]).is_none());
+        assert!(
+            with(Bound::Exact, 1)
+                .measure(&[f32::NAN], &[f32::NAN])
+                .is_some()
+        );
+    }
+}

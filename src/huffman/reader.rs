@@ -1,0 +1,562 @@
+//! Reading frames from a stream.
+
+use std::io::Read;
+
+use super::block;
+use super::frame::{
+    BLOCK_TAG, DEFAULT_MEMORY_LIMIT, INDEX_TAG, Index, IndexEntry, MAX_BLOCK_VALUES,
+    MAX_PAYLOAD_BYTES, Part, check_limit, check_memory, read_exact,
+};
+use super::{Error, FrameHeader, Summary};
+use crate::matrix::PredictionMatrix;
+
+/// A block as it was read: whole, but not decoded yet, so that this can be left to another thread.
+#[derive(Debug, Clone)]
+pub struct Block {
+    n_rows: usize,
+    n_classes: usize,
+    keep_top: usize,
+    payload: Vec<u8>,
+}
+
+impl Block {
+    /// Reads a block, its tag excepted; also returns its bytes, tag and all. `name` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`], [`Error::Checksum`], [`Error::Corrupt`], [`Error::LimitExceeded`],
+    /// [`Error::MemoryLimit`], [`Error::Io`].
+    pub(super) fn read_from(
+        reader: &mut impl Read,
+        header: &FrameHeader,
+        memory: u64,
+        name: impl FnOnce(u64) -> String,
+    ) -> Result<(Self, u64), Error> {
+        let mut part = Part::new(reader, "a block");
+        part.hasher.update(&[BLOCK_TAG]);
+        let [n_rows, n_payload_bytes] = [part.varint()?, part.varint()?];
+        if n_rows == 0 {
+            return Err(Error::Corrupt("a block has no rows"));
+        }
+        let n_values = n_rows.saturating_mul(header.classes as u64);
+        check_limit("a block's number of values", n_values, MAX_BLOCK_VALUES)?;
+        check_limit("a block's size", n_payload_bytes, MAX_PAYLOAD_BYTES)?;
+        check_memory("a block", n_payload_bytes + 4 * n_values, memory)?;
+        let payload = part.bytes(n_payload_bytes)?;
+        let n_bytes = 1 + part.check(|| name(n_rows))?;
+        let block = Self {
+            n_rows: n_rows as usize,
+            n_classes: header.classes,
+            keep_top: header.promise.keep_top,
+            payload,
+        };
+        Ok((block, n_bytes))
+    }
+
+    /// Number of rows.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// Decodes the rows.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for bytes that no writer makes.
+    pub fn decode(&self) -> Result<PredictionMatrix, Error> {
+        let Self {
+            n_rows,
+            n_classes,
+            keep_top,
+            ..
+        } = *self;
+        Ok(block::decode(&self.payload, n_rows, n_classes, keep_top)?)
+    }
+}
+
+/// Reads the frames of a stream, block by block.
+#[derive(Debug)]
+pub struct FrameReader<R> {
+    reader: R,
+    memory: u64,
+    header: FrameHeader,
+    n_header_bytes: u64,
+    /// Blocks of the frame at hand.
+    blocks: Vec<IndexEntry>,
+    /// All frames that are complete.
+    summary: Summary,
+    /// The frame at hand.
+    frame: Summary,
+    is_at_end: bool,
+}
+
+impl<R: Read> FrameReader<R> {
+    /// Reads the header of the first frame.
+    ///
+    /// # Errors
+    /// [`Error::NotHuff`], [`Error::TooNew`], [`Error::Truncated`], [`Error::Checksum`],
+    /// [`Error::Header`], [`Error::LimitExceeded`], [`Error::MemoryLimit`], [`Error::Io`].
+    pub fn new(reader: R) -> Result<Self, Error> {
+        Self::with_memory_limit(reader, DEFAULT_MEMORY_LIMIT)
+    }
+
+    /// As [`new`](Self::new), refusing files whose sizes ask for more than `memory` bytes at once (the
+    /// state of a decoder, some 50 MB at most, comes on top).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_memory_limit(mut reader: R, memory: u64) -> Result<Self, Error> {
+        let (header, n_bytes) = FrameHeader::read_from(&mut reader, memory)?;
+        Ok(Self {
+            reader,
+            memory,
+            header,
+            n_header_bytes: n_bytes,
+            blocks: Vec::new(),
+            summary: Summary::default(),
+            frame: Summary {
+                n_bytes,
+                ..Summary::default()
+            },
+            is_at_end: false,
+        })
+    }
+
+    /// The header of the frame at hand.
+    pub fn header(&self) -> &FrameHeader {
+        &self.header
+    }
+
+    /// Bytes read so far, of all frames.
+    pub fn n_bytes_read(&self) -> u64 {
+        self.summary.n_bytes + self.frame.n_bytes
+    }
+
+    /// What has been read of complete frames.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// The rows of the next block, or `None` after the last frame.
+    ///
+    /// # Errors
+    /// As [`next_raw_block`](Self::next_raw_block) and [`Block::decode`].
+    pub fn next_block(&mut self) -> Result<Option<PredictionMatrix>, Error> {
+        self.next_raw_block()?
+            .map(|block| block.decode())
+            .transpose()
+    }
+
+    /// The next block, not decoded yet, or `None` after the last frame.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`Error::Corrupt`] for bytes that no writer makes. The reader is of
+    /// no use after an error.
+    pub fn next_raw_block(&mut self) -> Result<Option<Block>, Error> {
+        while !self.is_at_end {
+            let mut tag = [0];
+            read_exact(&mut self.reader, &mut tag, "a frame, before its index")?;
+            match tag[0] {
+                BLOCK_TAG => return self.read_block().map(Some),
+                INDEX_TAG => {
+                    self.read_index()?;
+                    self.read_next_frame()?;
+                }
+                _ => {
+                    return Err(Error::Corrupt(
+                        "neither a block nor the index stands where one must",
+                    ));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn read_block(&mut self) -> Result<Block, Error> {
+        let number = self.blocks.len();
+        let first_row = self.summary.n_rows + self.frame.n_rows;
+        let name = |n_rows| block_name(number, first_row, n_rows);
+        let (block, n_bytes) = Block::read_from(&mut self.reader, &self.header, self.memory, name)?;
+        self.blocks.push(IndexEntry {
+            n_rows: block.n_rows as u32,
+            n_bytes: n_bytes as u32,
+        });
+        self.frame.n_rows += block.n_rows as u64;
+        self.frame.n_bytes += n_bytes;
+        Ok(block)
+    }
+
+    /// Reads the index, its tag excepted, and checks it against the blocks that came.
+    fn read_index(&mut self) -> Result<(), Error> {
+        let promise = &self.header.promise;
+        let (index, n_bytes) = Index::read_from(&mut self.reader, promise, self.memory)?;
+        if index.blocks != self.blocks || index.n_header_bytes != self.n_header_bytes {
+            return Err(Error::Corrupt("the index does not match the blocks"));
+        }
+        self.frame.figures = index.figures;
+        self.frame.n_bytes += n_bytes;
+        Ok(())
+    }
+
+    /// Goes on with the frame that follows, if any.
+    fn read_next_frame(&mut self) -> Result<(), Error> {
+        self.summary.add(&std::mem::take(&mut self.frame));
+        self.blocks.clear();
+        let (header, n_bytes) = match FrameHeader::read_from(&mut self.reader, self.memory) {
+            Ok(start) => start,
+            Err(Error::Empty) => {
+                self.is_at_end = true;
+                return Ok(());
+            }
+            Err(Error::NotHuff { .. }) => {
+                return Err(Error::TrailingBytes {
+                    n_rows: self.summary.n_rows,
+                    n_bytes: self.summary.n_bytes,
+                });
+            }
+            Err(error) => return Err(error),
+        };
+        check_same_classes(&self.header, &header)?;
+        self.header = header;
+        self.n_header_bytes = n_bytes;
+        self.frame.n_bytes = n_bytes;
+        Ok(())
+    }
+}
+
+/// How messages call a block.
+pub(super) fn block_name(number: usize, first_row: u64, n_rows: u64) -> String {
+    format!(
+        "block {number} (rows {first_row}..{})",
+        first_row.saturating_add(n_rows)
+    )
+}
+
+/// Checks that a frame can follow another one.
+pub(super) fn check_same_classes(before: &FrameHeader, header: &FrameHeader) -> Result<(), Error> {
+    match header.classes == before.classes {
+        true => Ok(()),
+        false => Err(Error::Header(format!(
+            "a frame of {} classes follows one of {}",
+            header.classes, before.classes
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::huffman::frame::rows_per_block;
+    use crate::huffman::{Bound, FileIndex, FrameWriter, Kind, Promise};
+
+    const N_CLASSES: usize = 4;
+
+    fn matrix() -> PredictionMatrix {
+        let rows = [
+            [0.97, 0.01, 0.01, 0.01],
+            [0.25, 0.25, 0.25, 0.25],
+            [0.0, 0.5001, 0.4999, 0.0],
+        ];
+        PredictionMatrix::new(N_CLASSES, rows.concat())
+    }
+
+    fn header() -> FrameHeader {
+        let promise = Promise::new(Kind::Probabilities, Bound::MaxError(0.002));
+        FrameHeader::new(N_CLASSES, promise).unwrap()
+    }
+
+    fn frame(matrix: &PredictionMatrix) -> Vec<u8> {
+        let mut writer = FrameWriter::new(Vec::new(), header()).unwrap();
+        writer.write(matrix).unwrap();
+        let (bytes, summary, _) = writer.finish().unwrap();
+        assert_eq!(summary.n_bytes, bytes.len() as u64);
+        bytes
+    }
+
+    fn read_all(bytes: &[u8]) -> Result<(Vec<f32>, Summary), Error> {
+        let mut reader = FrameReader::new(bytes)?;
+        let mut values = Vec::new();
+        while let Some(block) = reader.next_block()? {
+            values.extend_from_slice(block.values());
+        }
+        Ok((values, *reader.summary()))
+    }
+
+    #[test]
+    fn frames_and_their_concatenation_decode_to_their_rows() {
+        let bytes = frame(&matrix());
+        let (values, summary) = read_all(&bytes).unwrap();
+        assert_eq!(summary.n_rows, 3);
+        assert_eq!(summary.n_bytes, bytes.len() as u64);
+        for (decoded, original) in values.iter().zip(matrix().values()) {
+            assert!((decoded - original).abs() <= 0.002);
+        }
+        let (twice, summary) = read_all(&[&bytes[..], &bytes].concat()).unwrap();
+        assert_eq!(twice, [&values[..], &values].concat());
+        assert_eq!(
+            (summary.n_rows, summary.n_bytes),
+            (6, 2 * bytes.len() as u64)
+        );
+    }
+
+    #[test]
+    fn no_rows_are_a_valid_frame() {
+        let bytes = frame(&PredictionMatrix::new(N_CLASSES, vec![]));
+        assert_eq!(read_all(&bytes).unwrap().1.n_rows, 0);
+    }
+
+    #[test]
+    fn every_prefix_is_an_error_and_all_but_the_first_few_are_called_truncated() {
+        let bytes = frame(&matrix());
+        for end in 0..bytes.len() {
+            match read_all(&bytes[..end]) {
+                Err(Error::Empty) => assert_eq!(end, 0),
+                Err(Error::Truncated { .. }) => {}
+                other => panic!("prefix of {end} bytes: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_an_error() {
+        let bytes = frame(&matrix());
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(read_all(&damaged).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn damage_in_a_block_is_named_with_its_rows() {
+        let bytes = frame(&matrix());
+        let mut damaged = [&bytes[..], &bytes].concat();
+        let position = damaged.len() - 40;
+        damaged[position] ^= 1;
+        let message = read_all(&damaged).unwrap_err().to_string();
+        assert!(
+            message.starts_with("block 0 (rows 3..6) is damaged"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn other_files_and_newer_versions_are_told_apart() {
+        assert!(matches!(
+            read_all(b"\x93NUMPY\x01\x00"),
+            Err(Error::NotHuff { .. })
+        ));
+        let mut newer = frame(&matrix());
+        newer[4] = 2;
+        let message = read_all(&newer).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "format version 2 is newer than this pc supports (1); upgrade pc"
+        );
+    }
+
+    #[test]
+    fn values_that_are_no_probabilities_are_refused_by_row_and_class() {
+        for value in [f32::NAN, f32::INFINITY, -0.1, 1.1] {
+            let mut values = matrix().values().to_vec();
+            values[6] = value;
+            let header = header();
+            let mut writer = FrameWriter::new(Vec::new(), header).unwrap();
+            writer.write(&matrix()).unwrap();
+            let error = writer
+                .write(&PredictionMatrix::new(N_CLASSES, values))
+                .unwrap_err();
+            assert!(error.to_string().starts_with("row 4, class 2: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn rows_are_found_without_reading_the_rest() {
+        let n_rows = 3 * rows_per_block(N_CLASSES) + 17;
+        let values: Vec<f32> = (0..n_rows * N_CLASSES)
+            .map(|i| (i * 7919 % 101) as f32 / 400.0)
+            .collect();
+        let large = PredictionMatrix::new(N_CLASSES, values);
+        let bytes = [frame(&large), frame(&matrix()), frame(&large)].concat();
+        let (all, _) = read_all(&bytes).unwrap();
+        let mut file = std::io::Cursor::new(bytes);
+        let index = FileIndex::read_from(&mut file).unwrap();
+        let n_rows = n_rows as u64;
+        assert_eq!(index.summary().n_rows, 2 * n_rows + 3);
+        assert_eq!(index.n_blocks(), 9);
+        for rows in [
+            0..0,
+            0..1,
+            16_383..16_385,
+            n_rows - 1..n_rows + 4,
+            n_rows + 1..n_rows + 2,
+            0..2 * n_rows + 3,
+            2 * n_rows + 3..2 * n_rows + 3,
+        ] {
+            let found = index.read_rows(&mut file, rows.clone()).unwrap();
+            let values = &all[rows.start as usize * N_CLASSES..rows.end as usize * N_CLASSES];
+            assert_eq!(found.values(), values, "{rows:?}");
+        }
+        for rows in [0..2 * n_rows + 4, u64::MAX..u64::MAX] {
+            assert!(matches!(
+                index.read_rows(&mut file, rows),
+                Err(Error::RowsOutOfRange { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn damage_costs_one_block_only() {
+        let n_rows = 3 * rows_per_block(N_CLASSES);
+        let values: Vec<f32> = (0..n_rows * N_CLASSES)
+            .map(|i| (i * 7919 % 101) as f32 / 400.0)
+            .collect();
+        let bytes = frame(&PredictionMatrix::new(N_CLASSES, values));
+        let index = FileIndex::read_from(&mut std::io::Cursor::new(&bytes)).unwrap();
+        // From the first block's tag to the last block's checksum.
+        let second = bytes.len() / 2;
+        let mut n_named = 0;
+        for position in (second - 2000..second + 2000).step_by(97) {
+            let mut damaged = bytes.clone();
+            damaged[position] ^= 0x10;
+            let mut file = std::io::Cursor::new(&damaged);
+            for block in 0..3 {
+                match index.read_block(&mut file, block) {
+                    Ok(_) => assert_ne!(block, 1),
+                    Err(error) => {
+                        assert_eq!(block, 1);
+                        assert!(
+                            error
+                                .to_string()
+                                .starts_with("block 1 (rows 16384..32768) is")
+                        );
+                        n_named += 1;
+                    }
+                }
+            }
+        }
+        assert!(n_named > 40);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_an_error_when_read_by_the_index() {
+        let bytes = [frame(&matrix()), frame(&matrix())].concat();
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let mut file = std::io::Cursor::new(&damaged);
+            let result = FileIndex::read_from(&mut file)
+                .and_then(|index| index.read_rows(&mut file, 0..6).map(|_| index));
+            assert!(result.is_err(), "bit {bit}");
+        }
+        for end in 0..bytes.len() / 2 {
+            assert!(FileIndex::read_from(&mut std::io::Cursor::new(&bytes[..end])).is_err());
+        }
+    }
+
+    #[test]
+    fn bytes_depend_neither_on_threads_nor_on_how_rows_are_handed_over() {
+        let n_rows = 5 * rows_per_block(N_CLASSES) / 2;
+        let values: Vec<f32> = (0..n_rows * N_CLASSES)
+            .map(|i| (i * 7919 % 101) as f32 / 400.0)
+            .collect();
+        let whole = frame(&PredictionMatrix::new(N_CLASSES, values.clone()));
+        for (n_threads, n_rows_at_once) in [(1, n_rows), (2, 1000), (8, 20_000), (8, n_rows)] {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(n_threads)
+                .build()
+                .unwrap();
+            let bytes = pool.install(|| {
+                let mut writer = FrameWriter::new(Vec::new(), header()).unwrap();
+                for values in values.chunks(n_rows_at_once * N_CLASSES) {
+                    let rows = PredictionMatrix::new(N_CLASSES, values.to_vec());
+                    writer.write(&rows).unwrap();
+                }
+                writer.finish().unwrap().0
+            });
+            assert!(bytes == whole, "{n_threads} threads, {n_rows_at_once} rows");
+        }
+    }
+
+    #[test]
+    fn a_file_that_asks_for_more_memory_than_allowed_is_refused() {
+        let bytes = frame(&PredictionMatrix::new(
+            N_CLASSES,
+            matrix().values().repeat(100),
+        ));
+        let read = |limit| {
+            let mut reader = FrameReader::with_memory_limit(&bytes[..], limit)?;
+            while reader.next_block()?.is_some() {}
+            Ok(())
+        };
+        assert!(read(10_000).is_ok());
+        for limit in [0, 50, 4800] {
+            let error: Error = read(limit).unwrap_err();
+            assert!(matches!(error, Error::MemoryLimit { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_promise_survives_in_the_header() {
+        let rows = matrix();
+        for (json, promise) in [
+            (
+                r#""kind":"probabilities","max_error":0.002,"#,
+                Promise::new(Kind::Probabilities, Bound::MaxError(0.002)),
+            ),
+            (
+                r#""kind":"probabilities","max_kl":0.001,"keep_top":3,"#,
+                Promise {
+                    keep_top: 3,
+                    ..Promise::new(Kind::Probabilities, Bound::MaxKl(0.001))
+                },
+            ),
+            (
+                r#""kind":"logits","max_error":0.01,"#,
+                Promise::new(Kind::Logits, Bound::MaxError(0.01)),
+            ),
+            (
+                r#""kind":"values","exact":true,"#,
+                Promise::new(Kind::Values, Bound::Exact),
+            ),
+        ] {
+            let header = FrameHeader::new(N_CLASSES, promise).unwrap();
+            let mut writer = FrameWriter::new(Vec::new(), header.clone()).unwrap();
+            writer.write(&rows).unwrap();
+            let (bytes, written, _) = writer.finish().unwrap();
+            let text = String::from_utf8_lossy(&bytes[6..6 + json.len() + 1]).into_owned();
+            assert_eq!(text, format!("{{{json}"));
+            let mut reader = FrameReader::new(&bytes[..]).unwrap();
+            assert_eq!(reader.header(), &header);
+            let decoded = reader.next_block().unwrap().unwrap();
+            for (original, decoded) in rows.rows().zip(decoded.rows()) {
+                assert!(promise.measure(original, decoded).is_some());
+            }
+            assert!(reader.next_block().unwrap().is_none());
+            let mut read = *reader.summary();
+            // Of logits and exact rows, less is stated than was measured.
+            read.figures.largest_error = written.figures.largest_error;
+            assert_eq!(read, written);
+        }
+    }
+
+    #[test]
+    fn the_example_of_the_specification_is_what_is_written() {
+        let specification = include_str!("FORMAT.md");
+        let (_, example) = specification.split_once("The file, 124 bytes:").unwrap();
+        let text = example.split("```").nth(1).unwrap();
+        let expected: Vec<u8> = text
+            .split_whitespace()
+            .filter_map(|word| u8::from_str_radix(word, 16).ok())
+            .collect();
+        let rows = [[0.97, 0.01, 0.01, 0.01], [0.25; 4], [0.0, 0.5, 0.5, 0.0]];
+        let promise = Promise::new(Kind::Probabilities, Bound::MaxError(0.1));
+        let mut header = FrameHeader::new(4, promise).unwrap();
+        header.producer = "pc".to_owned();
+        let mut writer = FrameWriter::new(Vec::new(), header).unwrap();
+        let matrix = PredictionMatrix::new(4, rows.concat());
+        writer.write(&matrix).unwrap();
+        assert_eq!(writer.finish().unwrap().0, expected);
+        let third = (2.0f64 / 6.0) as f32;
+        let decoded = [[1.0, 0.0, 0.0, 0.0], [third; 4], [0.0, 0.5, 0.5, 0.0]];
+        assert_eq!(read_all(&expected).unwrap().0, decoded.concat());
+    }
+}

@@ -1,0 +1,201 @@
+//! Writing a frame.
+
+use std::io::Write;
+
+use rayon::prelude::*;
+
+use super::block::{self, BitCounts, Choice};
+use super::frame::{BLOCK_TAG, Index, IndexEntry, append_checksum, rows_per_block, write_varint};
+use super::promise::{Figures, Promise};
+use super::{Error, FrameHeader, Summary};
+use crate::matrix::{PredictionMatrix, Rows};
+
+/// How many blocks the trial of models on the first of them is good for.
+const BLOCKS_PER_CHOICE: usize = 64;
+
+/// Writes a frame. Rows become blocks of [`rows_per_block`], coded by all threads of the current rayon
+/// pool; the bytes depend neither on their number nor on how the rows are handed over.
+#[derive(Debug)]
+pub struct FrameWriter<W> {
+    writer: W,
+    header: FrameHeader,
+    index: Index,
+    /// The model of the blocks at hand.
+    choice: Option<Choice>,
+    /// Values of rows that do not make a block yet.
+    pending: Vec<f32>,
+    summary: Summary,
+    bit_counts: BitCounts,
+}
+
+/// A block as it is written.
+struct EncodedBlock {
+    bytes: Vec<u8>,
+    n_rows: u32,
+    figures: Figures,
+    bit_counts: BitCounts,
+}
+
+impl<W: Write> FrameWriter<W> {
+    /// Writes the header.
+    ///
+    /// # Errors
+    /// [`Error::Header`] and the like for a header that no reader would accept; [`Error::Io`].
+    pub fn new(mut writer: W, header: FrameHeader) -> Result<Self, Error> {
+        header.validate()?;
+        let bytes = header.to_bytes()?;
+        writer.write_all(&bytes)?;
+        let n_bytes = bytes.len() as u64;
+        Ok(Self {
+            writer,
+            header,
+            index: Index {
+                n_header_bytes: n_bytes,
+                blocks: Vec::new(),
+                figures: Figures::default(),
+            },
+            choice: None,
+            pending: Vec::new(),
+            summary: Summary {
+                n_bytes,
+                ..Summary::default()
+            },
+            bit_counts: BitCounts::default(),
+        })
+    }
+
+    /// Compresses rows, and checks them by decoding: a row that does not come back as promised is stored
+    /// exactly instead.
+    ///
+    /// # Errors
+    /// As [`Promise::check`] for values that the promise is not about, before any block of `matrix` is
+    /// written; [`Error::Io`].
+    ///
+    /// # Panics
+    /// If the matrix has other classes than the header.
+    pub fn write(&mut self, matrix: &PredictionMatrix) -> Result<(), Error> {
+        assert_eq!(matrix.n_classes(), self.header.classes);
+        let n_pending = (self.pending.len() / self.header.classes) as u64;
+        self.header
+            .promise
+            .check(matrix.view(), self.summary.n_rows + n_pending)?;
+
+        let block_values = rows_per_block(self.header.classes) * self.header.classes;
+        let mut values = matrix.values();
+        if !self.pending.is_empty() {
+            let n_missing = (block_values - self.pending.len()).min(values.len());
+            let (missing, rest) = values.split_at(n_missing);
+            self.pending.extend_from_slice(missing);
+            values = rest;
+            if self.pending.len() < block_values {
+                return Ok(());
+            }
+            let block = std::mem::take(&mut self.pending);
+            self.write_blocks(&block)?;
+        }
+        let (whole, rest) = values.split_at(values.len() / block_values * block_values);
+        self.write_blocks(whole)?;
+        self.pending.extend_from_slice(rest);
+        Ok(())
+    }
+
+    /// Writes the index and returns the writer, the frame's figures and where its bits went. A frame
+    /// that was not finished is truncated, and readers say so.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn finish(mut self) -> Result<(W, Summary, BitCounts), Error> {
+        let rest = std::mem::take(&mut self.pending);
+        self.write_blocks(&rest)?;
+        self.index.figures = self.summary.figures;
+        let bytes = self.index.to_bytes(&self.header.promise);
+        self.writer.write_all(&bytes)?;
+        self.writer.flush()?;
+        self.summary.n_bytes += bytes.len() as u64;
+        Ok((self.writer, self.summary, self.bit_counts))
+    }
+
+    /// Writes blocks of [`rows_per_block`]; the last may have fewer rows.
+    fn write_blocks(&mut self, values: &[f32]) -> Result<(), Error> {
+        let (n_classes, promise) = (self.header.classes, self.header.promise);
+        let block_values = rows_per_block(n_classes) * n_classes;
+        // A few blocks at a time, so that not all of a large matrix waits in memory.
+        for batch in values.chunks(block_values * rayon::current_num_threads() * 4) {
+            let mut blocks = Vec::new();
+            for (values, number) in batch.chunks(block_values).zip(self.index.blocks.len()..) {
+                let rows = Rows::new(n_classes, values);
+                if number.is_multiple_of(BLOCKS_PER_CHOICE) {
+                    self.choice = Some(block::choose(rows, &promise));
+                }
+                // A small block can afford to try everything.
+                let is_large = rows.n_rows() > 2 * block::SAMPLE_ROWS;
+                blocks.push((rows, self.choice.filter(|_| is_large)));
+            }
+            let blocks: Vec<EncodedBlock> = blocks
+                .into_par_iter()
+                .map(|(rows, choice)| encode(rows, &promise, choice))
+                .collect::<Result<_, _>>()?;
+            for block in blocks {
+                self.writer.write_all(&block.bytes)?;
+                self.index.blocks.push(IndexEntry {
+                    n_rows: block.n_rows,
+                    n_bytes: block.bytes.len() as u32,
+                });
+                self.summary.n_rows += u64::from(block.n_rows);
+                self.summary.figures.add(&block.figures);
+                self.summary.n_bytes += block.bytes.len() as u64;
+                self.bit_counts += block.bit_counts;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Codes the rows of a block so that each of them keeps the promise.
+fn encode(
+    rows: Rows<'_>,
+    promise: &Promise,
+    choice: Option<Choice>,
+) -> Result<EncodedBlock, Error> {
+    let mut is_exact = vec![false; rows.n_rows()];
+    loop {
+        let (payload, bit_counts) = block::encode(rows, &mut is_exact, promise, choice);
+        let decoded = block::decode(&payload, rows.n_rows(), rows.n_classes(), promise.keep_top)?;
+        let mut figures = Figures::default();
+        let mut is_kept = true;
+        for ((original, decoded), is_exact) in rows.rows().zip(decoded.rows()).zip(&mut is_exact) {
+            match promise.measure(original, decoded) {
+                Some(of_row) => figures.add(&of_row),
+                // Nothing to measure: zeros of the original are kept as they are.
+                None if *is_exact => assert!(is_same(original, decoded)),
+                None => {
+                    *is_exact = true;
+                    is_kept = false;
+                }
+            }
+        }
+        if is_kept {
+            figures.n_exact_rows = is_exact.iter().filter(|&&exact| exact).count() as u64;
+            return Ok(EncodedBlock {
+                bytes: block_bytes(rows.n_rows(), &payload),
+                n_rows: rows.n_rows() as u32,
+                figures,
+                bit_counts,
+            });
+        }
+    }
+}
+
+fn is_same(original: &[f32], decoded: &[f32]) -> bool {
+    let bits = |row: &[f32]| row.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    bits(original) == bits(decoded)
+}
+
+fn block_bytes(n_rows: usize, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![BLOCK_TAG];
+    write_varint(&mut bytes, n_rows as u64);
+    write_varint(&mut bytes, payload.len() as u64);
+    bytes.extend_from_slice(payload);
+    append_checksum(&mut bytes);
+    bytes
+}
