@@ -1,7 +1,7 @@
 """Sizes and speeds beside SZ3, zfp and pcodec, which are not Rust crates.
 
-    python -m venv /tmp/venv && /tmp/venv/bin/pip install numpy pysz zfpy pcodec
-    /tmp/venv/bin/python benches/peers.py target/release/pc ../shared/data/predictions
+    python -m venv venv && venv/bin/pip install numpy pysz zfpy pcodec
+    venv/bin/python benches/peers.py target/release/pc ../shared/data/predictions
 
 Every lossy peer gets the matrix as it is and transposed, and the smaller result counts; its own largest
 error is printed, since not all keep their bounds. Speeds are of one thread, in MB of float32 a second,

@@ -128,13 +128,14 @@ impl<'a> Rows<'a> {
 
 /// Index of the largest value under NumPy's rule for ties: the first one. NaN is no largest value; of a row
 /// without any other, and of an empty row: 0.
+#[inline(always)]
 pub fn argmax(row: &[f32]) -> usize {
     let largest = largest(row);
     row.iter().position(|&value| value == largest).unwrap_or(0)
 }
 
 /// The largest value of a row, negative infinity if there is none.
-#[inline]
+#[inline(always)]
 pub fn largest(row: &[f32]) -> f32 {
     // Lanes, which the compiler turns into vector instructions.
     const N_LANES: usize = 16;

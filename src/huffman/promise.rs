@@ -119,6 +119,7 @@ pub struct Figures {
 
 impl Figures {
     /// Takes those of other rows in.
+    #[inline(always)]
     pub fn add(&mut self, other: &Self) {
         self.n_exact_rows += other.n_exact_rows;
         self.largest_error = self.largest_error.max(other.largest_error);
@@ -204,6 +205,7 @@ impl Promise {
     }
 
     /// Whether a decoded row is what was promised, and what was measured of it.
+    #[inline(always)]
     pub fn measure(&self, original: &[f32], decoded: &[f32]) -> Option<Figures> {
         let mut figures = Figures::default();
         match self.bound {
@@ -249,6 +251,7 @@ fn first_unfit(values: &[f32], is_fit: impl Fn(&f32) -> bool) -> Option<usize> {
 
 /// The largest absolute error of a row, in f64, where the difference of two values is exact enough to be
 /// compared; NaN counts as infinite.
+#[inline(always)]
 fn largest_error(original: &[f32], decoded: &[f32]) -> f64 {
     const N_LANES: usize = 8;
     let error = |a: f32, b: f32| (f64::from(a) - f64::from(b)).abs();

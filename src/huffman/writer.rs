@@ -161,19 +161,12 @@ fn encode(
     loop {
         let (payload, bit_counts) = block::encode(rows, &mut is_exact, promise, choice);
         let decoded = block::decode(&payload, rows.n_rows(), rows.n_classes(), promise.keep_top)?;
-        let mut figures = Figures::default();
-        let mut is_kept = true;
-        for ((original, decoded), is_exact) in rows.rows().zip(decoded.rows()).zip(&mut is_exact) {
-            match promise.measure(original, decoded) {
-                Some(of_row) => figures.add(&of_row),
-                // Nothing to measure: zeros of the original are kept as they are.
-                None if *is_exact => assert!(is_same(original, decoded)),
-                None => {
-                    *is_exact = true;
-                    is_kept = false;
-                }
-            }
-        }
+        let (mut figures, is_kept) = pulp::Arch::new().dispatch(Measure {
+            rows,
+            decoded: decoded.view(),
+            promise,
+            is_exact: &mut is_exact,
+        });
         if is_kept {
             figures.n_exact_rows = is_exact.iter().filter(|&&exact| exact).count() as u64;
             return Ok(EncodedBlock {
@@ -183,6 +176,39 @@ fn encode(
                 bit_counts,
             });
         }
+    }
+}
+
+/// Measures decoded rows, and marks those that are not what was promised; with the vector instructions of
+/// this machine.
+struct Measure<'a> {
+    rows: Rows<'a>,
+    decoded: Rows<'a>,
+    promise: &'a Promise,
+    is_exact: &'a mut [bool],
+}
+
+impl pulp::WithSimd for Measure<'_> {
+    /// The figures, and whether no row had to be marked.
+    type Output = (Figures, bool);
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
+        let mut figures = Figures::default();
+        let mut is_kept = true;
+        let rows = self.rows.rows().zip(self.decoded.rows());
+        for ((original, decoded), is_exact) in rows.zip(self.is_exact) {
+            match self.promise.measure(original, decoded) {
+                Some(of_row) => figures.add(&of_row),
+                // Nothing to measure: zeros of the original are kept as they are.
+                None if *is_exact => assert!(is_same(original, decoded)),
+                None => {
+                    *is_exact = true;
+                    is_kept = false;
+                }
+            }
+        }
+        (figures, is_kept)
     }
 }
 
