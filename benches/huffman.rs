@@ -86,22 +86,21 @@ fn main() {
 
 fn report(name: &str, matrix: &PredictionMatrix, raw: &[u8], promise: Promise, n_threads: usize) {
     let bytes = compress(matrix, promise);
-    let decoded = decompress(&bytes);
     let n_classes = matrix.n_classes();
-    let decoded = decoded.iter().flat_map(|block| block.rows());
-    assert!(
-        matrix
-            .rows()
-            .zip(decoded)
-            .all(|(a, b)| promise.measure(a, b).is_some())
-    );
+    let mut originals = matrix.rows();
+    decompress(&bytes, |block| {
+        for (decoded, original) in block.rows().zip(&mut originals) {
+            assert!(promise.measure(original, decoded).is_some());
+        }
+    });
+    assert!(originals.next().is_none());
     let zstd = zstd::bulk::compress(raw, 3).expect("zstd");
 
     let mut best = [f64::INFINITY; 4];
     for _ in 0..N_TURNS {
         let turns: [&dyn Fn() -> usize; 4] = [
             &|| compress(matrix, promise).len(),
-            &|| decompress(&bytes).len(),
+            &|| decompress(&bytes, |_| ()),
             &|| zstd::bulk::compress(raw, 3).expect("zstd").len(),
             &|| {
                 zstd::bulk::decompress(&zstd, raw.len())
@@ -136,21 +135,26 @@ fn compress(matrix: &PredictionMatrix, promise: Promise) -> Vec<u8> {
     writer.finish().expect("writing to memory").0
 }
 
-/// All blocks, decoded by all threads, some at a time, as `pc decode` does it.
-fn decompress(bytes: &[u8]) -> Vec<PredictionMatrix> {
+/// Decodes all blocks on all threads, some at a time, as `pc decode` does it, and hands them over in order.
+/// Returns the number of values.
+fn decompress(bytes: &[u8], mut take: impl FnMut(&PredictionMatrix)) -> usize {
     let mut reader = FrameReader::new(bytes).expect("a frame");
-    let mut matrices = Vec::new();
+    let mut n_values = 0;
     loop {
         let batch: Vec<_> = (0..2 * rayon::current_num_threads())
             .map_while(|_| reader.next_raw_block().expect("a whole frame"))
             .collect();
         if batch.is_empty() {
-            return matrices;
+            return n_values;
         }
-        let decoded = batch
+        let decoded: Vec<_> = batch
             .par_iter()
-            .map(|block| block.decode().expect("a block"));
-        matrices.par_extend(decoded);
+            .map(|block| block.decode().expect("a block"))
+            .collect();
+        for matrix in &decoded {
+            n_values += matrix.values().len();
+            take(matrix);
+        }
     }
 }
 

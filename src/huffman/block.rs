@@ -4,6 +4,8 @@
 //! alphabets, then the symbols of the rows. Nothing outside the payload but the numbers of rows and
 //! classes, and of classes whose order is kept, is needed to decode it.
 
+use rayon::prelude::*;
+
 use super::bitstream::{BitReader, BitWriter};
 use super::codebook::{
     Alphabet, Code, Codebook, DecodeTable, entropy_bits, read_gamma, write_gamma,
@@ -321,29 +323,36 @@ pub fn encode(
     }
 }
 
-/// Encodes with all models and takes the smallest payload; of probabilities, a slower model must be worth
-/// its time.
+/// Encodes with all models, on as many threads, and takes the smallest payload; of probabilities, a slower
+/// model must be worth its time.
 fn encode_best(
     models: &[Model],
     matrix: Rows<'_>,
     is_exact: &mut [bool],
     promise: &Promise,
 ) -> (Payload, Choice) {
-    let mut best: Option<(Payload, Choice)> = None;
-    for (index, &model) in models.iter().enumerate() {
-        let payload = encode_with(model, matrix, is_exact, promise.keep_top);
+    let mut tried: Vec<(Payload, Vec<bool>)> = models
+        .par_iter()
+        .map(|&model| {
+            let mut marked = is_exact.to_vec();
+            let payload = encode_with(model, matrix, &mut marked, promise.keep_top);
+            (payload, marked)
+        })
+        .collect();
+    let n_bytes = |index: usize| tried[index].0.0.len();
+    let mut best = 0;
+    for (index, model) in models.iter().enumerate().skip(1) {
         let percent = match model {
             Model::Expected(_) => 95,
             _ => 100,
         };
-        let is_better = best
-            .as_ref()
-            .is_none_or(|((least, _), _)| payload.0.len() * 100 < least.len() * percent);
-        if is_better {
-            best = Some((payload, Choice(index)));
+        if n_bytes(index) * 100 < n_bytes(best) * percent {
+            best = index;
         }
     }
-    best.expect("there is a model for every promise")
+    let (payload, marked) = tried.swap_remove(best);
+    is_exact.copy_from_slice(&marked);
+    (payload, Choice(best))
 }
 
 /// The multiple of a step that is nearest to the mean of the rows not marked.
