@@ -125,7 +125,7 @@ pub struct PredictArgs {
 
 /// Predict on images and write the probabilities, compressed
 ///
-/// Every probability comes back within --max-error of what the model said, and every row with the same
+/// By default, every probability comes back within 0.002 of what the model said, and every row with the same
 /// most probable class. All that is promised is checked while writing, by decoding what is written.
 #[derive(Debug, Args)]
 #[command(
@@ -177,7 +177,7 @@ pub struct CompressArgs {
 /// What a compressed file promises of its rows.
 #[derive(Debug, Args)]
 pub struct PromiseOptions {
-    /// Largest absolute error of any number [default: 0.002]
+    /// Largest absolute error of any number, of probabilities 1e-6 to 0.5 [default: 0.002]
     #[arg(long, value_name = "BOUND", value_parser = max_error_of_any, group = "bound")]
     pub max_error: Option<f64>,
     /// Instead: the largest Kullback-Leibler divergence of any row, in bits; decoded rows sum to 1 and
@@ -244,10 +244,12 @@ pub struct DecodeArgs {
     /// Scale the rows so that they sum to 1; probabilities may then be off by more than the bound
     #[arg(long)]
     pub normalize: bool,
-    /// Write NaN for the rows of damaged blocks, name these, and go on
+    /// Write NaN for the rows of damaged blocks, name these, and go on; from a pipe, or if the index at the
+    /// end is damaged, all from the first damage on is lost
     #[arg(long)]
     pub skip_damaged: bool,
-    /// Refuse files whose sizes ask for more memory than this; K, M and G are powers of 1024
+    /// Refuse files whose sizes ask for more memory than this at once (a thread has two blocks at hand); K, M
+    /// and G are powers of 1024
     #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size)]
     pub memory_limit: u64,
     /// Number of threads; as many as there are processors if not given

@@ -12,11 +12,12 @@ use super::codebook::{
 };
 use super::contexts::Groups;
 use super::expected::{self, Levels};
+use super::plain::{self, Multiples};
 use super::predicted::{self, Numbers};
 use super::promise::{Bound, Kind, Promise};
 use super::quantizer::{Step, Uniform};
 use super::tokens::Token;
-use super::{Corrupt, plain, ranked};
+use super::{Corrupt, ranked};
 use crate::matrix::{PredictionMatrix, Rows};
 
 /// What the bits of a block, or of a frame, went to.
@@ -167,7 +168,8 @@ enum Model {
     Ranked(Uniform),
     Expected(Levels),
     Predicted(Numbers),
-    Plain,
+    Multiples(Multiples),
+    Bits,
 }
 
 impl Model {
@@ -180,8 +182,8 @@ impl Model {
             Self::Predicted(Numbers::Steps(_)) => 3,
             Self::Predicted(Numbers::OrderedBits) => 4,
             Self::Predicted(Numbers::Bits) => 5,
-            Self::Predicted(Numbers::Centred(..)) => 6,
-            Self::Plain => 7,
+            Self::Multiples(_) => 6,
+            Self::Bits => 7,
         };
         writer.write(id, 8);
         match self {
@@ -189,9 +191,10 @@ impl Model {
                 write_gamma(writer, uniform.n_levels());
             }
             Self::Predicted(Numbers::Steps(step)) => write_step(writer, step),
-            Self::Predicted(Numbers::Centred(step, center)) => {
-                write_step(writer, step);
-                writer.write(center as u32, 32);
+            Self::Multiples(multiples) => {
+                write_step(writer, multiples.step);
+                writer.write(multiples.least as u32, 32);
+                writer.write(multiples.range, 32);
             }
             _ => {}
         }
@@ -206,11 +209,12 @@ impl Model {
             3 => Self::Predicted(Numbers::Steps(read_step(reader)?)),
             4 => Self::Predicted(Numbers::OrderedBits),
             5 => Self::Predicted(Numbers::Bits),
-            6 => {
-                let step = read_step(reader)?;
-                Self::Predicted(Numbers::Centred(step, reader.read(32)? as i32))
-            }
-            7 => Self::Plain,
+            6 => Self::Multiples(Multiples {
+                step: read_step(reader)?,
+                least: reader.read(32)? as i32,
+                range: reader.read(32)?,
+            }),
+            7 => Self::Bits,
             _ => return Err(Corrupt("a block has an unknown model")),
         })
     }
@@ -276,14 +280,14 @@ fn models(matrix: Rows<'_>, is_exact: &mut [bool], promise: &Promise) -> Vec<Mod
         }
         Bound::MaxError(max_error) => {
             let step = step(matrix, is_exact, max_error);
-            let center = center(matrix, is_exact, step);
-            [Numbers::Centred(step, center), Numbers::Steps(step)]
-                .map(Model::Predicted)
-                .to_vec()
+            vec![
+                Model::Multiples(Multiples::of(matrix, is_exact, step)),
+                Model::Predicted(Numbers::Steps(step)),
+            ]
         }
         Bound::MaxKl(max_kl) => vec![Model::Expected(Levels::Root { max_kl })],
         Bound::Exact => vec![
-            Model::Plain,
+            Model::Bits,
             Model::Predicted(Numbers::OrderedBits),
             Model::Predicted(Numbers::Bits),
         ],
@@ -309,7 +313,8 @@ pub fn encode(
     };
     // Where many rows are stored exactly, predicting the bits of all costs less.
     let n_exact = is_exact.iter().filter(|&&is_exact| is_exact).count();
-    if promise.bound == Bound::Exact || n_exact * 8 <= matrix.n_rows() {
+    let is_of_errors = matches!(promise.bound, Bound::MaxError(_));
+    if !is_of_errors || n_exact * 8 <= matrix.n_rows() {
         return payload;
     }
     let exact = Promise {
@@ -355,18 +360,6 @@ fn encode_best(
     (payload, Choice(best))
 }
 
-/// The multiple of a step that is nearest to the mean of the rows not marked.
-fn center(matrix: Rows<'_>, is_exact: &[bool], step: Step) -> i32 {
-    let rows = matrix
-        .rows()
-        .zip(is_exact)
-        .filter(|(_, is_exact)| !**is_exact);
-    let values = rows.flat_map(|(row, _)| row);
-    let (sum, n) = values.fold((0.0, 0u32), |(sum, n), &v| (sum + f64::from(v), n + 1));
-    step.quantize((sum / f64::from(n.max(1))) as f32)
-        .unwrap_or(0)
-}
-
 /// The step for the rows not marked; rows too large for any get marked.
 fn step(matrix: Rows<'_>, is_exact: &mut [bool], max_error: f64) -> Step {
     let mut largest = 0.0f32;
@@ -378,7 +371,7 @@ fn step(matrix: Rows<'_>, is_exact: &mut [bool], max_error: f64) -> Step {
             None => *is_exact = true,
         }
     }
-    // Bounds below the smallest float leave no row but zeros.
+    // Bounds below the smallest float leave no row.
     Step::new(max_error, largest).unwrap_or(Step::FINEST)
 }
 
@@ -491,7 +484,8 @@ impl pulp::WithSimd for Coding<'_> {
             Model::Ranked(uniform) => ranked::encode(matrix, is_exact, uniform, keep_top),
             Model::Expected(levels) => expected::encode(matrix, is_exact, levels, keep_top),
             Model::Predicted(numbers) => predicted::encode(matrix, is_exact, numbers, keep_top),
-            Model::Plain => plain::encode(matrix),
+            Model::Multiples(multiples) => multiples.encode(matrix, is_exact, keep_top),
+            Model::Bits => plain::encode_bits(matrix),
         }
     }
 }
@@ -520,7 +514,8 @@ impl pulp::WithSimd for Decoding<'_, '_> {
             Model::Predicted(numbers) => {
                 predicted::decode(reader, n_classes, numbers, keep_top, self.rows)
             }
-            Model::Plain => plain::decode(reader, self.rows),
+            Model::Multiples(multiples) => multiples.decode(reader, n_classes, keep_top, self.rows),
+            Model::Bits => plain::decode_bits(reader, self.rows),
         }
     }
 }
@@ -589,8 +584,17 @@ mod tests {
 
     use super::*;
 
+    /// Those of probabilities.
+    fn multiples(step: Step) -> Multiples {
+        Multiples {
+            step,
+            least: 0,
+            range: step.quantize(1.0).unwrap() as u32,
+        }
+    }
+
     const EXACT_MODELS: [Model; 3] = [
-        Model::Plain,
+        Model::Bits,
         Model::Predicted(Numbers::OrderedBits),
         Model::Predicted(Numbers::Bits),
     ];
@@ -613,8 +617,8 @@ mod tests {
             expected,
             Model::Expected(Levels::Root { max_kl: 1e-3 }),
             Model::Predicted(Numbers::Steps(step)),
-            Model::Predicted(Numbers::Centred(step, 3)),
-            Model::Plain,
+            Model::Multiples(multiples(step)),
+            Model::Bits,
             Model::Predicted(Numbers::OrderedBits),
             Model::Predicted(Numbers::Bits),
         ]
@@ -653,9 +657,12 @@ mod tests {
             );
         }
         if let Some(step) = Step::new(max_error, 1.0) {
-            for numbers in [Numbers::Steps(step), Numbers::Centred(step, 7)] {
+            for model in [
+                Model::Predicted(Numbers::Steps(step)),
+                Model::Multiples(multiples(step)),
+            ] {
                 let promise = promise(Bound::MaxError(max_error), keep_top);
-                assert_kept(Model::Predicted(numbers), matrix, &promise);
+                assert_kept(model, matrix, &promise);
             }
         }
         for model in EXACT_MODELS {
@@ -717,7 +724,7 @@ mod tests {
         for model in every_model() {
             let (payload, _) = encode_with(model, matrix.view(), &mut EVERY_ROW.clone(), 1);
             match model {
-                Model::Plain | Model::Predicted(Numbers::Centred(..)) => {}
+                Model::Bits | Model::Multiples(_) => {}
                 _ => assert!(payload.len() < 100, "{} bytes", payload.len()),
             }
         }

@@ -31,6 +31,9 @@ pub(super) const MAX_HEADER_BYTES: u64 = 1 << 26;
 /// What sizes stated by a file may make a reader allocate, if nothing else is asked for.
 pub const DEFAULT_MEMORY_LIMIT: u64 = 1 << 28;
 
+/// What a reader keeps of a block in memory.
+const BYTES_A_BLOCK: u64 = 64;
+
 pub(super) const BLOCK_TAG: u8 = b'B';
 pub(super) const INDEX_TAG: u8 = b'I';
 /// Bytes after the index's checksum: its length and the end magic.
@@ -138,7 +141,8 @@ impl FrameHeader {
         }
         let n_json_bytes = part.varint()?;
         check_limit("the header's size", n_json_bytes, MAX_HEADER_BYTES)?;
-        check_memory(PART, n_json_bytes, memory)?;
+        // A list of empty names takes so many times its bytes.
+        check_memory(PART, n_json_bytes.saturating_mul(16), memory)?;
         let json = part.bytes(n_json_bytes)?;
         let n_bytes = part.check(|| PART.to_owned())?;
         let header: Self =
@@ -221,7 +225,7 @@ impl Index {
         Ok((n_header_bytes, n_block_bytes))
     }
 
-    /// Reads the index of a frame under this promise, its tag excepted; also returns its bytes, tag and
+    /// Reads the index of a frame with this header, its tag excepted; also returns its bytes, tag and
     /// all.
     ///
     /// # Errors
@@ -229,7 +233,7 @@ impl Index {
     /// [`Error::Io`].
     pub(super) fn read_from(
         reader: &mut impl Read,
-        promise: &Promise,
+        header: &FrameHeader,
         memory: u64,
     ) -> Result<(Self, u64), Error> {
         const PART: &str = "the index";
@@ -238,16 +242,13 @@ impl Index {
         part.hasher.update(&[INDEX_TAG]);
         let n_header_bytes = part.varint()?;
         let n_blocks = part.varint()?;
-        check_memory(
-            PART,
-            n_blocks.saturating_mul(size_of::<IndexEntry>() as u64),
-            memory,
-        )?;
+        check_memory(PART, n_blocks.saturating_mul(BYTES_A_BLOCK), memory)?;
         let mut blocks = Vec::new();
         let mut n_rows = 0u64;
         for _ in 0..n_blocks {
             let [rows, bytes] = [part.varint()?, part.varint()?];
-            if rows == 0 {
+            let n_values = rows.saturating_mul(header.classes as u64);
+            if rows == 0 || n_values > MAX_BLOCK_VALUES {
                 return Err(IMPOSSIBLE);
             }
             n_rows = n_rows.saturating_add(rows);
@@ -260,13 +261,13 @@ impl Index {
             n_exact_rows: part.varint()?,
             ..Figures::default()
         };
-        for (figure, _) in stated_figures(&mut figures, promise) {
+        for (figure, _) in stated_figures(&mut figures, &header.promise) {
             *figure = f64::from_le_bytes(part.array()?);
         }
         let n_bytes = 1 + part.check(|| PART.to_owned())? + N_END_BYTES as u64;
 
         let mut is_possible = figures.n_exact_rows <= n_rows;
-        for (figure, limit) in stated_figures(&mut figures, promise) {
+        for (figure, limit) in stated_figures(&mut figures, &header.promise) {
             is_possible &= (0.0..=limit).contains(figure);
         }
         if !is_possible {

@@ -7,7 +7,7 @@ use super::frame::{
     BLOCK_TAG, DEFAULT_MEMORY_LIMIT, END_MAGIC, INDEX_TAG, Index, N_END_BYTES, check_memory,
     read_exact,
 };
-use super::reader::{block_name, check_same_classes};
+use super::reader::{block_name, check_fits};
 use super::{Block, Error, FrameHeader, Summary};
 use crate::matrix::PredictionMatrix;
 
@@ -71,7 +71,7 @@ impl FileIndex {
         };
         for frame in frames {
             if let Some(before) = file.headers.last() {
-                check_same_classes(before, &frame.header)?;
+                check_fits(before, &frame.header)?;
             }
             let mut offset = frame.start + frame.index.n_header_bytes;
             let mut first_row = file.summary.n_rows;
@@ -95,6 +95,11 @@ impl FileIndex {
             file.headers.push(frame.header);
         }
         Ok(file)
+    }
+
+    /// The header of the frame that a block is in.
+    pub fn header_of(&self, block: usize) -> &FrameHeader {
+        &self.headers[self.blocks[block].frame]
     }
 
     /// The headers of all frames.
@@ -125,6 +130,9 @@ impl FileIndex {
 
     /// The blocks that hold a range of rows.
     pub fn blocks_of(&self, rows: &Range<u64>) -> Range<usize> {
+        if rows.is_empty() {
+            return 0..0;
+        }
         let end_of = |place: &Place| place.first_row + u64::from(place.n_rows);
         let first = self
             .blocks
@@ -147,7 +155,7 @@ impl FileIndex {
         reader.seek(SeekFrom::Start(place.offset))?;
         let mut bytes = reader.take(place.n_bytes.into());
         let mut tag = [0];
-        read_exact(&mut bytes, &mut tag, "a block")?;
+        read_exact(&mut bytes, &mut tag, "a block").map_err(|_| unlike_index())?;
         if tag[0] != BLOCK_TAG {
             return Err(unlike_index());
         }
@@ -219,7 +227,9 @@ fn read_frame_before<R: Read + Seek>(
     end: u64,
     memory: u64,
 ) -> Result<FrameAtEnd, Error> {
-    const NO_END: Error = Error::Corrupt("the file does not end with the end of a frame");
+    const NO_END: Error = Error::Truncated {
+        part: "a frame, before its end",
+    };
     const CORRUPT: Error = Error::Corrupt("the index does not match the blocks");
     let end_start = end.checked_sub(N_END_BYTES as u64).ok_or(NO_END)?;
     reader.seek(SeekFrom::Start(end_start))?;
@@ -245,7 +255,7 @@ fn read_frame_before<R: Read + Seek>(
     reader.seek(SeekFrom::Start(start))?;
     let (header, found) = FrameHeader::read_from(reader, memory)?;
     let rest = index_bytes.strip_prefix(&[INDEX_TAG]).ok_or(CORRUPT)?;
-    let (index, n_bytes) = Index::read_from(&mut &rest[..], &header.promise, memory)?;
+    let (index, n_bytes) = Index::read_from(&mut &rest[..], &header, memory)?;
     if n_bytes != n_index_bytes || found != n_header_bytes {
         return Err(CORRUPT);
     }

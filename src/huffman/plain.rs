@@ -1,22 +1,155 @@
-//! Values bit for bit that nothing can be said of: sign and exponent as one symbol, the rest as it is
+//! Values of which nothing can be said beforehand: what varies most as one symbol, the rest as it is
 //! (FORMAT.md, section 12).
 
 use super::Corrupt;
 use super::bitstream::BitReader;
 use super::block::{Choices, Coded, Symbol, Tables};
 use super::codebook::Alphabet;
+use super::order::Order;
+use super::quantizer::Step;
 use super::tokens::Token;
 use crate::matrix::Rows;
 
 /// Bits of a float32 below its exponent.
 const N_MANTISSA_BITS: u32 = 23;
 
-fn alphabets() -> Vec<Alphabet> {
+const HEAD: usize = 0;
+const RAW: usize = 1;
+const ORDER: usize = 2;
+
+/// Multiples of a step within a range.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Multiples {
+    /// The step.
+    pub step: Step,
+    /// The least of them.
+    pub least: i32,
+    /// How far the largest is above.
+    pub range: u32,
+}
+
+impl Multiples {
+    /// Those of the rows not marked.
+    pub fn of(matrix: Rows<'_>, is_exact: &[bool], step: Step) -> Self {
+        let rows = matrix.rows().zip(is_exact);
+        let numbers = rows
+            .filter(|(_, is_exact)| !**is_exact)
+            .flat_map(|(row, _)| row.iter().filter_map(|&value| step.quantize(value)));
+        let (least, largest) = numbers.fold((i32::MAX, i32::MIN), |(least, largest), number| {
+            (least.min(number), largest.max(number))
+        });
+        match least <= largest {
+            true => Self {
+                step,
+                least,
+                range: (largest - least) as u32,
+            },
+            false => Self {
+                step,
+                least: 0,
+                range: 0,
+            },
+        }
+    }
+
+    /// Low bits that stand outside the symbols, so that the alphabet stays small.
+    fn n_raw_bits(self) -> u32 {
+        const MAX_BITS: u32 = 12;
+        (u32::BITS - self.range.leading_zeros()).saturating_sub(MAX_BITS)
+    }
+
+    fn alphabets(self, keep_top: usize) -> Vec<Alphabet> {
+        let mut alphabets = vec![Alphabet::of_symbols(2), Alphabet::of_symbols(1)];
+        alphabets.resize(Self::numbers(keep_top), Alphabet::of_levels());
+        let n_symbols = (self.range >> self.n_raw_bits()) as usize + 1;
+        alphabets.push(Alphabet::of_symbols(n_symbols));
+        alphabets
+    }
+
+    /// The alphabet of the numbers.
+    fn numbers(keep_top: usize) -> usize {
+        ORDER + Order::n_alphabets(keep_top, false)
+    }
+
+    /// Codes the rows of `matrix`; those marked in `is_exact` bit for bit, as are rows with other numbers
+    /// (which get marked).
+    pub fn encode(self, matrix: Rows<'_>, is_exact: &mut [bool], keep_top: usize) -> Coded {
+        let n_raw_bits = self.n_raw_bits();
+        let alphabet = Self::numbers(keep_top);
+        let mut order = Order::new(keep_top, matrix.n_classes(), false, ORDER);
+        let mut symbols = Vec::with_capacity(matrix.values().len() + matrix.n_rows());
+        let mut numbers = Vec::new();
+        for (row, is_exact) in matrix.rows().zip(is_exact) {
+            numbers.clear();
+            numbers.extend(row.iter().map_while(|&value| {
+                let number = self.step.quantize(value)?;
+                let above = i64::from(number) - i64::from(self.least);
+                u32::try_from(above)
+                    .ok()
+                    .filter(|&above| above <= self.range)
+            }));
+            *is_exact |= numbers.len() < row.len();
+            symbols.push(Symbol::new(HEAD, u32::from(*is_exact)));
+            if *is_exact {
+                symbols.extend(Symbol::of_bits(RAW, row));
+                continue;
+            }
+            symbols.extend(numbers.iter().map(|&above| {
+                let token = Token {
+                    value: above >> n_raw_bits,
+                    extra: above & ((1 << n_raw_bits) - 1),
+                    n_extra_bits: n_raw_bits,
+                };
+                Symbol::with_extra(alphabet, token)
+            }));
+            order.encode(row, &numbers, None, |symbol| symbols.push(symbol));
+        }
+        Coded {
+            choices: Choices::None,
+            symbols,
+            alphabets: self.alphabets(keep_top),
+        }
+    }
+
+    /// Decodes the rows of a block.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if the payload is not what an encoder writes.
+    pub fn decode(
+        self,
+        reader: &mut BitReader,
+        n_classes: usize,
+        keep_top: usize,
+        values: &mut [f32],
+    ) -> Result<(), Corrupt> {
+        let tables = Tables::read_from(reader, &self.alphabets(keep_top))?;
+        let n_raw_bits = self.n_raw_bits();
+        let mut order = Order::new(keep_top, n_classes, false, ORDER);
+        for row in values.chunks_exact_mut(n_classes) {
+            if tables.number(HEAD, reader)? == 1 {
+                tables.bits(RAW, reader, row)?;
+                continue;
+            }
+            for value in row.iter_mut() {
+                let high = tables.number(Self::numbers(keep_top), reader)?;
+                let above = high << n_raw_bits | reader.read(n_raw_bits)?;
+                if above > self.range {
+                    return Err(Corrupt("a number is out of range"));
+                }
+                *value = self.step.dequantize(self.least.wrapping_add(above as i32));
+            }
+            order.decode(row, None, &tables, reader)?;
+        }
+        Ok(())
+    }
+}
+
+fn alphabets_of_bits() -> Vec<Alphabet> {
     vec![Alphabet::of_symbols(1 << (32 - N_MANTISSA_BITS))]
 }
 
-/// Codes all values of `matrix`.
-pub fn encode(matrix: Rows<'_>) -> Coded {
+/// Codes all values of `matrix` bit for bit.
+pub fn encode_bits(matrix: Rows<'_>) -> Coded {
     let symbol = |value: &f32| {
         let bits = value.to_bits();
         let token = Token {
@@ -29,16 +162,16 @@ pub fn encode(matrix: Rows<'_>) -> Coded {
     Coded {
         choices: Choices::None,
         symbols: matrix.values().iter().map(symbol).collect(),
-        alphabets: alphabets(),
+        alphabets: alphabets_of_bits(),
     }
 }
 
-/// Decodes the values of a block.
+/// Decodes the values that [`encode_bits`] coded.
 ///
 /// # Errors
 /// [`Corrupt`] if the bitstream ends.
-pub fn decode(reader: &mut BitReader, values: &mut [f32]) -> Result<(), Corrupt> {
-    let tables = Tables::read_from(reader, &alphabets())?;
+pub fn decode_bits(reader: &mut BitReader, values: &mut [f32]) -> Result<(), Corrupt> {
+    let tables = Tables::read_from(reader, &alphabets_of_bits())?;
     for value in values {
         let high = tables.number(0, reader)?;
         *value = f32::from_bits(high << N_MANTISSA_BITS | reader.read(N_MANTISSA_BITS)?);

@@ -23,13 +23,11 @@ const ORDER: usize = 2;
 const FIRST_ROW: usize = N_POSITIONS - 2;
 const NOT_FITTED: usize = N_POSITIONS - 1;
 
-/// How values become integers, and what these are predicted from.
+/// How values become integers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Numbers {
     /// Multiples of a step.
     Steps(Step),
-    /// Multiples of a step, of which nothing is predicted but that they lie around this one.
-    Centred(Step, i32),
     /// All bits, predicted as they are: about as logarithms.
     OrderedBits,
     /// All bits, predicted as values.
@@ -45,7 +43,7 @@ impl Numbers {
     fn ridge(self) -> Ridge {
         match self {
             // About the noise of rounding to a step.
-            Self::Steps(_) | Self::Centred(..) => Ridge {
+            Self::Steps(_) => Ridge {
                 absolute: 1.0,
                 relative: 0.0,
             },
@@ -123,10 +121,7 @@ impl Walk {
             first: None,
             regression,
             exponents: vec![0; n_classes],
-            contexts: match numbers {
-                Numbers::Centred(..) => vec![0; n_classes],
-                _ => vec![FIRST_ROW as u8; n_classes],
-            },
+            contexts: vec![FIRST_ROW as u8; n_classes],
             features: vec![0.0; n_classes],
             expectations: vec![0.0; n_classes],
         }
@@ -138,10 +133,6 @@ impl Walk {
         let mut push = |number: i32, predicted: i32, context: usize| {
             sequence.push_number(context, zigzag(number.wrapping_sub(predicted)));
         };
-        if let Numbers::Centred(_, center) = self.numbers {
-            row.iter().for_each(|&number| push(number, center, 0));
-            return;
-        }
         let Some(first) = &self.first else {
             let mut before = 0;
             for &number in row {
@@ -195,12 +186,6 @@ impl Walk {
         // Reading all differences first gives the processor more to do at a time.
         for (difference, &context) in row.iter_mut().zip(&self.contexts) {
             *difference = read.difference(context.into())?;
-        }
-        if let Numbers::Centred(_, center) = self.numbers {
-            for number in row {
-                *number = center.wrapping_add(*number);
-            }
-            return Ok(());
         }
         let Some(first) = &self.first else {
             let mut before = 0i32;
@@ -338,12 +323,10 @@ pub fn encode(matrix: Rows<'_>, is_exact: &mut [bool], numbers: Numbers, keep_to
     for (row, is_exact) in matrix.rows().zip(is_exact) {
         for (number, &value) in row_numbers.iter_mut().zip(row) {
             *number = match numbers {
-                Numbers::Steps(step) | Numbers::Centred(step, _) => {
-                    step.quantize(value).unwrap_or_else(|| {
-                        *is_exact = true;
-                        0
-                    })
-                }
+                Numbers::Steps(step) => step.quantize(value).unwrap_or_else(|| {
+                    *is_exact = true;
+                    0
+                }),
                 Numbers::OrderedBits | Numbers::Bits => ordered(value),
             };
         }
@@ -395,7 +378,7 @@ pub fn decode(
         walk.read_row(&mut row_numbers, &mut numbers_of_row)?;
         for (value, &number) in row.iter_mut().zip(&row_numbers) {
             *value = match numbers {
-                Numbers::Steps(step) | Numbers::Centred(step, _) => step.dequantize(number),
+                Numbers::Steps(step) => step.dequantize(number),
                 Numbers::OrderedBits | Numbers::Bits => from_ordered(number),
             };
         }

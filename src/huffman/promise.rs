@@ -20,13 +20,23 @@ pub enum Kind {
     Values,
 }
 
+impl std::fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Probabilities => "probabilities",
+            Self::Logits => "logits",
+            Self::Values => "values",
+        })
+    }
+}
+
 /// How far decoded values may be from the originals.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Bound {
     /// The largest absolute error of any entry.
     MaxError(f64),
     /// The largest divergence of any row, in bits (Kullback and Leibler, original from decoded); decoded
-    /// rows sum to 1 and have no zeros. Of probabilities only.
+    /// rows sum to 1 within float32 and have no zeros, but for rows stored exactly. Of probabilities only.
     MaxKl(f64),
     /// Every bit comes back.
     Exact,

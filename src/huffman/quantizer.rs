@@ -182,7 +182,7 @@ impl Step {
         // Half a unit for the rounding, one for the nudge.
         let ulp = f64::from(largest.next_up()) - f64::from(largest);
         let half = max_error - 1.5 * ulp;
-        (half >= max_error / 2.0).then_some(Self(2.0 * half))
+        (half >= max_error / 2.0).then_some(Self((2.0 * half).min(f64::MAX)))
     }
 
     /// The step that a block states.
@@ -273,6 +273,8 @@ mod tests {
     #[test]
     fn a_step_too_fine_for_float32_is_none() {
         assert!(Step::new(0.01, 100.0).is_some());
+        let coarsest = Step::new(f64::MAX, 100.0).unwrap();
+        assert!(Step::from_bits(coarsest.to_bits()).is_ok());
         assert!(Step::new(1e-6, 100.0).is_none());
         assert!(Step::new(0.01, f32::MAX).is_none());
         let step = Step::new(1e-6, 1.0).unwrap();

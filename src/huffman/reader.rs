@@ -99,7 +99,7 @@ impl<R: Read> FrameReader<R> {
     }
 
     /// As [`new`](Self::new), refusing files whose sizes ask for more than `memory` bytes at once (the
-    /// state of a decoder, some 50 MB at most, comes on top).
+    /// state of a decoder, some 150 MB at most, comes on top).
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -186,8 +186,7 @@ impl<R: Read> FrameReader<R> {
 
     /// Reads the index, its tag excepted, and checks it against the blocks that came.
     fn read_index(&mut self) -> Result<(), Error> {
-        let promise = &self.header.promise;
-        let (index, n_bytes) = Index::read_from(&mut self.reader, promise, self.memory)?;
+        let (index, n_bytes) = Index::read_from(&mut self.reader, &self.header, self.memory)?;
         if index.blocks != self.blocks || index.n_header_bytes != self.n_header_bytes {
             return Err(Error::Corrupt("the index does not match the blocks"));
         }
@@ -214,7 +213,7 @@ impl<R: Read> FrameReader<R> {
             }
             Err(error) => return Err(error),
         };
-        check_same_classes(&self.header, &header)?;
+        check_fits(&self.header, &header)?;
         self.header = header;
         self.n_header_bytes = n_bytes;
         self.frame.n_bytes = n_bytes;
@@ -231,12 +230,18 @@ pub(super) fn block_name(number: usize, first_row: u64, n_rows: u64) -> String {
 }
 
 /// Checks that a frame can follow another one.
-pub(super) fn check_same_classes(before: &FrameHeader, header: &FrameHeader) -> Result<(), Error> {
-    match header.classes == before.classes {
-        true => Ok(()),
-        false => Err(Error::Header(format!(
+pub(super) fn check_fits(before: &FrameHeader, header: &FrameHeader) -> Result<(), Error> {
+    if header.classes != before.classes {
+        return Err(Error::Header(format!(
             "a frame of {} classes follows one of {}",
             header.classes, before.classes
+        )));
+    }
+    match header.promise.kind == before.promise.kind {
+        true => Ok(()),
+        false => Err(Error::Header(format!(
+            "a frame of {} follows one of {}",
+            header.promise.kind, before.promise.kind
         ))),
     }
 }

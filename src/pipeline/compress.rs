@@ -59,9 +59,14 @@ fn guess_kind(matrix: Option<&PredictionMatrix>) -> Kind {
         let sum: f64 = row.iter().map(|&p| f64::from(p)).sum();
         row.iter().all(|p| (0.0..=1.0).contains(p)) && (sum - 1.0).abs() < 1e-3
     };
-    match matrix {
-        Some(matrix) if !matrix.rows().all(is_distribution) => Kind::Values,
-        _ => Kind::Probabilities,
+    // As many rows as one block has, however many threads there are.
+    let first_rows = |matrix: &PredictionMatrix| {
+        let n_rows = rows_per_block(matrix.n_classes());
+        matrix.rows().take(n_rows).all(is_distribution)
+    };
+    match matrix.is_none_or(first_rows) {
+        true => Kind::Probabilities,
+        false => Kind::Values,
     }
 }
 

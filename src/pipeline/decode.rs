@@ -12,7 +12,7 @@ use super::progress::{Progress, thousands};
 use super::{open_input, set_threads};
 use crate::cli::DecodeArgs;
 use crate::huffman::index::within;
-use crate::huffman::{Block, Bound, Error, FileIndex, FrameHeader, FrameReader, Kind};
+use crate::huffman::{Block, Bound, Error, FileIndex, FrameHeader, FrameReader, Kind, Promise};
 use crate::io::npy;
 use crate::io::output::OutputFile;
 use crate::matrix::PredictionMatrix;
@@ -35,17 +35,21 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
         !args.normalize || header.promise.kind == Kind::Probabilities,
         "{}: it holds {}, which have no sum to keep; leave --normalize out",
         args.input.display(),
-        kind_name(header.promise.kind),
+        header.promise.kind,
     );
     // The number of rows may stand at the end only; the header is written again once it is known.
     npy::write_matrix_header(&mut output, 0, header.classes).with_context(unwritable)?;
     let bar = progress.bar(blocks.n_rows_to_come().unwrap_or(0), "rows");
     let mut n_rows = 0;
+    let mut is_same_promise = true;
     loop {
         let batch = blocks.next_batch().with_context(unreadable)?;
         if batch.is_empty() {
             break;
         }
+        is_same_promise &= batch
+            .iter()
+            .all(|piece| piece.promise.bound == header.promise.bound);
         let decoded: Vec<_> = batch
             .into_par_iter()
             .map(|piece| piece.decode(header.classes, args.normalize))
@@ -82,9 +86,10 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
         path.display(),
         thousands(n_rows),
         header.classes,
-        kind_name(header.promise.kind),
+        header.promise.kind,
         match header.promise.bound {
             _ if args.normalize => "scaled to sum to 1".to_owned(),
+            _ if !is_same_promise => "each as its frame promises".to_owned(),
             Bound::MaxError(max_error) => format!("each within {max_error:e} of the original"),
             Bound::MaxKl(max_kl) => format!("each row within {max_kl:e} bits of the original"),
             Bound::Exact => "bit for bit the original".to_owned(),
@@ -108,19 +113,12 @@ fn output_path(args: &DecodeArgs) -> PathBuf {
     }
 }
 
-fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Probabilities => "probabilities",
-        Kind::Logits => "logits",
-        Kind::Values => "values",
-    }
-}
-
 /// A block that is wanted, or why it cannot be read, and those of its rows that are asked for.
 struct Piece {
     block: Result<Block, Error>,
     first_row: u64,
     rows: Range<u64>,
+    promise: Promise,
 }
 
 impl Piece {
@@ -154,6 +152,8 @@ enum Blocks {
         rows: Range<u64>,
         /// Whether damage is to be told, but not to stop.
         skips_damage: bool,
+        /// Whether rows have been lost by that.
+        is_lost: bool,
         is_at_end: bool,
     },
 }
@@ -190,6 +190,7 @@ impl Blocks {
                 .rows
                 .map_or(0..u64::MAX, |rows| rows.start..rows.end.unwrap_or(u64::MAX)),
             skips_damage: args.skip_damaged,
+            is_lost: false,
             is_at_end: false,
         })
     }
@@ -233,12 +234,14 @@ impl Blocks {
                     return Ok(None);
                 }
                 let of_block = index.rows_of(*next);
+                let promise = index.header_of(*next).promise;
                 let block = index.read_block(file, *next);
                 *next += 1;
                 Ok(Some(Piece {
                     block,
                     first_row: of_block.start,
                     rows: of_block.start.max(rows.start)..of_block.end.min(rows.end),
+                    promise,
                 }))
             }
             Self::Streamed {
@@ -246,6 +249,7 @@ impl Blocks {
                 next_row,
                 rows,
                 skips_damage,
+                is_lost,
                 is_at_end,
             } => {
                 while !*is_at_end {
@@ -258,10 +262,12 @@ impl Blocks {
                         Err(error) if *skips_damage => {
                             // Nothing tells where the next block begins.
                             *is_at_end = true;
+                            *is_lost = true;
                             return Ok(Some(Piece {
                                 block: Err(error),
                                 first_row: *next_row,
                                 rows: *next_row..*next_row,
+                                promise: frames.header().promise,
                             }));
                         }
                         Err(error) => return Err(error),
@@ -273,6 +279,7 @@ impl Blocks {
                             block: Ok(block),
                             first_row: of_block.start,
                             rows: of_block.start.max(rows.start)..of_block.end.min(rows.end),
+                            promise: frames.header().promise,
                         }));
                     }
                 }
@@ -281,7 +288,7 @@ impl Blocks {
                     u64::MAX => rows.start,
                     end => end,
                 };
-                match wanted > *next_row && !*skips_damage {
+                match wanted > *next_row && !*is_lost {
                     true => Err(Error::RowsOutOfRange {
                         start: rows.start,
                         end: wanted,

@@ -67,6 +67,36 @@ fn concatenated_files_decode_as_the_rows_of_one_then_the_other() {
 }
 
 #[test]
+fn frames_of_other_bounds_may_follow_but_not_of_another_kind() {
+    let folder = Folder::new();
+    let frame = |kind, bound| {
+        let header = FrameHeader::new(3, Promise::new(kind, bound)).unwrap();
+        let mut writer = FrameWriter::new(Vec::new(), header).unwrap();
+        writer.write(&matrix(25)).unwrap();
+        writer.finish().unwrap().0
+    };
+    let first = frame(Kind::Probabilities, Bound::Exact);
+    let second = frame(Kind::Probabilities, Bound::MaxError(0.1));
+    folder.write("ab.huff", &[&first[..], &second].concat());
+    let said = folder.run("decode ab.huff", 0);
+    assert!(
+        said.stdout
+            .ends_with("50 rows of 3 probabilities, each as its frame promises\n"),
+        "{}",
+        said.stdout
+    );
+    let other = frame(Kind::Values, Bound::MaxError(0.1));
+    folder.write("ac.huff", &[&first[..], &other].concat());
+    for rows in ["", " --rows 0..5"] {
+        folder.fails(
+            &format!("decode ac.huff{rows}"),
+            "ac.huff: corrupt header: a frame of values follows one of probabilities",
+            "",
+        );
+    }
+}
+
+#[test]
 fn damaged_truncated_and_foreign_files_are_named() {
     let folder = Folder::new();
     let good = huff(25);

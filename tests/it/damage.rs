@@ -176,6 +176,10 @@ fn fields_of_the_header_at_their_ends() {
     );
     assert_refused(
         |f| f.n_json = Some(1 << 26),
+        |e| matches!(e, Error::MemoryLimit { .. }),
+    );
+    assert_refused(
+        |f| f.n_json = Some(1 << 23),
         |e| matches!(e, Error::Truncated { .. }),
     );
     assert_refused(
@@ -301,6 +305,8 @@ fn fields_of_the_index_at_their_ends() {
     );
     assert_refused(|f| f.rows_in_index = 0, corrupt);
     assert_refused(|f| f.rows_in_index = MAX, corrupt);
+    assert_refused(|f| f.rows_in_index = u64::from(u32::MAX), corrupt);
+    assert_refused(|f| f.rows_in_index = (1 << 22) / 3 + 1, corrupt);
     assert_refused(|f| f.bytes_in_index = Some(0), corrupt);
     assert_refused(|f| f.bytes_in_index = Some(MAX), corrupt);
     assert_refused(|f| f.n_exact = 3, corrupt);

@@ -888,9 +888,8 @@ fn predicted_rows(
     n: usize,
     keep_top: usize,
 ) -> Vec<f32> {
-    let step = matches!(model, 3 | 6).then(|| f64::from_bits(bits.number(64)));
+    let step = (model == 3).then(|| f64::from_bits(bits.number(64)));
     assert!(step.is_none_or(|step| step > 0.0 && step.is_finite()));
-    let centre = (model == 6).then(|| bits.number(32) as i32);
     let mut contexts = Contexts::read(bits, 1);
     let head_codebook = bits.codebook(2, 1);
     let exact_codebook = bits.codebook(1, 1);
@@ -920,7 +919,6 @@ fn predicted_rows(
             let v = regression.v[class];
             let has_fit = regression.next_fit > 8;
             let (prediction, context) = match (model, &first_row) {
-                (6, _) => (centre.unwrap(), 0),
                 (_, None) => (numbers.last().copied().unwrap_or(0), 94),
                 (5, Some(first_row)) => {
                     let f = fin(value_of(first_row[class]));
@@ -952,19 +950,46 @@ fn predicted_rows(
                     _ => number.wrapping_sub(first_row[class]) as f32,
                 };
             }
-            if model != 6 {
-                regression.expect_later(&mut expectations, class, features[class]);
-            }
+            regression.expect_later(&mut expectations, class, features[class]);
         }
-        if model != 6 {
-            regression.learn(bits, 0, &features);
-        }
+        regression.learn(bits, 0, &features);
         let mut row: Vec<f32> = numbers.iter().map(|&number| value_of(number)).collect();
         if step.is_some() {
             order.finish(bits, None, &mut row);
         }
         values.extend(row);
         first_row.get_or_insert(numbers);
+    }
+    values
+}
+
+/// Section 12, model 6.
+fn multiples(bits: &mut Bits, n_rows: usize, n: usize, keep_top: usize) -> Vec<f32> {
+    let step = f64::from_bits(bits.number(64));
+    assert!(step > 0.0 && step.is_finite());
+    let least = bits.number(32) as i32;
+    let range = bits.number(32);
+    let n_range_bits = (0..32).filter(|bit| range >> bit > 0).count();
+    let r = n_range_bits.saturating_sub(12);
+    let head_codebook = bits.codebook(2, 1);
+    let exact_codebook = bits.codebook(1, 1);
+    let mut order = Order::read(bits, 6, n, keep_top, false);
+    let numbers_codebook = bits.codebook((range >> r) as usize + 1, 1);
+    let mut values = Vec::new();
+    for _ in 0..n_rows {
+        if bits.symbol(&head_codebook) == 1 {
+            values.extend(bits.exact_row(6, &exact_codebook, n));
+            continue;
+        }
+        let mut row: Vec<f32> = (0..n)
+            .map(|_| {
+                let above = (bits.symbol(&numbers_codebook) as u64) << r | bits.number(r as u32);
+                assert!(above <= range);
+                (f64::from(least.wrapping_add(above as i32)) * step) as f32
+            })
+            .collect();
+        order.finish(bits, None, &mut row);
+        values.extend(row);
     }
     values
 }
@@ -992,7 +1017,8 @@ fn payload(payload: &[u8], seen: &mut Seen, n_rows: usize, n: usize, keep_top: u
     let values = match model {
         0 => ranked_rows(&mut bits, n_rows, n, keep_top),
         1 | 2 => expected_rows(&mut bits, model, n_rows, n, keep_top),
-        3..=6 => predicted_rows(&mut bits, model, n_rows, n, keep_top),
+        3..=5 => predicted_rows(&mut bits, model, n_rows, n, keep_top),
+        6 => multiples(&mut bits, n_rows, n, keep_top),
         7 => plain_rows(&mut bits, n_rows, n),
         _ => panic!("no model {model}"),
     };
