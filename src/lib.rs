@@ -7,6 +7,8 @@
 //! - [`io`] reads and writes array formats,
 //! - [`pipeline`] wires them together, one file a subcommand, for the command line in [`cli`].
 //!
+//! Without the default feature `cli`, the library is [`huffman`] and [`matrix`] alone.
+//!
 //! To follow the data, start with [`pipeline::predict_compress`].
 
 #[cfg(feature = "cli")]

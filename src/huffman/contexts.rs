@@ -1,8 +1,8 @@
 //! Numbers coded in contexts (FORMAT.md, section 6): what a model knows of a number before it is decoded
 //! is its context. Neighbouring contexts form groups that share codebooks, and the commonest number of a
 //! group, mostly 0, is coded in runs along the group's own sequence, so that it costs less than the bit
-//! that a code needs at least. What comes after a run is mostly one of two numbers, which may be told by
-//! the symbol of the run for the same reason.
+//! that a code needs at least. What comes after a run is mostly one of few numbers, its followers, which may
+//! be told by the symbol of the run for the same reason.
 //!
 //! Contexts stand in rows, bands, of [`N_POSITIONS`]. Neighbouring bands are joined, position by position,
 //! before positions are: in small blocks mostly all of them.
