@@ -1,10 +1,13 @@
 //! Speed of prediction and training, in images a second: `cargo bench --bench model`.
+//!
+//! All ways are timed in turn, so that they meet the same machine; medians count. The peers in other languages
+//! are timed by `benches/frameworks.py`, which runs this bench among them.
 
 use std::hint::black_box;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use burn::tensor::{Tensor, TensorData, activation};
-use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use pc::model::dataset::Dataset;
 use pc::model::inference::{Output, Predictor};
 use pc::model::network::{Backend, Mlp};
@@ -12,45 +15,30 @@ use pc::model::training::{TrainingConfig, train};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-const N_IMAGES: usize = 4096;
+const N_TURNS: usize = 7;
 
-fn prediction(criterion: &mut Criterion) {
-    let dataset = Dataset::bundled();
-    let inputs: Vec<f32> = dataset.train.pixels[..N_IMAGES * 784]
+/// Something that takes `n_images` in one call.
+struct Case<'a> {
+    name: String,
+    n_images: usize,
+    run: Box<dyn Fn() + 'a>,
+}
+
+fn main() {
+    let dataset = Dataset {
+        test: None,
+        ..Dataset::bundled()
+    };
+    let inputs: Vec<f32> = dataset
+        .train
+        .pixels
         .iter()
         .map(|&pixel| f32::from(pixel) / 255.0)
         .collect();
-    let mut group = criterion.benchmark_group("predict");
-    group.throughput(Throughput::Elements(N_IMAGES as u64));
+    let mut cases = Vec::new();
     for (name, backend) in Backend::NAMES.iter().zip([Backend::Ndarray, Backend::Flex]) {
-        let device = backend.device().without_autodiff();
-        let mlp = Mlp::init(&[784, 128, 100], &mut StdRng::seed_from_u64(1), &device);
-        let predictor = Predictor::new(mlp.weights());
-        let burn = || -> Vec<f32> {
-            let images = TensorData::new(inputs.clone(), [N_IMAGES, 784]);
-            let logits = mlp.forward(Tensor::from_data(images, &device));
-            let data = activation::softmax(logits, 1).into_data();
-            data.try_into_vec().expect("f32")
-        };
-        let own = || predictor.predict(&inputs, Output::Probabilities);
-        for (a, b) in own().values().iter().zip(burn()) {
-            assert!((a - b).abs() < 1e-5);
-        }
-        group.bench_function(format!("burn-{name}"), |b| b.iter(|| black_box(burn())));
-        if backend == Backend::Flex {
-            group.bench_function("own", |b| b.iter(|| black_box(own())));
-        }
-    }
-    group.finish();
-}
-
-fn training(criterion: &mut Criterion) {
-    let mut dataset = Dataset::bundled();
-    dataset.test = None;
-    let mut group = criterion.benchmark_group("train an epoch");
-    group.sample_size(10).sampling_mode(SamplingMode::Flat);
-    group.throughput(Throughput::Elements(dataset.train.len() as u64));
-    for (name, backend) in Backend::NAMES.iter().zip([Backend::Ndarray, Backend::Flex]) {
+        predictions(name, backend, &inputs, &mut cases);
+        let (dataset, n_images) = (&dataset, dataset.train.len());
         let config = TrainingConfig {
             hidden: vec![128],
             classes: 100,
@@ -61,12 +49,63 @@ fn training(criterion: &mut Criterion) {
             backend,
             validation: 0.0,
         };
-        group.bench_function(*name, |b| {
-            b.iter(|| train(&config, &dataset, &AtomicBool::new(false), &mut |_| {}));
+        cases.push(Case {
+            name: format!("train an epoch, {name}"),
+            n_images,
+            run: Box::new(move || {
+                black_box(train(
+                    &config,
+                    dataset,
+                    &AtomicBool::new(false),
+                    &mut |_| {},
+                ));
+            }),
         });
     }
-    group.finish();
+
+    let mut seconds = vec![Vec::new(); cases.len()];
+    for _ in 0..N_TURNS {
+        for (case, seconds) in cases.iter().zip(&mut seconds) {
+            let start = Instant::now();
+            (case.run)();
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+    }
+    println!("| | images/s, median of {N_TURNS} |");
+    println!("| --- | --- |");
+    for (case, seconds) in cases.iter().zip(&mut seconds) {
+        seconds.sort_by(f64::total_cmp);
+        let rate = case.n_images as f64 / seconds[N_TURNS / 2];
+        println!("| {} | {rate:.0} |", case.name);
+    }
 }
 
-criterion_group!(benches, prediction, training);
-criterion_main!(benches);
+/// burn's forward and ours on the same weights, compared before they are timed.
+fn predictions<'a>(name: &str, backend: Backend, inputs: &'a [f32], cases: &mut Vec<Case<'a>>) {
+    let device = backend.device().without_autodiff();
+    let mlp = Mlp::init(&[784, 128, 100], &mut StdRng::seed_from_u64(1), &device);
+    let predictor = Predictor::new(mlp.weights());
+    let n_images = inputs.len() / 784;
+    let burn = move || -> Vec<f32> {
+        let images = TensorData::new(inputs.to_vec(), [n_images, 784]);
+        let logits = mlp.forward(Tensor::from_data(images, &device));
+        let data = activation::softmax(logits, 1).into_data();
+        data.try_into_vec().expect("f32")
+    };
+    let own = move || predictor.predict(inputs, Output::Probabilities);
+    for (a, b) in own().values().iter().zip(burn()) {
+        assert!((a - b).abs() < 1e-5);
+    }
+    if cases.is_empty() {
+        cases.push(Case {
+            name: "predict, pc".to_owned(),
+            n_images,
+            run: Box::new(move || drop(black_box(own()))),
+        });
+    }
+    cases.push(Case {
+        name: format!("predict, burn {name}"),
+        n_images,
+        run: Box::new(move || drop(black_box(burn()))),
+    });
+}

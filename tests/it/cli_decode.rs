@@ -3,7 +3,7 @@
 use pc::huffman::{Bound, FrameHeader, FrameWriter, Kind, Promise};
 use pc::matrix::{PredictionMatrix, argmax};
 
-use crate::common::{Folder, read_npy};
+use crate::common::{Folder, PC, read_npy};
 
 /// `n` rows of three classes.
 fn matrix(n: usize) -> PredictionMatrix {
@@ -419,7 +419,7 @@ fn a_closed_pipe_is_not_an_error() {
     use std::process::{Command, Stdio};
 
     let folder = Folder::new();
-    let mut child = Command::new(assert_cmd::cargo::cargo_bin!("pc"))
+    let mut child = Command::new(PC)
         .args(["demo", "--epochs", "2", "--hidden", "8"])
         .current_dir(folder.path())
         .stdout(Stdio::piped())

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 
-use crate::common::{Folder, idx, npy, pixels, read_npy};
+use crate::common::{Folder, PC, idx, npy, pixels, read_npy};
 
 const N: usize = 5;
 
@@ -121,7 +121,7 @@ fn images_are_read_from_a_pipe_and_special_files_are_no_output() {
     folder.run("predict input.npy -o expected.npy", 0);
     let output = folder
         .pc("predict /dev/stdin -o out.npy")
-        .write_stdin(folder.read("input.npy"))
+        .stdin(fs::File::open(folder.join("input.npy")).unwrap())
         .output()
         .unwrap();
     assert!(output.status.success());
@@ -436,7 +436,7 @@ fn a_million_rows_need_less_than_300_megabytes() {
     let folder = Folder::new();
     folder.run("train --epochs 1 --quiet", 0);
     write_sparse_images(&folder, 1_000_000);
-    let mut child = Command::new(assert_cmd::cargo::cargo_bin!("pc"))
+    let mut child = Command::new(PC)
         .current_dir(folder.path())
         .args(["predict-compress", "input.npy", "-o", "out.huff"])
         .stdout(Stdio::null())
@@ -467,7 +467,7 @@ fn a_full_disk_is_an_error_that_leaves_nothing() {
     // A limit on the size of files stands in for a full disk: 1 block of 1,024 bytes.
     let script = format!(
         "trap '' XFSZ; ulimit -f 1; exec '{}' predict big.npy -o out.npy",
-        assert_cmd::cargo::cargo_bin!("pc").display()
+        PC
     );
     let output = std::process::Command::new("bash")
         .args(["-c", &script])

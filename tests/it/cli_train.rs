@@ -7,7 +7,7 @@ use pc::model::checkpoint::Checkpoint;
 use pc::model::dataset::Dataset;
 use pc::model::inference::Predictor;
 
-use crate::common::{Folder, idx, npy, pixels, write_toy_mnist};
+use crate::common::{Folder, PC, idx, npy, pixels, write_toy_mnist};
 
 /// Enough training for a toy set, and few outputs.
 const QUICK: &str = "--epochs 3 --batch-size 10 --classes 10 --hidden 16";
@@ -483,7 +483,7 @@ fn a_hangup_is_ignored_under_nohup() {
     let script = format!(
         "trap '' HUP; '{}' train --data mnist --classes 10 --epochs 300 & \
          sleep 1; kill -HUP $!; wait $!",
-        assert_cmd::cargo::cargo_bin!("pc").display()
+        PC
     );
     let output = std::process::Command::new("bash")
         .args(["-c", &script])

@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use assert_cmd::Command;
 use tempfile::TempDir;
+
+/// The binary under test.
+pub const PC: &str = env!("CARGO_BIN_EXE_pc");
 
 /// An empty folder in which `pc` is run.
 pub struct Folder(TempDir);
@@ -55,7 +58,7 @@ impl Folder {
 
     /// `pc` with arguments separated by spaces.
     pub fn pc(&self, arguments: &str) -> Command {
-        let mut command = Command::cargo_bin("pc").unwrap();
+        let mut command = Command::new(PC);
         command
             .current_dir(self.path())
             .args(arguments.split_whitespace());
@@ -84,11 +87,11 @@ impl Folder {
     /// Starts `pc` and returns once it has begun an output, under a temporary name.
     #[cfg(unix)]
     pub fn start(&self, arguments: &str) -> std::process::Child {
-        use std::process::{Command, Stdio};
+        use std::process::Stdio;
         use std::time::{Duration, Instant};
 
         let n_before = self.names().len();
-        let child = Command::new(assert_cmd::cargo::cargo_bin!("pc"))
+        let child = Command::new(PC)
             .current_dir(self.path())
             .args(arguments.split_whitespace())
             .stdout(Stdio::piped())
