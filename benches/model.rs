@@ -1,4 +1,5 @@
-//! Speed of prediction and training, in images a second: `cargo bench --bench model`.
+//! Speed of prediction and training, in images a second: `cargo bench --bench model [-- "predict, pc"]` for
+//! all cases or those whose names begin so.
 //!
 //! All ways are timed in turn, so that they meet the same machine; medians count. The peers in other languages
 //! are timed by `benches/frameworks.py`, which runs this bench among them.
@@ -10,10 +11,14 @@ use std::time::Instant;
 use burn::tensor::{Tensor, TensorData, activation};
 use pc::model::dataset::Dataset;
 use pc::model::inference::{Output, Predictor};
-use pc::model::network::{Backend, Mlp};
+use pc::model::network::{Backend, Mlp, Parameters};
 use pc::model::training::{TrainingConfig, train};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const N_TURNS: usize = 7;
 
@@ -37,7 +42,7 @@ fn main() {
         .collect();
     let mut cases = Vec::new();
     for (name, backend) in Backend::NAMES.iter().zip([Backend::Ndarray, Backend::Flex]) {
-        predictions(name, backend, &inputs, &mut cases);
+        predictions(name, backend, (&dataset.train.pixels, &inputs), &mut cases);
         let (dataset, n_images) = (&dataset, dataset.train.len());
         let config = TrainingConfig {
             hidden: vec![128],
@@ -63,6 +68,13 @@ fn main() {
         });
     }
 
+    let wanted = std::env::args()
+        .skip(1)
+        .find(|argument| argument != "--bench");
+    if let Some(start) = wanted {
+        cases.retain(|case| case.name.starts_with(&start));
+    }
+
     let mut seconds = vec![Vec::new(); cases.len()];
     for _ in 0..N_TURNS {
         for (case, seconds) in cases.iter().zip(&mut seconds) {
@@ -81,10 +93,16 @@ fn main() {
 }
 
 /// burn's forward and ours on the same weights, compared before they are timed.
-fn predictions<'a>(name: &str, backend: Backend, inputs: &'a [f32], cases: &mut Vec<Case<'a>>) {
+fn predictions<'a>(
+    name: &str,
+    backend: Backend,
+    (pixels, inputs): (&'a [u8], &'a [f32]),
+    cases: &mut Vec<Case<'a>>,
+) {
     let device = backend.device().without_autodiff();
-    let mlp = Mlp::init(&[784, 128, 100], &mut StdRng::seed_from_u64(1), &device);
-    let predictor = Predictor::new(mlp.weights());
+    let parameters = Parameters::init(&[784, 128, 100], &mut StdRng::seed_from_u64(1));
+    let mlp = Mlp::new(&parameters, &device);
+    let predictor = Predictor::new(parameters.weights());
     let n_images = inputs.len() / 784;
     let burn = move || -> Vec<f32> {
         let images = TensorData::new(inputs.to_vec(), [n_images, 784]);
@@ -92,15 +110,25 @@ fn predictions<'a>(name: &str, backend: Backend, inputs: &'a [f32], cases: &mut 
         let data = activation::softmax(logits, 1).into_data();
         data.try_into_vec().expect("f32")
     };
-    let own = move || predictor.predict(inputs, Output::Probabilities);
+    let own = {
+        let predictor = predictor.clone();
+        move || predictor.predict(inputs, Output::Probabilities)
+    };
     for (a, b) in own().values().iter().zip(burn()) {
         assert!((a - b).abs() < 1e-5);
     }
-    if cases.is_empty() {
+    if backend == Backend::Ndarray {
         cases.push(Case {
-            name: "predict, pc".to_owned(),
+            name: "predict, pc, f32".to_owned(),
             n_images,
             run: Box::new(move || drop(black_box(own()))),
+        });
+        cases.push(Case {
+            name: "predict, pc, u8".to_owned(),
+            n_images,
+            run: Box::new(move || {
+                drop(black_box(predictor.predict(pixels, Output::Probabilities)))
+            }),
         });
     }
     cases.push(Case {

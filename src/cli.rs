@@ -46,8 +46,8 @@ pub enum Command {
 
 /// Train a network on labelled images
 ///
-/// The same seed gives the same model bit for bit, on one machine, for a given backend and number of
-/// threads. Ctrl-C stops after the current batch and saves what there is. The test part of the data is
+/// The same seed gives the same model bit for bit, on one machine, for a given backend, whatever the number
+/// of threads. Ctrl-C stops after the current batch and saves what there is. The test part of the data is
 /// reported after each epoch, never used for choosing.
 #[derive(Debug, Args)]
 #[command(
@@ -97,8 +97,7 @@ pub struct TrainingOptions {
     /// Where burn computes
     #[arg(long, default_value = "ndarray", value_parser = PossibleValuesParser::new(Backend::NAMES).try_map(|name| name.parse::<Backend>()))]
     pub backend: Backend,
-    /// Number of threads for evaluation, as many as there are processors if not given; the training
-    /// itself runs on one, which is faster for networks of this size
+    /// Number of threads; as many as there are processors if not given
     #[arg(long, value_name = "N", value_parser = n_threads)]
     pub threads: Option<usize>,
 }

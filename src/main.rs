@@ -7,6 +7,11 @@ use clap::Parser;
 use pc::cli::Cli;
 use pc::pipeline;
 
+/// Training and prediction ask for many blocks of a megabyte, which the system's allocator maps and clears
+/// anew each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match pipeline::run(cli) {

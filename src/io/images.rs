@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, Cursor, Read, Seek, SeekFrom};
+use std::ops::Range;
 
 use super::npy::{self, Dtype, NpyHeader};
 use super::{Error, gunzip_if_needed, idx};
@@ -12,7 +13,7 @@ pub fn scale_u8(pixel: u8) -> f32 {
     f32::from(pixel) * (1.0 / 255.0)
 }
 
-/// Reads images as rows of f32.
+/// Reads images, some at a time.
 pub struct ImageReader {
     source: Source,
     dtype: Dtype,
@@ -133,41 +134,37 @@ impl ImageReader {
         self.n_images
     }
 
-    /// Replaces `pixels` by those of the next images, at most `max_images`, and returns how many came;
-    /// 0 at the end.
+    /// Bytes of an image in the file.
+    pub fn n_image_bytes(&self) -> usize {
+        self.n_pixels * self.dtype.n_bytes()
+    }
+
+    /// Replaces `batch` by the next images, at most `max_images`; it is empty at the end.
     ///
     /// # Errors
     /// [`Error::Truncated`], [`Error::TooLong`], [`Error::Io`].
-    pub fn read_batch(&mut self, max_images: usize, pixels: &mut Vec<f32>) -> Result<usize, Error> {
+    pub fn read_batch(&mut self, max_images: usize, batch: &mut ImageBatch) -> Result<(), Error> {
         let n_left = self.n_images - self.n_read;
         if n_left == 0 {
             self.check_end()?;
         }
         let n_images = max_images.min(usize::try_from(n_left).unwrap_or(usize::MAX));
         let n_number_bytes = self.dtype.n_bytes();
-        pixels.clear();
-        pixels.resize(n_images * self.n_pixels, 0.0);
-        let (dtype, is_big_endian) = (self.dtype, self.is_big_endian);
-        let decode = |bytes: &[u8]| match dtype {
-            Dtype::U8 => scale_u8(bytes[0]),
-            _ => npy::decode_f32(dtype, is_big_endian, bytes),
-        };
+        let n_image_bytes = self.n_image_bytes();
+        batch.n_pixels = self.n_pixels;
+        batch.dtype = self.dtype;
+        batch.is_big_endian = self.is_big_endian;
+        batch.bytes.resize(n_images * n_image_bytes, 0);
 
         match &mut self.source {
             Source::InOrder(reader) => {
-                let mut bytes = vec![0; self.n_pixels * n_number_bytes];
-                for (i, image) in pixels.chunks_exact_mut(self.n_pixels).enumerate() {
-                    let n_found = read_up_to(reader, &mut bytes)?;
-                    if n_found < bytes.len() {
-                        let n_image_bytes = bytes.len() as u64;
-                        return Err(Error::Truncated {
-                            expected: self.n_images.saturating_mul(n_image_bytes),
-                            found: (self.n_read + i as u64) * n_image_bytes + n_found as u64,
-                        });
-                    }
-                    for (pixel, bytes) in image.iter_mut().zip(bytes.chunks_exact(n_number_bytes)) {
-                        *pixel = decode(bytes);
-                    }
+                let n_found = read_up_to(reader, &mut batch.bytes)? as u64;
+                if n_found < batch.bytes.len() as u64 {
+                    let n_image_bytes = n_image_bytes as u64;
+                    return Err(Error::Truncated {
+                        expected: self.n_images.saturating_mul(n_image_bytes),
+                        found: self.n_read * n_image_bytes + n_found,
+                    });
                 }
             }
             Source::ByPixel {
@@ -175,19 +172,65 @@ impl ImageReader {
                 start,
                 pixels: order,
             } => {
-                let mut bytes = vec![0; n_images * n_number_bytes];
+                let mut run_bytes = vec![0; n_images * n_number_bytes];
                 for (run, &pixel) in order.iter().enumerate() {
                     let first = run as u64 * self.n_images + self.n_read;
                     file.seek(SeekFrom::Start(*start + first * n_number_bytes as u64))?;
-                    file.read_exact(&mut bytes)?;
-                    for (image, bytes) in bytes.chunks_exact(n_number_bytes).enumerate() {
-                        pixels[image * self.n_pixels + pixel] = decode(bytes);
+                    file.read_exact(&mut run_bytes)?;
+                    let numbers = run_bytes.chunks_exact(n_number_bytes);
+                    for (image, number) in batch.bytes.chunks_exact_mut(n_image_bytes).zip(numbers)
+                    {
+                        image[pixel * n_number_bytes..][..n_number_bytes].copy_from_slice(number);
                     }
                 }
             }
         }
         self.n_read += n_images as u64;
-        Ok(n_images)
+        Ok(())
+    }
+}
+
+/// Images as they were read: bytes, which become numbers where these are needed.
+#[derive(Debug)]
+pub struct ImageBatch {
+    bytes: Vec<u8>,
+    n_pixels: usize,
+    dtype: Dtype,
+    is_big_endian: bool,
+}
+
+/// No images.
+impl Default for ImageBatch {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            n_pixels: 1,
+            dtype: Dtype::U8,
+            is_big_endian: false,
+        }
+    }
+}
+
+impl ImageBatch {
+    /// Number of images.
+    pub fn n_images(&self) -> usize {
+        self.bytes.len() / (self.n_pixels * self.dtype.n_bytes())
+    }
+
+    /// Replaces `pixels` by those of some of the images, in C order: unsigned bytes as numbers from 0 to 1,
+    /// floats as they are.
+    pub fn pixels(&self, images: Range<usize>, pixels: &mut Vec<f32>) {
+        let n_image_bytes = self.n_pixels * self.dtype.n_bytes();
+        let bytes = &self.bytes[images.start * n_image_bytes..images.end * n_image_bytes];
+        pixels.clear();
+        match self.dtype {
+            Dtype::U8 => pixels.extend(bytes.iter().map(|&pixel| scale_u8(pixel))),
+            dtype => {
+                let numbers = bytes.chunks_exact(dtype.n_bytes());
+                pixels
+                    .extend(numbers.map(|bytes| npy::decode_f32(dtype, self.is_big_endian, bytes)));
+            }
+        }
     }
 }
 

@@ -1,16 +1,72 @@
-//! Prediction from weights, without burn: matrix products on reused memory, one batch per thread.
+//! Prediction from weights, without burn: packed weights on reused memory, one batch per thread.
 
-use ndarray::linalg::general_mat_mul;
-use ndarray::{ArrayView2, ArrayViewMut2};
+use std::ops::Range;
+
 use rayon::prelude::*;
 
+use super::Weights;
 use super::dataset::Samples;
-use super::{Layer, Weights};
-use crate::io::images::scale_u8;
+use super::packed::{Activation, PackedLayer, TILE_ROWS};
+use crate::io::images::{ImageBatch, scale_u8};
 use crate::matrix::{PredictionMatrix, argmax};
 
-/// Rows that go through the network together: their activations stay in the cache.
-const BATCH_ROWS: usize = 256;
+/// Rows that go through the network together: whole tiles, and few enough that they and their activations
+/// stay in the cache.
+const BATCH_ROWS: usize = 16 * TILE_ROWS;
+
+/// Rows of numbers that a network takes.
+pub trait Inputs: Sync {
+    /// Number of rows of `n_inputs` numbers.
+    fn n_rows(&self, n_inputs: usize) -> usize;
+
+    /// Some of the rows, one after another; `scratch` is there to hold them.
+    fn rows<'a>(
+        &'a self,
+        rows: Range<usize>,
+        n_inputs: usize,
+        scratch: &'a mut Vec<f32>,
+    ) -> &'a [f32];
+}
+
+impl Inputs for [f32] {
+    fn n_rows(&self, n_inputs: usize) -> usize {
+        self.len() / n_inputs
+    }
+
+    fn rows<'a>(&'a self, rows: Range<usize>, n_inputs: usize, _: &'a mut Vec<f32>) -> &'a [f32] {
+        &self[rows.start * n_inputs..rows.end * n_inputs]
+    }
+}
+
+/// Pixels, which the network takes as numbers from 0 to 1.
+impl Inputs for [u8] {
+    fn n_rows(&self, n_inputs: usize) -> usize {
+        self.len() / n_inputs
+    }
+
+    fn rows<'a>(
+        &'a self,
+        rows: Range<usize>,
+        n_inputs: usize,
+        scratch: &'a mut Vec<f32>,
+    ) -> &'a [f32] {
+        let pixels = &self[rows.start * n_inputs..rows.end * n_inputs];
+        scratch.clear();
+        scratch.extend(pixels.iter().map(|&pixel| scale_u8(pixel)));
+        scratch
+    }
+}
+
+impl Inputs for ImageBatch {
+    fn n_rows(&self, _: usize) -> usize {
+        self.n_images()
+    }
+
+    fn rows<'a>(&'a self, rows: Range<usize>, _: usize, scratch: &'a mut Vec<f32>) -> &'a [f32] {
+        self.pixels(rows, scratch);
+        scratch
+    }
+}
 
 /// What the rows of a prediction are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +90,16 @@ pub struct Evaluation {
 #[derive(Debug, Clone)]
 pub struct Predictor {
     weights: Weights,
+    layers: Vec<PackedLayer>,
 }
 
 impl Predictor {
     /// The predictor for these weights.
     pub fn new(weights: Weights) -> Self {
-        Self { weights }
+        Self {
+            layers: weights.layers.iter().map(PackedLayer::new).collect(),
+            weights,
+        }
     }
 
     /// The weights.
@@ -47,53 +107,64 @@ impl Predictor {
         &self.weights
     }
 
-    /// Predicts rows of `n_inputs` numbers. The result does not depend on the number of threads.
+    /// Predicts rows, on all threads of the current rayon pool. The result does not depend on their number.
     ///
     /// # Panics
-    /// If `inputs` is not made of whole rows.
-    pub fn predict(&self, inputs: &[f32], output: Output) -> PredictionMatrix {
-        let (n_inputs, n_classes) = (self.weights.n_inputs(), self.weights.n_classes());
-        assert!(inputs.len().is_multiple_of(n_inputs));
-        let mut values = vec![0.0; inputs.len() / n_inputs * n_classes];
-        inputs
-            .par_chunks(BATCH_ROWS * n_inputs)
-            .zip(values.par_chunks_mut(BATCH_ROWS * n_classes))
-            .for_each_init(Vec::new, |hidden, (inputs, values)| {
-                self.forward(inputs, hidden, values);
-                if output == Output::Probabilities {
-                    values.chunks_exact_mut(n_classes).for_each(softmax);
-                }
-            });
-        PredictionMatrix::new(n_classes, values)
+    /// If `inputs` are no rows of [`Weights::n_inputs`].
+    pub fn predict<I: Inputs + ?Sized>(&self, inputs: &I, output: Output) -> PredictionMatrix {
+        let mut values = Vec::new();
+        self.predict_into(inputs, output, &mut values);
+        PredictionMatrix::new(self.weights.n_classes(), values)
     }
 
-    /// One batch through all layers; `hidden` is scratch memory.
-    fn forward(&self, inputs: &[f32], hidden: &mut Vec<Vec<f32>>, logits: &mut [f32]) {
+    /// As [`Self::predict`], into memory that is there already: `values` are replaced.
+    pub fn predict_into<I: Inputs + ?Sized>(
+        &self,
+        inputs: &I,
+        output: Output,
+        values: &mut Vec<f32>,
+    ) {
+        let (n_inputs, n_classes) = (self.weights.n_inputs(), self.weights.n_classes());
+        let n_rows = inputs.n_rows(n_inputs);
+        values.resize(n_rows * n_classes, 0.0);
+        values
+            .par_chunks_mut(BATCH_ROWS * n_classes)
+            .enumerate()
+            .for_each_init(Default::default, |scratch: &mut Scratch, (i, values)| {
+                let rows = i * BATCH_ROWS..n_rows.min((i + 1) * BATCH_ROWS);
+                let inputs = inputs.rows(rows, n_inputs, &mut scratch.inputs);
+                self.forward(inputs, output, &mut scratch.activations, values);
+            });
+    }
+
+    /// One batch through all layers; `activations` is scratch memory.
+    fn forward(
+        &self,
+        inputs: &[f32],
+        output: Output,
+        activations: &mut [Vec<f32>; 2],
+        values: &mut [f32],
+    ) {
         let n_rows = inputs.len() / self.weights.n_inputs();
-        let (last, layers) = self
-            .weights
-            .layers
-            .split_last()
-            .expect("at least one layer");
-        hidden.resize_with(layers.len(), Vec::new);
+        let (last, hidden) = self.layers.split_last().expect("at least one layer");
+        let [mut now, mut next] = activations.each_mut();
         let mut input = inputs;
-        for (layer, output) in layers.iter().zip(hidden) {
-            output.resize(n_rows * layer.n_outputs, 0.0);
-            affine(layer, input, output);
-            for value in output.iter_mut() {
-                // Not f32::max, which would make a NaN from a bad pixel a plausible 0.
-                if *value < 0.0 {
-                    *value = 0.0;
-                }
-            }
-            input = output;
+        for layer in hidden {
+            next.resize(n_rows * layer.n_outputs(), 0.0);
+            layer.forward(input, next, Activation::Relu);
+            std::mem::swap(&mut now, &mut next);
+            input = now;
         }
-        affine(last, input, logits);
+        let activation = match output {
+            Output::Logits => Activation::None,
+            Output::Probabilities => Activation::Softmax,
+        };
+        last.forward(input, values, activation);
     }
 
     /// Loss and accuracy on labelled images.
     pub fn evaluate(&self, samples: &Samples) -> Evaluation {
-        /// Images taken as f32 at a time.
+        /// Images whose logits are held at a time.
         const CHUNK: usize = 4096;
         let (mut loss, mut n_right) = (0.0, 0);
         for (pixels, labels) in samples
@@ -101,8 +172,7 @@ impl Predictor {
             .chunks(CHUNK * samples.n_pixels)
             .zip(samples.labels.chunks(CHUNK))
         {
-            let inputs: Vec<f32> = pixels.iter().map(|&pixel| scale_u8(pixel)).collect();
-            let logits = self.predict(&inputs, Output::Logits);
+            let logits = self.predict(pixels, Output::Logits);
             for (row, &label) in logits.rows().zip(labels) {
                 loss += cross_entropy(row, label as usize);
                 n_right += usize::from(argmax(row) == label as usize);
@@ -115,31 +185,11 @@ impl Predictor {
     }
 }
 
-/// `output = input * weight^T + bias`, row by row.
-fn affine(layer: &Layer, input: &[f32], output: &mut [f32]) {
-    let n_rows = input.len() / layer.n_inputs;
-    for row in output.chunks_exact_mut(layer.n_outputs) {
-        row.copy_from_slice(&layer.bias);
-    }
-    let shapes = "the batch has the layer's shape";
-    let input = ArrayView2::from_shape((n_rows, layer.n_inputs), input).expect(shapes);
-    let weight =
-        ArrayView2::from_shape((layer.n_outputs, layer.n_inputs), &layer.weight).expect(shapes);
-    let mut output = ArrayViewMut2::from_shape((n_rows, layer.n_outputs), output).expect(shapes);
-    general_mat_mul(1.0, &input, &weight.t(), 1.0, &mut output);
-}
-
-/// Turns logits into probabilities, in place; the largest is subtracted first, so nothing overflows.
-fn softmax(row: &mut [f32]) {
-    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for value in row.iter_mut() {
-        *value = (*value - largest).exp();
-        sum += *value;
-    }
-    for value in row.iter_mut() {
-        *value /= sum;
-    }
+/// Memory of a thread.
+#[derive(Default)]
+struct Scratch {
+    inputs: Vec<f32>,
+    activations: [Vec<f32>; 2],
 }
 
 /// Cross-entropy of one row of logits, in nats.
@@ -155,6 +205,7 @@ fn cross_entropy(logits: &[f32], label: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Layer;
 
     /// A small network worked out by hand: 2 -> 2 -> 2.
     fn predictor() -> Predictor {
@@ -179,17 +230,8 @@ mod tests {
     #[test]
     fn logits_are_those_worked_out_by_hand() {
         // First layer: 1 + 4 + 0.5 = 5.5; -1 + 2 - 4 = -3, which ReLU makes 0.
-        let logits = predictor().predict(&[1.0, 2.0], Output::Logits);
+        let logits = predictor().predict(&[1.0, 2.0][..], Output::Logits);
         assert_eq!(logits.values(), [5.5, 10.0]);
-    }
-
-    #[test]
-    fn probabilities_sum_to_1_and_survive_huge_logits() {
-        let mut row = [1000.0, 999.0, -1000.0];
-        softmax(&mut row);
-        assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
-        assert!((row[0] - 0.731_058_6).abs() < 1e-6);
-        assert_eq!(row[2], 0.0);
     }
 
     #[test]
@@ -211,7 +253,7 @@ mod tests {
         let inputs: Vec<f32> = (0..2 * 1000)
             .map(|i| (i * 37 % 101) as f32 / 100.0)
             .collect();
-        let all = predictor().predict(&inputs, Output::Probabilities);
+        let all = predictor().predict(&inputs[..], Output::Probabilities);
         for i in [0, 255, 256, 999] {
             let one = predictor().predict(&inputs[2 * i..2 * i + 2], Output::Probabilities);
             assert_eq!(one.values(), all.rows().nth(i).unwrap());

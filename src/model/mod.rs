@@ -3,10 +3,12 @@
 //! [`dataset`] reads images and labels, [`network`] and [`training`] train on burn, [`checkpoint`] keeps
 //! the weights in PyTorch's layout, and [`inference`] predicts from them without burn.
 
+pub mod adam;
 pub mod checkpoint;
 pub mod dataset;
 pub mod inference;
 pub mod network;
+pub mod packed;
 pub mod training;
 
 /// One fully connected layer, `output = weight * input + bias`, in PyTorch's layout.

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
@@ -56,17 +57,21 @@ impl FromStr for Backend {
     }
 }
 
-/// A multi-layer perceptron: fully connected layers with a ReLU between any two.
-#[derive(Module, Debug)]
-pub struct Mlp {
-    layers: Vec<Linear>,
+/// What is learned: for each layer its weights, as burn keeps them (`n_inputs` rows of `n_outputs`), and its
+/// biases.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parameters {
+    /// Units from input to output.
+    sizes: Vec<usize>,
+    /// Two a layer.
+    pub tensors: Vec<Vec<f32>>,
 }
 
-impl Mlp {
+impl Parameters {
     /// Draws the initial weights as Keras' `Dense` does: uniform within `sqrt(6 / (n_inputs + n_outputs))`
     /// of 0 (Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
     /// networks", 2010), biases 0. `sizes` are the numbers of units from input to output.
-    pub fn init(sizes: &[usize], rng: &mut impl Rng, device: &Device) -> Self {
+    pub fn init(sizes: &[usize], rng: &mut impl Rng) -> Self {
         let layers = sizes
             .windows(2)
             .map(|pair| {
@@ -82,49 +87,86 @@ impl Mlp {
                 }
             })
             .collect();
-        Self::from_weights(&Weights { layers }, device)
+        Self::from_weights(&Weights { layers })
     }
 
-    /// The network with given weights.
-    pub fn from_weights(weights: &Weights, device: &Device) -> Self {
-        let layers = weights
+    /// Given weights.
+    pub fn from_weights(weights: &Weights) -> Self {
+        let tensors = weights
             .layers
             .iter()
-            .map(|layer| {
-                let shape = [layer.n_outputs, layer.n_inputs];
-                let weight =
-                    Tensor::<2>::from_data(TensorData::new(layer.weight.clone(), shape), device);
-                let bias = Tensor::<1>::from_data(
-                    TensorData::new(layer.bias.clone(), [layer.n_outputs]),
-                    device,
-                );
-                // burn keeps weights as [n_inputs, n_outputs], PyTorch the other way round.
+            .flat_map(|layer| {
+                let weight = transposed(&layer.weight, layer.n_inputs);
+                [weight, layer.bias.clone()]
+            })
+            .collect();
+        Self {
+            sizes: weights.sizes(),
+            tensors,
+        }
+    }
+
+    /// A copy in PyTorch's layout.
+    pub fn weights(&self) -> Weights {
+        let layers = self
+            .sizes
+            .windows(2)
+            .zip(self.tensors.chunks_exact(2))
+            .map(|(sizes, tensors)| Layer {
+                n_inputs: sizes[0],
+                n_outputs: sizes[1],
+                weight: transposed(&tensors[0], sizes[1]),
+                bias: tensors[1].clone(),
+            })
+            .collect();
+        Weights { layers }
+    }
+}
+
+/// A matrix with rows and columns exchanged.
+fn transposed(matrix: &[f32], n_columns: usize) -> Vec<f32> {
+    (0..n_columns)
+        .flat_map(|column| matrix[column..].iter().step_by(n_columns).copied())
+        .collect()
+}
+
+/// A multi-layer perceptron: fully connected layers with a ReLU between any two.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    layers: Vec<Linear>,
+}
+
+impl Mlp {
+    /// The network with a copy of these parameters.
+    pub fn new(parameters: &Parameters, device: &Device) -> Self {
+        let layers = parameters
+            .sizes
+            .windows(2)
+            .zip(parameters.tensors.chunks_exact(2))
+            .map(|(sizes, tensors)| {
+                let weight = TensorData::new(tensors[0].clone(), [sizes[0], sizes[1]]);
+                let bias = TensorData::new(tensors[1].clone(), [sizes[1]]);
                 Linear {
-                    weight: Param::from_tensor(weight.transpose()),
-                    bias: Some(Param::from_tensor(bias)),
+                    weight: Param::from_tensor(Tensor::from_data(weight, device)),
+                    bias: Some(Param::from_tensor(Tensor::from_data(bias, device))),
                 }
             })
             .collect();
         Self { layers }
     }
 
-    /// A copy of the weights.
-    pub fn weights(&self) -> Weights {
-        let layers = self
-            .layers
-            .iter()
-            .map(|layer| {
-                let [n_inputs, n_outputs] = layer.weight.val().dims();
-                let bias = layer.bias.as_ref().expect("layers are made with a bias");
-                Layer {
-                    n_inputs,
-                    n_outputs,
-                    weight: to_vec(layer.weight.val().transpose()),
-                    bias: to_vec(bias.val()),
-                }
-            })
-            .collect();
-        Weights { layers }
+    /// The gradients of a loss by the parameters, laid out as in [`Parameters`].
+    pub fn gradients(&self, loss: &Tensor<1>) -> Vec<Vec<f32>> {
+        let mut gradients = GradientsParams::from_grads(loss.backward(), self);
+        let mut tensors = Vec::with_capacity(2 * self.layers.len());
+        for layer in &self.layers {
+            let weight = gradients.remove::<2>(layer.weight.id);
+            tensors.push(to_vec(weight.expect("all parameters have a gradient")));
+            let bias = layer.bias.as_ref().expect("layers are made with a bias");
+            let bias = gradients.remove::<1>(bias.id);
+            tensors.push(to_vec(bias.expect("all parameters have a gradient")));
+        }
+        tensors
     }
 
     /// Logits of a batch.
@@ -152,12 +194,12 @@ fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use burn::nn::loss::CrossEntropyLossConfig;
-    use burn::optim::{AdamConfig, GradientsParams};
     use burn::tensor::Int;
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
     use super::*;
+    use crate::model::adam::{Adam, Gradients};
     use crate::model::inference::{Output, Predictor};
 
     const BACKENDS: [Backend; 2] = [Backend::Ndarray, Backend::Flex];
@@ -176,9 +218,8 @@ mod tests {
 
     #[test]
     fn initial_weights_have_glorot_variance_and_no_bias() {
-        let device = Backend::Ndarray.device();
-        let mlp = Mlp::init(&[784, 128, 100], &mut StdRng::seed_from_u64(1), &device);
-        for layer in mlp.weights().layers {
+        let parameters = Parameters::init(&[784, 128, 100], &mut StdRng::seed_from_u64(1));
+        for layer in parameters.weights().layers {
             let n = layer.weight.len() as f32;
             let variance = layer.weight.iter().map(|w| w * w).sum::<f32>() / n;
             let expected = 2.0 / (layer.n_inputs + layer.n_outputs) as f32;
@@ -192,11 +233,12 @@ mod tests {
         let inputs: Vec<f32> = (0..300 * 784)
             .map(|i| (i * 31 % 256) as f32 / 255.0)
             .collect();
+        let parameters = Parameters::init(&[784, 64, 32, 10], &mut StdRng::seed_from_u64(2));
+        let logits = Predictor::new(parameters.weights()).predict(&inputs[..], Output::Logits);
         for backend in BACKENDS {
             let device = backend.device();
-            let mlp = Mlp::init(&[784, 64, 32, 10], &mut StdRng::seed_from_u64(2), &device);
-            let expected = to_vec(mlp.forward(tensor(&inputs, [300, 784], &device)));
-            let logits = Predictor::new(mlp.weights()).predict(&inputs, Output::Logits);
+            let images = tensor(&inputs, [300, 784], &device);
+            let expected = to_vec(Mlp::new(&parameters, &device).forward(images));
             for (a, b) in logits.values().iter().zip(&expected) {
                 assert!((a - b).abs() < 1e-5, "{a} {b}");
             }
@@ -234,42 +276,32 @@ mod tests {
     const INPUTS: [f32; 12] = [0.1, 0.9, 0.3, 0.5, 0.7, 0.2, 0.8, 0.4, 0.6, 0.3, 0.2, 0.9];
     const LABELS: [usize; 3] = [0, 1, 1];
 
-    fn small_network() -> Weights {
-        let device = Backend::Ndarray.device();
-        Mlp::init(&[4, 3, 2], &mut StdRng::seed_from_u64(5), &device).weights()
+    fn small_network() -> Parameters {
+        Parameters::init(&[4, 3, 2], &mut StdRng::seed_from_u64(5))
     }
 
-    fn gradients(mlp: &Mlp, device: &Device) -> GradientsParams {
+    fn gradients(parameters: &Parameters, device: &Device) -> Vec<Vec<f32>> {
+        let mlp = Mlp::new(parameters, device);
         let labels = Tensor::<1, Int>::from_data(TensorData::from([0, 1, 1]), device);
         let logits = mlp.forward(tensor(&INPUTS, [3, 4], device));
         let loss = CrossEntropyLossConfig::new()
             .init(device)
             .forward(logits, labels);
-        GradientsParams::from_grads(loss.backward(), mlp)
+        mlp.gradients(&loss)
     }
 
-    /// Central differences of the loss by every weight, layer after layer, weights before biases.
-    fn numeric_gradient(weights: &Weights) -> Vec<f64> {
+    /// Central differences of the loss by every parameter.
+    fn numeric_gradient(parameters: &Parameters) -> Vec<f64> {
         const STEP: f32 = 1e-3;
         let mut gradient = Vec::new();
-        for l in 0..weights.layers.len() {
-            for of_bias in [false, true] {
-                let n = match of_bias {
-                    true => weights.layers[l].bias.len(),
-                    false => weights.layers[l].weight.len(),
+        for (t, tensor) in parameters.tensors.iter().enumerate() {
+            for i in 0..tensor.len() {
+                let at = |step: f32| {
+                    let mut parameters = parameters.clone();
+                    parameters.tensors[t][i] += step;
+                    loss(&parameters.weights(), &INPUTS, &LABELS)
                 };
-                for i in 0..n {
-                    let at = |step: f32| {
-                        let mut weights = weights.clone();
-                        let layer = &mut weights.layers[l];
-                        match of_bias {
-                            true => layer.bias[i] += step,
-                            false => layer.weight[i] += step,
-                        }
-                        loss(&weights, &INPUTS, &LABELS)
-                    };
-                    gradient.push((at(STEP) - at(-STEP)) / (2.0 * f64::from(STEP)));
-                }
+                gradient.push((at(STEP) - at(-STEP)) / (2.0 * f64::from(STEP)));
             }
         }
         gradient
@@ -277,19 +309,10 @@ mod tests {
 
     #[test]
     fn gradients_are_those_of_finite_differences() {
-        let weights = small_network();
-        let expected = numeric_gradient(&weights);
+        let parameters = small_network();
+        let expected = numeric_gradient(&parameters);
         for backend in BACKENDS {
-            let device = backend.device();
-            let mlp = Mlp::from_weights(&weights, &device);
-            let gradients = gradients(&mlp, &device);
-            let mut found = Vec::new();
-            for layer in &mlp.layers {
-                let weight: Tensor<2> = gradients.get(layer.weight.id).unwrap();
-                found.extend(to_vec(weight.transpose()));
-                let bias: Tensor<1> = gradients.get(layer.bias.as_ref().unwrap().id).unwrap();
-                found.extend(to_vec(bias));
-            }
+            let found = gradients(&parameters, &backend.device()).concat();
             assert_eq!(found.len(), expected.len());
             for (a, b) in found.iter().zip(&expected) {
                 // The differences are exact to about the square of the step.
@@ -301,21 +324,17 @@ mod tests {
     #[test]
     fn a_step_of_adam_is_that_of_kingma_and_ba() {
         // First step, so the bias-corrected moments are the gradient and its square (Algorithm 1).
-        let weights = small_network();
-        let gradient = numeric_gradient(&weights);
-        let device = Backend::Ndarray.device();
-        let mlp = Mlp::from_weights(&weights, &device);
-        let mut adam = AdamConfig::new().with_epsilon(1e-7).init();
-        let gradients = gradients(&mlp, &device);
-        let stepped = adam.step(1e-3, mlp, gradients).weights();
-        let flat = |weights: &Weights| -> Vec<f32> {
-            let layers = weights.layers.iter();
-            layers
-                .flat_map(|l| [l.weight.clone(), l.bias.clone()].concat())
-                .collect()
+        let before = small_network();
+        let gradient = numeric_gradient(&before);
+        let mut after = before.clone();
+        let part = Gradients {
+            share: 1.0,
+            tensors: gradients(&before, &Backend::Ndarray.device()),
         };
-        for ((before, after), g) in flat(&weights).iter().zip(flat(&stepped)).zip(gradient) {
-            let expected = f64::from(*before) - 1e-3 * g / (g.abs() + 1e-7);
+        Adam::new(before.tensors.iter().map(Vec::len)).step(1e-3, &mut after.tensors, &[part]);
+        let (before, after) = (before.tensors.concat(), after.tensors.concat());
+        for ((before, after), g) in before.into_iter().zip(after).zip(gradient) {
+            let expected = f64::from(before) - 1e-3 * g / (g.abs() + 1e-7);
             assert!(
                 (f64::from(after) - expected).abs() < 2e-6,
                 "{after} {expected}"

@@ -4,18 +4,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::nn::loss::CrossEntropyLossConfig;
-use burn::optim::{AdamConfig, GradientsParams};
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Weights;
+use super::adam::{Adam, Gradients};
 use super::dataset::{Dataset, Samples};
 use super::inference::{Evaluation, Predictor};
-use super::network::{Backend, Mlp};
+use super::network::{Backend, Mlp, Parameters};
 use crate::io::images::scale_u8;
+
+/// Samples of a batch that go through burn together, on one thread. Batches are cut into parts of this size
+/// whatever the number of threads, so that the result does not depend on it.
+const PART_SAMPLES: usize = 64;
 
 /// What a run is made of; with the data, it fixes the result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -104,12 +109,22 @@ pub fn split(n_samples: usize, validation: f64) -> (usize, usize) {
 /// Trains a network. After each batch, `stop` is looked at: once true, training ends and what there is
 /// is returned. With a validation part, the epoch of least validation loss is returned, else the last.
 ///
-/// The result is the same bit for bit on one machine for the same data, configuration and number of
-/// threads.
+/// The result is the same bit for bit on one machine for the same data and configuration, whatever the number
+/// of threads.
 ///
 /// # Panics
 /// If a label is not below `config.classes` (see [`Dataset::check_classes`]) or the batch size is 0.
 pub fn train(
+    config: &TrainingConfig,
+    dataset: &Dataset,
+    stop: &AtomicBool,
+    on_event: &mut (dyn FnMut(Event) + Send),
+) -> Trained {
+    // On a thread of the pool, where handing out the parts of a batch costs least.
+    rayon::scope(|_| train_here(config, dataset, stop, on_event))
+}
+
+fn train_here(
     config: &TrainingConfig,
     dataset: &Dataset,
     stop: &AtomicBool,
@@ -123,10 +138,8 @@ pub fn train(
         .chain([&config.classes])
         .copied()
         .collect();
-    let mut network = Mlp::init(&sizes, &mut rng, &device);
-    // Keras' epsilon; burn and Keras add it in the same place.
-    let mut optimizer = AdamConfig::new().with_epsilon(1e-7).init();
-    let cross_entropy = CrossEntropyLossConfig::new().init(&device);
+    let mut parameters = Parameters::init(&sizes, &mut rng);
+    let mut adam = Adam::new(parameters.tensors.iter().map(Vec::len));
 
     let mut order: Vec<usize> = (0..dataset.train.len()).collect();
     order.shuffle(&mut rng);
@@ -146,18 +159,18 @@ pub fn train(
         order.shuffle(&mut rng);
         let (mut loss_sum, mut n_seen) = (0.0, 0);
         for indices in order.chunks(config.batch_size) {
-            let (pixels, labels) = batch(&dataset.train, indices);
-            let images = Tensor::<2>::from_data(
-                TensorData::new(pixels, [indices.len(), dataset.train.n_pixels]),
-                &device,
-            );
-            let labels =
-                Tensor::<1, Int>::from_data(TensorData::new(labels, [indices.len()]), &device);
-            let loss = cross_entropy.forward(network.forward(images), labels);
-            loss_sum += f64::from(loss.clone().into_scalar::<f32>()) * indices.len() as f64;
+            let parts: Vec<(f64, Gradients)> = indices
+                .par_chunks(PART_SAMPLES)
+                .map(|part| {
+                    let (loss, tensors) = gradients(&parameters, &dataset.train, part, &device);
+                    let share = part.len() as f32 / indices.len() as f32;
+                    (loss * part.len() as f64, Gradients { share, tensors })
+                })
+                .collect();
+            let (losses, parts): (Vec<f64>, Vec<Gradients>) = parts.into_iter().unzip();
+            adam.step(config.learning_rate as f32, &mut parameters.tensors, &parts);
+            loss_sum += losses.iter().sum::<f64>();
             n_seen += indices.len();
-            let gradients = GradientsParams::from_grads(loss.backward(), &network);
-            network = optimizer.step(config.learning_rate, network, gradients);
             on_event(Event::Batch {
                 epoch,
                 n_seen,
@@ -171,7 +184,7 @@ pub fn train(
         }
         let seconds = start.elapsed().as_secs_f64();
 
-        let predictor = Predictor::new(network.weights());
+        let predictor = Predictor::new(parameters.weights());
         let stats = EpochStats {
             epoch,
             training_loss: loss_sum / n_seen as f64,
@@ -199,21 +212,37 @@ pub fn train(
     Trained {
         was_stopped,
         ..trained.unwrap_or_else(|| Trained {
-            weights: network.weights(),
+            weights: parameters.weights(),
             metrics: None,
             was_stopped,
         })
     }
 }
 
-/// The images at `indices` as rows of f32 from 0 to 1, and their labels.
-fn batch(samples: &Samples, indices: &[usize]) -> (Vec<f32>, Vec<i32>) {
+/// The mean cross-entropy of the samples at `indices`, and its gradients.
+fn gradients(
+    parameters: &Parameters,
+    samples: &Samples,
+    indices: &[usize],
+    device: &Device,
+) -> (f64, Vec<Vec<f32>>) {
     let mut pixels = Vec::with_capacity(indices.len() * samples.n_pixels);
     for &i in indices {
         pixels.extend(samples.image(i).iter().map(|&pixel| scale_u8(pixel)));
     }
-    let labels = indices.iter().map(|&i| samples.labels[i] as i32).collect();
-    (pixels, labels)
+    let labels: Vec<i32> = indices.iter().map(|&i| samples.labels[i] as i32).collect();
+    let images = TensorData::new(pixels, [indices.len(), samples.n_pixels]);
+    let labels = TensorData::new(labels, [indices.len()]);
+
+    // Each part has tensors of its own: burn keeps gradients of shared ones in one graph behind a lock.
+    let network = Mlp::new(parameters, device);
+    let logits = network.forward(Tensor::from_data(images, device));
+    let labels = Tensor::<1, Int>::from_data(labels, device);
+    let loss = CrossEntropyLossConfig::new()
+        .init(device)
+        .forward(logits, labels);
+    let gradients = network.gradients(&loss);
+    (f64::from(loss.into_scalar::<f32>()), gradients)
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use super::progress::{Progress, thousands};
 use super::{set_threads, train};
 use crate::cli::DemoArgs;
 use crate::huffman::{Bound, FrameHeader, FrameReader, FrameWriter, Kind, Promise};
-use crate::io::images::scale_u8;
 use crate::io::npy;
 use crate::matrix::{PredictionMatrix, argmax};
 use crate::model::dataset::Dataset;
@@ -36,8 +35,8 @@ pub fn run(args: &DemoArgs, progress: &Progress) -> Result<()> {
     printed?;
 
     progress.result("\nPredicting the test images and compressing the probabilities:")?;
-    let inputs: Vec<f32> = test.pixels.iter().map(|&pixel| scale_u8(pixel)).collect();
-    let original = Predictor::new(trained.weights).predict(&inputs, Output::Probabilities);
+    let predictor = Predictor::new(trained.weights);
+    let original = predictor.predict(&test.pixels[..], Output::Probabilities);
     let n_classes = original.n_classes();
     let promise = Promise::new(Kind::Probabilities, Bound::MaxError(args.max_error));
     let mut frame = FrameWriter::new(Vec::new(), FrameHeader::new(n_classes, promise)?)?;

@@ -8,14 +8,14 @@ use super::progress::{Progress, thousands};
 use super::{open_input, read_checkpoint, set_threads};
 use crate::cli::{PredictArgs, PredictInput};
 use crate::huffman::frame::rows_per_block;
-use crate::io::images::ImageReader;
+use crate::io::images::{ImageBatch, ImageReader};
 use crate::io::npy;
 use crate::io::output::OutputFile;
 use crate::matrix::PredictionMatrix;
 use crate::model::inference::{Output, Predictor};
 
-/// Images read before they are predicted: bounds the memory for pixels.
-const IMAGES_PER_READ: usize = 2048;
+/// Bytes of images read at a time for each thread, at most. Twice this is held.
+const BYTES_PER_READ: usize = 1 << 24;
 
 /// Runs `pc predict`.
 ///
@@ -32,21 +32,22 @@ pub fn run(args: &PredictArgs, progress: &Progress) -> Result<()> {
         true => Output::Logits,
         false => Output::Probabilities,
     };
-    let mut source = Predictions::open(&args.input, predictions)?;
-    let n_classes = source.n_classes();
+    let source = Predictions::open(&args.input, predictions)?;
+    let (n_rows, n_classes) = (source.n_rows(), source.n_classes());
     let failed = || format!("cannot write {}", args.output.display());
-    npy::write_matrix_header(&mut output, source.n_rows(), n_classes).with_context(failed)?;
-    let bar = progress.bar(source.n_rows(), "images");
-    while let Some(matrix) = source.next_block()? {
+    npy::write_matrix_header(&mut output, n_rows, n_classes).with_context(failed)?;
+    let bar = progress.bar(n_rows, "images");
+    source.for_each(|matrix| {
         npy::write_f32(&mut output, matrix.values()).with_context(failed)?;
         bar.inc(matrix.n_rows() as u64);
-    }
+        Ok(())
+    })?;
     bar.finish_and_clear();
     output.finish()?;
     progress.result(format_args!(
         "wrote {}: {} rows of {n_classes} {}",
         args.output.display(),
-        thousands(source.n_rows()),
+        thousands(n_rows),
         match predictions {
             Output::Logits => "logits",
             Output::Probabilities => "probabilities",
@@ -55,7 +56,7 @@ pub fn run(args: &PredictArgs, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// The predictions of a model on a file of images, block by block.
+/// The predictions of a model on a file of images.
 pub(super) struct Predictions {
     images: ImageReader,
     predictor: Predictor,
@@ -65,7 +66,6 @@ pub(super) struct Predictions {
     pub class_names: Option<Vec<String>>,
     /// The checkpoint's identity.
     pub model_sha256: String,
-    pixels: Vec<f32>,
 }
 
 impl Predictions {
@@ -80,7 +80,6 @@ impl Predictions {
             name: input.images.display().to_string(),
             class_names: checkpoint.info.and_then(|info| info.class_names),
             model_sha256,
-            pixels: Vec::new(),
         })
     }
 
@@ -94,24 +93,38 @@ impl Predictions {
         self.predictor.weights().n_classes()
     }
 
-    /// The next rows, as many as a block of a frame takes; `None` at the end.
-    pub fn next_block(&mut self) -> Result<Option<PredictionMatrix>> {
-        let n_rows = rows_per_block(self.n_classes());
-        let mut values = Vec::with_capacity(n_rows * self.n_classes());
-        let mut n_left = n_rows;
-        while n_left > 0 {
-            let n_read = self
-                .images
-                .read_batch(n_left.min(IMAGES_PER_READ), &mut self.pixels)
-                .with_context(|| self.name.clone())?;
-            if n_read == 0 {
-                break;
-            }
-            let rows = self.predictor.predict(&self.pixels, self.output);
-            values.extend_from_slice(rows.values());
-            n_left -= n_read;
+    /// Hands over all rows in order, some blocks at a time. While these are predicted and taken, the images
+    /// of the next ones are read.
+    pub fn for_each(
+        mut self,
+        mut take: impl FnMut(&PredictionMatrix) -> Result<()> + Send,
+    ) -> Result<()> {
+        let n_threads = rayon::current_num_threads();
+        let max_images = (n_threads * rows_per_block(self.n_classes()))
+            .min(n_threads * BYTES_PER_READ / self.images.n_image_bytes())
+            .max(1);
+        let (mut batch, mut next) = (ImageBatch::default(), ImageBatch::default());
+        let mut values = Vec::new();
+        self.images
+            .read_batch(max_images, &mut batch)
+            .with_context(|| self.name.clone())?;
+        while batch.n_images() > 0 {
+            let (read, taken) = rayon::join(
+                || self.images.read_batch(max_images, &mut next),
+                || {
+                    let mut values = std::mem::take(&mut values);
+                    self.predictor
+                        .predict_into(&batch, self.output, &mut values);
+                    let matrix =
+                        PredictionMatrix::new(self.predictor.weights().n_classes(), values);
+                    take(&matrix).map(|()| matrix)
+                },
+            );
+            values = taken?.into_values();
+            read.with_context(|| self.name.clone())?;
+            std::mem::swap(&mut batch, &mut next);
         }
-        Ok((!values.is_empty()).then(|| PredictionMatrix::new(self.n_classes(), values)))
+        Ok(())
     }
 }
 

@@ -1,5 +1,5 @@
 //! `pc predict-compress`: the main job. Images are read, the network predicts, the codec quantizes and
-//! codes, and the bytes go out, block by block.
+//! codes, and the bytes go out, some blocks at a time, while the next images are read.
 
 use anyhow::Result;
 
@@ -24,7 +24,7 @@ pub fn run(args: &PredictCompressArgs, progress: &Progress) -> Result<()> {
         args.force,
         &[&args.input.images, &args.input.model],
     )?;
-    let mut predictions = Predictions::open(&args.input, Output::Probabilities)?;
+    let predictions = Predictions::open(&args.input, Output::Probabilities)?;
     let n_classes = predictions.n_classes();
 
     let promise = args.promise.promise(Kind::Probabilities);
@@ -42,10 +42,11 @@ pub fn run(args: &PredictCompressArgs, progress: &Progress) -> Result<()> {
     };
     let mut frame = FrameWriter::new(output, header).map_err(failed)?;
     let bar = progress.bar(predictions.n_rows(), "images");
-    while let Some(matrix) = predictions.next_block()? {
-        frame.write(&matrix).map_err(failed)?;
+    predictions.for_each(|matrix| {
+        frame.write(matrix).map_err(failed)?;
         bar.inc(matrix.n_rows() as u64);
-    }
+        Ok(())
+    })?;
     bar.finish_and_clear();
     let (output, summary, bits) = frame.finish().map_err(failed)?;
     output.finish()?;
