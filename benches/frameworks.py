@@ -206,7 +206,7 @@ def main():
     python = options.venv / "bin/python"
     if not python.exists():
         venv.create(options.venv, with_pip=True)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES], check=True)
     torch, keras = (Worker(python, name, options.data) for name in ("torch", "keras"))
     cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
     print(f"{os.cpu_count()} cores of {cpu[1] if cpu else platform.processor()};", end=" ")

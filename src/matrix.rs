@@ -147,11 +147,15 @@ pub fn largest(row: &[f32]) -> f32 {
             *lane = larger(*lane, value);
         }
     }
-    let rest = chunks.remainder().iter().copied();
-    lanes
-        .into_iter()
-        .chain(rest)
-        .fold(f32::NEG_INFINITY, larger)
+    // Loops rather than iterators' methods, which are compiled apart, without the caller's instructions.
+    let mut largest = f32::NEG_INFINITY;
+    for lane in lanes {
+        largest = larger(largest, lane);
+    }
+    for &value in chunks.remainder() {
+        largest = larger(largest, value);
+    }
+    largest
 }
 
 #[cfg(test)]

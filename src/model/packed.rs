@@ -137,7 +137,12 @@ impl WithSimd for Forward<'_> {
             match self.activation {
                 Activation::None => {}
                 Activation::Relu => relu(output),
-                Activation::Softmax => output.chunks_exact_mut(n_outputs).for_each(softmax),
+                // A loop, since what a method like for_each calls is compiled apart, without `S`'s instructions.
+                Activation::Softmax => {
+                    for row in output.chunks_exact_mut(n_outputs) {
+                        softmax(row);
+                    }
+                }
             }
         }
     }
@@ -241,7 +246,11 @@ fn sum(row: &[f32]) -> f32 {
             *lane += value;
         }
     }
-    lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()
+    let mut sum = 0.0;
+    for value in lanes.iter().chain(rest) {
+        sum += value;
+    }
+    sum
 }
 
 /// The exponential of a number that is not positive, within two units in the last place; below the
