@@ -97,6 +97,11 @@ impl<'a> BitReader<'a> {
         self.pending
     }
 
+    /// Bits that have not been taken.
+    pub fn n_bits_left(&self) -> u64 {
+        (self.bytes.len() - self.next) as u64 * 8 + u64::from(self.n_pending)
+    }
+
     /// Takes `n_bits` (at most 48) that [`peek`](Self::peek) has shown.
     ///
     /// # Errors

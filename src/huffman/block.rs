@@ -12,6 +12,7 @@ use super::codebook::{
 };
 use super::contexts::Groups;
 use super::expected::{self, Levels};
+use super::meter::{Meter, PayloadBits, Watch};
 use super::plain::{self, Multiples};
 use super::predicted::{self, Numbers};
 use super::promise::{Bound, Kind, Promise};
@@ -218,6 +219,26 @@ impl Model {
             _ => return Err(Corrupt("a block has an unknown model")),
         })
     }
+}
+
+/// What the first byte of a payload names (FORMAT.md, section 5); none if that is nothing.
+pub fn model_name(id: u8) -> Option<&'static str> {
+    const NAMES: [&str; 8] = [
+        "ranked",
+        "expected",
+        "expected, root",
+        "predicted, steps",
+        "predicted, ordered bits",
+        "predicted, bits as values",
+        "plain, steps",
+        "plain, bits",
+    ];
+    NAMES.get(usize::from(id)).copied()
+}
+
+/// Whether the model of this number codes all rows bit for bit.
+pub fn is_of_bits(id: u8) -> bool {
+    matches!(id, 4 | 5 | 7)
 }
 
 fn write_step(writer: &mut BitWriter, step: Step) {
@@ -452,16 +473,46 @@ pub fn decode(
     keep_top: usize,
 ) -> Result<PredictionMatrix, Corrupt> {
     let mut reader = BitReader::new(payload);
-    let model = Model::read_from(&mut reader)?;
+    let matrix = decode_watched(&mut reader, n_rows, n_classes, keep_top, ())?;
+    reader.finish()?;
+    Ok(matrix)
+}
+
+/// Decodes a payload as [`decode`] does, and counts where its bits went.
+///
+/// # Errors
+/// As [`decode`].
+pub fn measure(
+    payload: &[u8],
+    n_rows: usize,
+    n_classes: usize,
+    keep_top: usize,
+) -> Result<PayloadBits, Corrupt> {
+    let mut reader = BitReader::new(payload);
+    let meter = Meter::new(payload.len());
+    decode_watched(&mut reader, n_rows, n_classes, keep_top, &meter)?;
+    let bits = meter.finish(&reader);
+    reader.finish()?;
+    Ok(bits)
+}
+
+fn decode_watched(
+    reader: &mut BitReader,
+    n_rows: usize,
+    n_classes: usize,
+    keep_top: usize,
+    watch: impl Watch,
+) -> Result<PredictionMatrix, Corrupt> {
+    let model = Model::read_from(reader)?;
     let mut values = vec![0.0; n_rows * n_classes];
     pulp::Arch::new().dispatch(Decoding {
         model,
-        reader: &mut reader,
+        reader,
         n_classes,
         keep_top,
         rows: &mut values,
+        watch,
     })?;
-    reader.finish()?;
     Ok(PredictionMatrix::new(n_classes, values))
 }
 
@@ -490,51 +541,63 @@ impl pulp::WithSimd for Coding<'_> {
     }
 }
 
-struct Decoding<'a, 'b> {
+struct Decoding<'a, 'b, W> {
     model: Model,
     reader: &'a mut BitReader<'b>,
     n_classes: usize,
     keep_top: usize,
     rows: &'a mut [f32],
+    watch: W,
 }
 
-impl pulp::WithSimd for Decoding<'_, '_> {
+impl<W: Watch> pulp::WithSimd for Decoding<'_, '_, W> {
     type Output = Result<(), Corrupt>;
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
         let (reader, n_classes, keep_top) = (self.reader, self.n_classes, self.keep_top);
+        let watch = self.watch;
         match self.model {
             Model::Ranked(uniform) => {
-                ranked::decode(reader, n_classes, uniform, keep_top, self.rows)
+                ranked::decode(reader, n_classes, uniform, keep_top, self.rows, watch)
             }
             Model::Expected(levels) => {
-                expected::decode(reader, n_classes, levels, keep_top, self.rows)
+                expected::decode(reader, n_classes, levels, keep_top, self.rows, watch)
             }
             Model::Predicted(numbers) => {
-                predicted::decode(reader, n_classes, numbers, keep_top, self.rows)
+                predicted::decode(reader, n_classes, numbers, keep_top, self.rows, watch)
             }
-            Model::Multiples(multiples) => multiples.decode(reader, n_classes, keep_top, self.rows),
-            Model::Bits => plain::decode_bits(reader, self.rows),
+            Model::Multiples(multiples) => {
+                multiples.decode(reader, n_classes, keep_top, self.rows, watch)
+            }
+            Model::Bits => plain::decode_bits(reader, self.rows, watch),
         }
     }
 }
 
-/// The decode tables of a block's alphabets.
+/// The decode tables of a block's alphabets, and what watches their symbols.
 #[derive(Debug)]
-pub struct Tables(Vec<DecodeTable>);
+pub struct Tables<W = ()> {
+    tables: Vec<DecodeTable>,
+    watch: W,
+}
 
-impl Tables {
+impl<W: Watch> Tables<W> {
     /// Reads the codebooks of these alphabets.
     ///
     /// # Errors
     /// [`Corrupt`] as [`DecodeTable::read_from`].
-    pub fn read_from(reader: &mut BitReader, alphabets: &[Alphabet]) -> Result<Self, Corrupt> {
-        alphabets
+    pub fn read_from(
+        reader: &mut BitReader,
+        alphabets: &[Alphabet],
+        watch: W,
+    ) -> Result<Self, Corrupt> {
+        let tables = alphabets
             .iter()
             .map(|&alphabet| DecodeTable::read_from(reader, alphabet))
-            .collect::<Result<_, _>>()
-            .map(Self)
+            .collect::<Result<_, _>>()?;
+        watch.start(alphabets, reader);
+        Ok(Self { tables, watch })
     }
 
     /// Decodes what a symbol of an alphabet and its extra bits stand for.
@@ -543,7 +606,7 @@ impl Tables {
     /// [`Corrupt`] as [`DecodeTable::decode`].
     #[inline(always)]
     pub fn number(&self, alphabet: usize, reader: &mut BitReader) -> Result<u32, Corrupt> {
-        Ok(self.0[alphabet].decode(reader)?.0)
+        Ok(self.number_or_run(alphabet, reader)?.0)
     }
 
     /// The same of an alphabet that has runs; also returns what ends the run if it is one, as
@@ -557,7 +620,9 @@ impl Tables {
         alphabet: usize,
         reader: &mut BitReader,
     ) -> Result<(u32, Option<usize>), Corrupt> {
-        self.0[alphabet].decode(reader)
+        let table = &self.tables[alphabet];
+        self.watch.symbol(alphabet, table, reader);
+        table.decode(reader)
     }
 
     /// Reads what [`Symbol::of_bits`] made of a row.

@@ -11,6 +11,7 @@ use bitvec::prelude::*;
 
 use super::Corrupt;
 use super::bitstream::{BitReader, BitWriter};
+use super::meter::Part;
 use super::tokens::{LEVELS, RUNS, from_zigzag, zigzag};
 
 /// The longest code, in bits. Format-stable: changing this changes files.
@@ -117,6 +118,8 @@ pub struct Alphabet {
     pub stride: usize,
     /// What its symbols stand for.
     pub meanings: Meanings,
+    /// What they tell.
+    pub part: Part,
 }
 
 /// What the symbols of an alphabet stand for.
@@ -138,6 +141,7 @@ impl Alphabet {
             size,
             stride: 1,
             meanings: Meanings::Symbols,
+            part: Part::Levels,
         }
     }
 
@@ -147,7 +151,13 @@ impl Alphabet {
             size: LEVELS.count(),
             stride: 1,
             meanings: Meanings::Levels,
+            part: Part::Levels,
         }
+    }
+
+    /// The same alphabet for symbols that tell something else.
+    pub fn telling(self, part: Part) -> Self {
+        Self { part, ..self }
     }
 
     /// The tokens of [`RUNS`] for `n_followers` and for none, then those of [`LEVELS`].
@@ -156,6 +166,7 @@ impl Alphabet {
             size: RUNS.count() * (n_followers + 1) + LEVELS.count(),
             stride: 1,
             meanings: Meanings::RunsAndLevels(n_followers),
+            part: Part::Levels,
         }
     }
 }
@@ -460,6 +471,19 @@ impl DecodeTable {
                 Self::from_lengths(&lengths, alphabet.meanings)
             }
         }
+    }
+
+    /// The length of the code that these bits begin with; 0 if there is none.
+    pub fn code_length(&self, bits: u64) -> u32 {
+        let index = bits & ((1 << self.index_bits) - 1);
+        let entry = match self.entries.get(index as usize) {
+            Some(entry) if entry.kind == Entry::LONGER => {
+                let index = bits >> self.index_bits & ((1 << self.long_bits) - 1);
+                self.entries.get(entry.base as usize + index as usize)
+            }
+            entry => entry,
+        };
+        entry.map_or(0, |entry| entry.code_length.into())
     }
 
     /// Decodes what one symbol and its extra bits stand for. If that is the length of a run, also returns

@@ -14,6 +14,7 @@ use super::Corrupt;
 use super::bitstream::{BitReader, BitWriter};
 use super::block::{Symbol, Tables};
 use super::codebook::{Alphabet, Codebook, read_gamma, write_gamma};
+use super::meter::Watch;
 use super::tokens::{LEVELS, RUNS, Token};
 
 /// The number of contexts of a band. Format-stable.
@@ -673,7 +674,7 @@ impl ContextDecoder {
     pub fn number(
         &mut self,
         context: usize,
-        tables: &Tables,
+        tables: &Tables<impl Watch>,
         reader: &mut BitReader,
     ) -> Result<u32, Corrupt> {
         const CORRUPT: Corrupt = Corrupt("a run cannot be");
@@ -744,7 +745,7 @@ mod tests {
         let mut reader = BitReader::new(&bytes);
         let mut decoder = ContextDecoder::read_from(&mut reader, n_bands, 0).unwrap();
         assert_eq!(decoder.alphabets().len(), alphabets.len());
-        let tables = Tables::read_from(&mut reader, &alphabets).unwrap();
+        let tables = Tables::read_from(&mut reader, &alphabets, ()).unwrap();
         for &(context, number) in numbers {
             assert_eq!(
                 decoder.number(context, &tables, &mut reader).unwrap(),

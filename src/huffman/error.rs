@@ -70,9 +70,10 @@ pub enum Error {
     /// There is nothing in the file.
     #[error("the file is empty; expected a .huff file")]
     Empty,
-    /// Something follows a complete frame that is no frame.
+    /// Something follows a whole frame that is none: what an append left that was cut short, or bytes of
+    /// another kind.
     #[error(
-        "after {n_rows} rows, at byte {n_bytes}, something follows that is no .huff frame; cut the file there to keep the rows"
+        "after {n_rows} rows, at byte {n_bytes}, something follows that is no whole .huff frame, as when an append is cut short; decode with --skip-damaged, or cut the file there, as pc append does, to keep the rows"
     )]
     TrailingBytes {
         /// Rows before it.

@@ -11,6 +11,7 @@ use super::bitstream::BitReader;
 use super::block::{Choices, ClassSymbols, Coded, Symbol, Tables};
 use super::codebook::Alphabet;
 use super::contexts::{ContextDecoder, N_POSITIONS, Sequence};
+use super::meter::{Part, Watch};
 use super::order::Order;
 use super::quantizer::{Root, Uniform};
 use super::regression::{Regression, Ridge, Visitor};
@@ -196,8 +197,12 @@ impl Scale {
 /// The alphabets, given those of the groups.
 fn alphabets(n_classes: usize, keep_top: usize, of_groups: Vec<Alphabet>) -> Vec<Alphabet> {
     let n_heads = 2 * ClassSymbols::new(n_classes).count() + 1;
-    let mut alphabets = vec![Alphabet::of_symbols(n_heads), Alphabet::of_symbols(1)];
-    alphabets.resize(groups_alphabet(keep_top), Alphabet::of_levels());
+    let mut alphabets = vec![
+        Alphabet::of_symbols(n_heads).telling(Part::TopClass),
+        Alphabet::of_symbols(1).telling(Part::ExactRows),
+    ];
+    let of_order = Alphabet::of_levels().telling(Part::Order);
+    alphabets.resize(groups_alphabet(keep_top), of_order);
     alphabets.extend(of_groups);
     alphabets
 }
@@ -333,11 +338,12 @@ pub fn decode(
     levels: Levels,
     keep_top: usize,
     values: &mut [f32],
+    watch: impl Watch,
 ) -> Result<(), Corrupt> {
     let contexts = ContextDecoder::read_from(reader, N_BANDS, groups_alphabet(keep_top))?;
     let alphabets = alphabets(n_classes, keep_top, contexts.alphabets());
     let mut decoder = Decoder {
-        tables: Tables::read_from(reader, &alphabets)?,
+        tables: Tables::read_from(reader, &alphabets, watch)?,
         contexts,
         expecting: Expecting::new(n_classes, values.len() / n_classes),
         row_levels: vec![0; n_classes],
@@ -380,14 +386,14 @@ pub fn decode(
     Ok(())
 }
 
-struct Decoder {
-    tables: Tables,
+struct Decoder<W> {
+    tables: Tables<W>,
     contexts: ContextDecoder,
     expecting: Expecting,
     row_levels: Vec<u32>,
 }
 
-impl Decoder {
+impl<W: Watch> Decoder<W> {
     /// Decodes the levels of a row.
     #[inline(always)]
     fn levels(&mut self, reader: &mut BitReader, top: usize, scale: Scale) -> Result<(), Corrupt> {
@@ -417,9 +423,9 @@ impl Decoder {
 }
 
 /// Reads the levels of all classes but the top one.
-struct LevelReader<'a, 'b> {
+struct LevelReader<'a, 'b, W> {
     reader: &'a mut BitReader<'b>,
-    tables: &'a Tables,
+    tables: &'a Tables<W>,
     contexts: &'a mut ContextDecoder,
     first_contexts: &'a [u16],
     top: usize,
@@ -428,7 +434,7 @@ struct LevelReader<'a, 'b> {
     others: Others,
 }
 
-impl Visitor for LevelReader<'_, '_> {
+impl<W: Watch> Visitor for LevelReader<'_, '_, W> {
     const IS_SPARSE: bool = true;
 
     #[inline(always)]

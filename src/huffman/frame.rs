@@ -32,12 +32,15 @@ pub(super) const MAX_HEADER_BYTES: u64 = 1 << 26;
 pub const DEFAULT_MEMORY_LIMIT: u64 = 1 << 28;
 
 /// What a reader keeps of a block in memory.
-const BYTES_A_BLOCK: u64 = 64;
+pub(super) const BYTES_A_BLOCK: u64 = 64;
 
+/// What is wrong where another tag stands.
+pub(super) const NEITHER: Error =
+    Error::Corrupt("neither a block nor the index stands where one must");
 pub(super) const BLOCK_TAG: u8 = b'B';
 pub(super) const INDEX_TAG: u8 = b'I';
 /// Bytes after the index's checksum: its length and the end magic.
-pub(super) const N_END_BYTES: usize = 8;
+pub const N_END_BYTES: usize = 8;
 
 /// Rows in each block but the last: enough to pay for the codebooks, few enough to hold in memory.
 pub fn rows_per_block(n_classes: usize) -> usize {
@@ -384,6 +387,11 @@ pub(super) fn write_varint(bytes: &mut Vec<u8>, mut number: u64) {
         number >>= 7;
     }
     bytes.push(number as u8);
+}
+
+/// How many bytes [`write_varint`] makes of a number.
+pub(super) fn n_varint_bytes(number: u64) -> u64 {
+    u64::from((u64::BITS - (number | 1).leading_zeros()).div_ceil(7))
 }
 
 pub(super) fn append_checksum(bytes: &mut Vec<u8>) {

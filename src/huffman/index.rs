@@ -1,13 +1,14 @@
 //! Finding rows in a file without reading the rest.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::frame::{
-    BLOCK_TAG, DEFAULT_MEMORY_LIMIT, END_MAGIC, INDEX_TAG, Index, N_END_BYTES, check_memory,
-    read_exact,
+    BLOCK_TAG, BYTES_A_BLOCK, DEFAULT_MEMORY_LIMIT, END_MAGIC, INDEX_TAG, Index, IndexEntry,
+    N_END_BYTES, NEITHER, check_memory, n_varint_bytes, read_exact,
 };
-use super::reader::{block_name, check_fits};
+use super::reader::{BlockStart, block_name, check_fits};
 use super::{Block, Error, FrameHeader, Summary};
 use crate::matrix::PredictionMatrix;
 
@@ -16,14 +17,44 @@ use crate::matrix::PredictionMatrix;
 pub struct FileIndex {
     headers: Vec<FrameHeader>,
     blocks: Vec<Place>,
+    n_frames: usize,
+    sizes: Sizes,
     summary: Summary,
     memory: u64,
+}
+
+/// Bytes of the parts of all frames of a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Headers, from magic to checksum.
+    pub headers: u64,
+    /// Payloads of the blocks.
+    pub payloads: u64,
+    /// What stands around the payloads: tags, numbers of rows, lengths, checksums.
+    pub block_framing: u64,
+    /// Indexes, from tag to end magic.
+    pub indexes: u64,
+}
+
+/// What follows the last whole frame of a file.
+#[derive(Debug)]
+pub struct Tail {
+    /// Where it begins: the bytes of all whole frames.
+    pub start: u64,
+    /// How long it is.
+    pub n_bytes: u64,
+    /// Whether the end of a frame stands in it. If not, it may be what is left of a frame that was not
+    /// written to its end; otherwise, a frame that was whole has been damaged.
+    pub holds_end: bool,
+    /// What is wrong with it.
+    pub error: Error,
 }
 
 /// Where a block stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
-    frame: usize,
+    /// Which of the headers is that of its frame.
+    header: usize,
     /// Number of the block in its frame.
     number: usize,
     offset: u64,
@@ -49,23 +80,76 @@ impl FileIndex {
     /// As [`read_from`](Self::read_from).
     pub fn with_memory_limit<R: Read + Seek>(reader: &mut R, memory: u64) -> Result<Self, Error> {
         let mut end = reader.seek(SeekFrom::End(0))?;
-        if end == 0 {
-            return Err(Error::Empty);
-        }
-        // A file that is none of ours says so by its first bytes.
-        reader.seek(SeekFrom::Start(0))?;
-        FrameHeader::read_from(reader, memory)?;
-        let mut frames = Vec::new();
+        check_start(reader, end, memory)?;
+        let mut frames: Vec<Frame> = Vec::new();
         while end > 0 {
-            let frame = read_frame_before(reader, end, memory)?;
+            let mut frame = read_frame_before(reader, end, memory)?;
             end = frame.start;
+            frame.share_header_with(frames.last());
             frames.push(frame);
         }
         frames.reverse();
+        Self::of_frames(frames, memory)
+    }
 
+    /// As [`with_memory_limit`](Self::with_memory_limit), but what is no whole frame may follow, as it
+    /// does where an append was cut short: then, the frames are found from the start of the file, by the
+    /// lengths in it, up to the last whole one.
+    ///
+    /// # Errors
+    /// As [`read_from`](Self::read_from), if not even the first frame is whole.
+    pub fn of_whole_frames<R: Read + Seek>(
+        reader: &mut R,
+        memory: u64,
+    ) -> Result<(Self, Option<Tail>), Error> {
+        let error = match Self::with_memory_limit(reader, memory) {
+            Ok(index) => return Ok((index, None)),
+            Err(error @ Error::Io(_)) => return Err(error),
+            Err(error) => error,
+        };
+        let file_end = reader.seek(SeekFrom::End(0))?;
+        let mut frames: Vec<Frame> = Vec::new();
+        let mut start = 0;
+        let reason = loop {
+            match read_frame_at(reader, start, file_end, memory) {
+                Ok(mut frame) => {
+                    start += frame.n_bytes;
+                    if let Some(before) = frames.last() {
+                        check_fits(&before.header, &frame.header)?;
+                    }
+                    frame.share_header_with(frames.last());
+                    frames.push(frame);
+                }
+                Err(error @ Error::Io(_)) => return Err(error),
+                Err(reason) => break reason,
+            }
+        };
+        if frames.is_empty() {
+            return Err(error);
+        }
+        let index = Self::of_frames(frames, memory)?;
+        let holds_end = holds_end(reader, start)?;
+        let tail = Tail {
+            start,
+            n_bytes: file_end - start,
+            holds_end,
+            error: match holds_end {
+                true => reason,
+                false => Error::TrailingBytes {
+                    n_rows: index.summary.n_rows,
+                    n_bytes: start,
+                },
+            },
+        };
+        Ok((index, Some(tail)))
+    }
+
+    fn of_frames(frames: Vec<Frame>, memory: u64) -> Result<Self, Error> {
         let mut file = Self {
             headers: Vec::new(),
             blocks: Vec::new(),
+            n_frames: frames.len(),
+            sizes: Sizes::default(),
             summary: Summary::default(),
             memory,
         };
@@ -73,36 +157,43 @@ impl FileIndex {
             if let Some(before) = file.headers.last() {
                 check_fits(before, &frame.header)?;
             }
+            if file.headers.last() != Some(&frame.header) {
+                file.headers.push(Arc::unwrap_or_clone(frame.header));
+            }
             let mut offset = frame.start + frame.index.n_header_bytes;
+            file.sizes.headers += frame.index.n_header_bytes;
             let mut first_row = file.summary.n_rows;
             for (number, entry) in frame.index.blocks.iter().enumerate() {
                 file.blocks.push(Place {
-                    frame: file.headers.len(),
+                    header: file.headers.len() - 1,
                     number,
                     offset,
                     n_bytes: entry.n_bytes,
                     first_row,
                     n_rows: entry.n_rows,
                 });
+                let n_framing = n_framing_bytes(*entry);
+                file.sizes.block_framing += n_framing;
+                file.sizes.payloads += u64::from(entry.n_bytes).saturating_sub(n_framing);
                 offset += u64::from(entry.n_bytes);
                 first_row += u64::from(entry.n_rows);
             }
+            file.sizes.indexes += frame.start + frame.n_bytes - offset;
             file.summary.add(&Summary {
                 n_rows: first_row - file.summary.n_rows,
                 figures: frame.index.figures,
                 n_bytes: frame.n_bytes,
             });
-            file.headers.push(frame.header);
         }
         Ok(file)
     }
 
     /// The header of the frame that a block is in.
     pub fn header_of(&self, block: usize) -> &FrameHeader {
-        &self.headers[self.blocks[block].frame]
+        &self.headers[self.blocks[block].header]
     }
 
-    /// The headers of all frames.
+    /// The headers of all frames in order; frames with equal headers that follow each other share one.
     pub fn headers(&self) -> &[FrameHeader] {
         &self.headers
     }
@@ -110,6 +201,16 @@ impl FileIndex {
     /// Number of classes.
     pub fn n_classes(&self) -> usize {
         self.headers[0].classes
+    }
+
+    /// Number of frames.
+    pub fn n_frames(&self) -> usize {
+        self.n_frames
+    }
+
+    /// Bytes of the parts of all frames.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
     }
 
     /// What the file holds.
@@ -149,7 +250,7 @@ impl FileIndex {
     /// [`Error::Checksum`] and the like if it is damaged, which other blocks do not suffer from.
     pub fn read_block<R: Read + Seek>(&self, reader: &mut R, block: usize) -> Result<Block, Error> {
         let place = self.blocks[block];
-        let header = &self.headers[place.frame];
+        let header = &self.headers[place.header];
         let name = || block_name(place.number, place.first_row, place.n_rows.into());
         let unlike_index = || Error::Damaged { part: name() };
         reader.seek(SeekFrom::Start(place.offset))?;
@@ -168,6 +269,29 @@ impl FileIndex {
         match n_bytes == u64::from(place.n_bytes) && block.n_rows() == place.n_rows as usize {
             true => Ok(block),
             false => Err(unlike_index()),
+        }
+    }
+
+    /// Reads which model codes the rows of a block, and nothing else of it.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if it is not what the index says, which other blocks do not suffer from;
+    /// [`Error::Io`].
+    pub fn read_model<R: Read + Seek>(&self, reader: &mut R, block: usize) -> Result<u8, Error> {
+        let place = self.blocks[block];
+        let n_payload = u64::from(place.n_bytes).saturating_sub(n_framing_bytes(IndexEntry {
+            n_rows: place.n_rows,
+            n_bytes: place.n_bytes,
+        }));
+        let before = 1 + n_varint_bytes(place.n_rows.into()) + n_varint_bytes(n_payload);
+        let mut start = Vec::new();
+        reader.seek(SeekFrom::Start(place.offset))?;
+        reader.take(before + 1).read_to_end(&mut start)?;
+        match start[..] {
+            [BLOCK_TAG, .., model] if start.len() as u64 == before + 1 => Ok(model),
+            _ => Err(Error::Damaged {
+                part: block_name(place.number, place.first_row, place.n_rows.into()),
+            }),
         }
     }
 
@@ -214,11 +338,96 @@ pub fn within<'a>(matrix: &'a PredictionMatrix, first_row: u64, rows: &Range<u64
     &matrix.values()[start * matrix.n_classes()..end.max(start) * matrix.n_classes()]
 }
 
-struct FrameAtEnd {
+/// Bytes around the payload of a block.
+fn n_framing_bytes(entry: IndexEntry) -> u64 {
+    // Tag and checksum.
+    let n_bytes = 1 + n_varint_bytes(entry.n_rows.into()) + 4;
+    let rest = u64::from(entry.n_bytes).saturating_sub(n_bytes);
+    // The shortest length that fits what is left.
+    let is_long_enough = |&n: &u64| n_varint_bytes(rest.saturating_sub(n)) <= n;
+    n_bytes + (1..=5).find(is_long_enough).unwrap_or(5)
+}
+
+/// The header of the last whole frame of a file, and what follows it; of a file whose end is whole, no
+/// more than that frame's header and index is read.
+///
+/// # Errors
+/// As [`FileIndex::of_whole_frames`].
+pub fn last_header<R: Read + Seek>(
+    reader: &mut R,
+    memory: u64,
+) -> Result<(FrameHeader, Option<Tail>), Error> {
+    let end = reader.seek(SeekFrom::End(0))?;
+    check_start(reader, end, memory)?;
+    if let Ok(frame) = read_frame_before(reader, end, memory) {
+        return Ok((Arc::unwrap_or_clone(frame.header), None));
+    }
+    let (mut index, tail) = FileIndex::of_whole_frames(reader, memory)?;
+    let header = index.headers.pop().ok_or(Error::Empty)?;
+    Ok((header, tail))
+}
+
+/// Checks that a file that ends at `end` is one of ours, by its first bytes.
+fn check_start<R: Read + Seek>(reader: &mut R, end: u64, memory: u64) -> Result<(), Error> {
+    if end == 0 {
+        return Err(Error::Empty);
+    }
+    reader.seek(SeekFrom::Start(0))?;
+    FrameHeader::read_from(reader, memory).map(|_| ())
+}
+
+/// Whether what looks like the end of a frame stands in a file, with all of its index from `start` on.
+fn holds_end<R: Read + Seek>(reader: &mut R, start: u64) -> Result<bool, Error> {
+    const CHUNK: usize = 1 << 16;
+    let mut offset = start;
+    // The bytes before those at hand that may be the beginning of the last bytes of a frame.
+    let mut bytes: Vec<u8> = Vec::new();
+    loop {
+        let kept = bytes.len().min(N_END_BYTES - 1);
+        bytes.drain(..bytes.len() - kept);
+        reader.seek(SeekFrom::Start(offset))?;
+        let n_read = reader.take(CHUNK as u64).read_to_end(&mut bytes)? as u64;
+        if n_read == 0 {
+            return Ok(false);
+        }
+        offset += n_read;
+        let first = offset - bytes.len() as u64;
+        for (position, window) in (first..).zip(bytes.windows(N_END_BYTES)) {
+            let (n_index_bytes, magic) = window.split_at(4);
+            if magic != END_MAGIC {
+                continue;
+            }
+            let n_index_bytes = u32::from_le_bytes(n_index_bytes.try_into().expect("4 bytes"));
+            let end = position + N_END_BYTES as u64;
+            let Some(tag_at) = end.checked_sub(n_index_bytes.into()) else {
+                continue;
+            };
+            if tag_at >= start && n_index_bytes as usize > N_END_BYTES {
+                let mut tag = [0];
+                reader.seek(SeekFrom::Start(tag_at))?;
+                read_exact(reader, &mut tag, "the index")?;
+                if tag[0] == INDEX_TAG {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+}
+
+struct Frame {
     start: u64,
     n_bytes: u64,
-    header: FrameHeader,
+    header: Arc<FrameHeader>,
     index: Index,
+}
+
+impl Frame {
+    /// Keeps one header for both if they are equal: of many small frames, nothing else takes memory.
+    fn share_header_with(&mut self, other: Option<&Self>) {
+        if let Some(other) = other.filter(|other| other.header == self.header) {
+            self.header = Arc::clone(&other.header);
+        }
+    }
 }
 
 /// Reads the frame that ends at `end`.
@@ -226,7 +435,7 @@ fn read_frame_before<R: Read + Seek>(
     reader: &mut R,
     end: u64,
     memory: u64,
-) -> Result<FrameAtEnd, Error> {
+) -> Result<Frame, Error> {
     const NO_END: Error = Error::Truncated {
         part: "a frame, before its end",
     };
@@ -259,10 +468,177 @@ fn read_frame_before<R: Read + Seek>(
     if n_bytes != n_index_bytes || found != n_header_bytes {
         return Err(CORRUPT);
     }
-    Ok(FrameAtEnd {
+    Ok(Frame {
         start,
         n_bytes: end - start,
-        header,
+        header: Arc::new(header),
         index,
     })
+}
+
+/// Reads the frame that begins at `start` in a file of `file_end` bytes: its header, the lengths of its
+/// blocks, and its index, which must confirm these.
+fn read_frame_at<R: Read + Seek>(
+    reader: &mut R,
+    start: u64,
+    file_end: u64,
+    memory: u64,
+) -> Result<Frame, Error> {
+    let mut reader = BufReader::with_capacity(1 << 12, reader);
+    reader.seek(SeekFrom::Start(start))?;
+    let (header, n_header_bytes) = FrameHeader::read_from(&mut reader, memory)?;
+    let mut offset = start + n_header_bytes;
+    let mut blocks = Vec::new();
+    loop {
+        let mut tag = [0];
+        read_exact(&mut reader, &mut tag, "a frame, before its index")?;
+        match tag[0] {
+            BLOCK_TAG => {
+                let block = BlockStart::read_from(&mut reader, &header)?;
+                let n_bytes = block.n_bytes();
+                offset += n_bytes;
+                if offset > file_end {
+                    return Err(Error::Truncated { part: "a block" });
+                }
+                // Both are limited by the format.
+                blocks.push(IndexEntry {
+                    n_rows: block.n_rows as u32,
+                    n_bytes: n_bytes as u32,
+                });
+                check_memory("the index", blocks.len() as u64 * BYTES_A_BLOCK, memory)?;
+                reader.seek_relative(block.n_payload_bytes as i64 + 4)?;
+            }
+            INDEX_TAG => {
+                let (index, n_bytes) = Index::read_from(&mut reader, &header, memory)?;
+                if index.blocks != blocks || index.n_header_bytes != n_header_bytes {
+                    return Err(Error::Corrupt("the index does not match the blocks"));
+                }
+                return Ok(Frame {
+                    start,
+                    n_bytes: offset + n_bytes - start,
+                    header: Arc::new(header),
+                    index,
+                });
+            }
+            _ => return Err(NEITHER),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::huffman::{Bound, FrameReader, FrameWriter, Kind, Promise};
+
+    const MEMORY: u64 = DEFAULT_MEMORY_LIMIT;
+
+    fn frame(n_rows: usize, max_error: f64) -> Vec<u8> {
+        let promise = Promise::new(Kind::Probabilities, Bound::MaxError(max_error));
+        let mut writer =
+            FrameWriter::new(Vec::new(), FrameHeader::new(3, promise).unwrap()).unwrap();
+        let values = (0..3 * n_rows).map(|i| (i * 7919 % 101) as f32 / 400.0);
+        let matrix = PredictionMatrix::new(3, values.collect());
+        writer.write(&matrix).unwrap();
+        writer.finish().unwrap().0
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_file() {
+        for n_rows in [0, 1, 5, 40, 70_000] {
+            let bytes = [frame(n_rows, 0.1), frame(3, 0.001), frame(n_rows, 0.001)].concat();
+            let mut file = Cursor::new(&bytes);
+            let index = FileIndex::read_from(&mut file).unwrap();
+            let sizes = index.sizes();
+            assert_eq!(
+                sizes.headers + sizes.payloads + sizes.block_framing + sizes.indexes,
+                bytes.len() as u64
+            );
+            assert_eq!((index.n_frames(), index.headers().len()), (3, 2));
+            let mut n_payload_bits = 0;
+            for block in 0..index.n_blocks() {
+                let bits = index
+                    .read_block(&mut file, block)
+                    .unwrap()
+                    .measure()
+                    .unwrap();
+                let rows = bits.of_rows();
+                n_payload_bits += bits.codebooks + rows.codes + rows.raw + bits.padding;
+                assert!(index.read_model(&mut file, block).unwrap() < 2);
+            }
+            assert_eq!(n_payload_bits, 8 * sizes.payloads);
+        }
+    }
+
+    #[test]
+    fn whole_frames_are_found_wherever_the_next_is_cut_short() {
+        let first = frame(20, 0.1);
+        let before = [&first[..], &frame(7, 0.1)].concat();
+        let next = frame(30, 0.1);
+        for n_bytes in 0..next.len() {
+            let cut = [&before[..], &next[..n_bytes]].concat();
+            let mut file = Cursor::new(&cut);
+            let (index, tail) = FileIndex::of_whole_frames(&mut file, MEMORY).unwrap();
+            assert_eq!(index.summary().n_rows, 27);
+            assert_eq!(index.read_rows(&mut file, 0..27).unwrap().n_rows(), 27);
+            assert_eq!(tail.is_some(), n_bytes > 0);
+            let (header, of_last) = last_header(&mut file, MEMORY).unwrap();
+            assert_eq!(&header, &index.headers()[0]);
+            for tail in [tail, of_last].into_iter().flatten() {
+                assert_eq!(
+                    (tail.start, tail.n_bytes, tail.holds_end),
+                    (before.len() as u64, n_bytes as u64, false)
+                );
+                assert!(matches!(
+                    tail.error,
+                    Error::TrailingBytes { n_rows: 27, .. }
+                ));
+            }
+            if n_bytes > 0 {
+                // A stream says the same, once it is there.
+                let mut reader = FrameReader::new(&cut[..]).unwrap();
+                let error = loop {
+                    match reader.next_raw_block() {
+                        Ok(block) => assert!(block.is_some()),
+                        Err(error) => break error,
+                    }
+                };
+                assert!(matches!(error, Error::TrailingBytes { n_rows: 27, .. }));
+            }
+        }
+        // Without one whole frame, there is nothing to keep.
+        for n_bytes in 0..first.len() {
+            let mut file = Cursor::new(&first[..n_bytes]);
+            assert!(FileIndex::of_whole_frames(&mut file, MEMORY).is_err());
+            assert!(last_header(&mut file, MEMORY).is_err());
+        }
+    }
+
+    #[test]
+    fn damage_before_whole_frames_is_not_taken_for_a_frame_cut_short() {
+        let frames = [frame(20, 0.1), frame(7, 0.1), frame(30, 0.1)];
+        let bytes = frames.concat();
+        let second = frames[0].len()..frames[0].len() + frames[1].len();
+        for position in second {
+            for n_cut in [0, 9] {
+                let mut damaged = bytes[..bytes.len() - n_cut].to_vec();
+                damaged[position] ^= 0x55;
+                let mut file = Cursor::new(&damaged);
+                let (index, tail) = FileIndex::of_whole_frames(&mut file, MEMORY).unwrap();
+                let n_frames = index.n_frames();
+                match tail {
+                    // In a block, which its checksum tells.
+                    None => assert_eq!(n_frames, 3),
+                    Some(tail) if n_frames == 2 => assert!(!tail.holds_end && n_cut > 0),
+                    // At its very end, which may as well not have been written, if there is no other.
+                    Some(tail) => assert!(tail.holds_end || n_cut > 0, "{position}"),
+                }
+            }
+        }
+        let zeros = [&bytes[..], &[0; 100_000]].concat();
+        let (index, tail) = FileIndex::of_whole_frames(&mut Cursor::new(zeros), MEMORY).unwrap();
+        assert_eq!(index.n_frames(), 3);
+        assert!(tail.is_some_and(|tail| !tail.holds_end && tail.n_bytes == 100_000));
+    }
 }

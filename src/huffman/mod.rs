@@ -8,6 +8,7 @@ mod error;
 pub mod expected;
 pub mod frame;
 pub mod index;
+pub mod meter;
 pub mod order;
 pub mod plain;
 pub mod predicted;

@@ -7,6 +7,7 @@
 use super::Corrupt;
 use super::bitstream::BitReader;
 use super::block::{Symbol, Tables};
+use super::meter::Watch;
 use super::ranks::Ranks;
 use super::tokens::LEVELS;
 use crate::matrix::argmax;
@@ -179,7 +180,7 @@ impl Order {
         &mut self,
         values: &mut [f32],
         top: Option<usize>,
-        tables: &Tables,
+        tables: &Tables<impl Watch>,
         reader: &mut BitReader,
     ) -> Result<(), Corrupt> {
         let alphabets = self.alphabets;

@@ -5,6 +5,7 @@ use super::Corrupt;
 use super::bitstream::BitReader;
 use super::block::{Choices, Coded, Symbol, Tables};
 use super::codebook::Alphabet;
+use super::meter::{Part, Watch};
 use super::order::Order;
 use super::quantizer::Step;
 use super::tokens::Token;
@@ -59,8 +60,11 @@ impl Multiples {
     }
 
     fn alphabets(self, keep_top: usize) -> Vec<Alphabet> {
-        let mut alphabets = vec![Alphabet::of_symbols(2), Alphabet::of_symbols(1)];
-        alphabets.resize(Self::numbers(keep_top), Alphabet::of_levels());
+        let mut alphabets = [2, 1]
+            .map(|n| Alphabet::of_symbols(n).telling(Part::ExactRows))
+            .to_vec();
+        let of_order = Alphabet::of_levels().telling(Part::Order);
+        alphabets.resize(Self::numbers(keep_top), of_order);
         let n_symbols = (self.range >> self.n_raw_bits()) as usize + 1;
         alphabets.push(Alphabet::of_symbols(n_symbols));
         alphabets
@@ -121,8 +125,9 @@ impl Multiples {
         n_classes: usize,
         keep_top: usize,
         values: &mut [f32],
+        watch: impl Watch,
     ) -> Result<(), Corrupt> {
-        let tables = Tables::read_from(reader, &self.alphabets(keep_top))?;
+        let tables = Tables::read_from(reader, &self.alphabets(keep_top), watch)?;
         let n_raw_bits = self.n_raw_bits();
         let mut order = Order::new(keep_top, n_classes, false, ORDER);
         for row in values.chunks_exact_mut(n_classes) {
@@ -170,8 +175,12 @@ pub fn encode_bits(matrix: Rows<'_>) -> Coded {
 ///
 /// # Errors
 /// [`Corrupt`] if the bitstream ends.
-pub fn decode_bits(reader: &mut BitReader, values: &mut [f32]) -> Result<(), Corrupt> {
-    let tables = Tables::read_from(reader, &alphabets_of_bits())?;
+pub fn decode_bits(
+    reader: &mut BitReader,
+    values: &mut [f32],
+    watch: impl Watch,
+) -> Result<(), Corrupt> {
+    let tables = Tables::read_from(reader, &alphabets_of_bits(), watch)?;
     for value in values {
         let high = tables.number(0, reader)?;
         *value = f32::from_bits(high << N_MANTISSA_BITS | reader.read(N_MANTISSA_BITS)?);

@@ -9,6 +9,7 @@ use super::bitstream::BitReader;
 use super::block::{Choices, Coded, Symbol, Tables};
 use super::codebook::Alphabet;
 use super::contexts::{ContextDecoder, N_POSITIONS, Sequence};
+use super::meter::{Part, Watch};
 use super::order::Order;
 use super::quantizer::{Step, from_ordered, ordered};
 use super::regression::{Regression, Ridge, Visitor};
@@ -89,8 +90,11 @@ fn context(exponent: i32) -> usize {
 
 /// The alphabets, given those of the groups.
 fn alphabets(keep_top: usize, of_groups: Vec<Alphabet>) -> Vec<Alphabet> {
-    let mut alphabets = vec![Alphabet::of_symbols(2), Alphabet::of_symbols(1)];
-    alphabets.resize(groups_alphabet(keep_top), Alphabet::of_levels());
+    let mut alphabets = [2, 1]
+        .map(|n| Alphabet::of_symbols(n).telling(Part::ExactRows))
+        .to_vec();
+    let of_order = Alphabet::of_levels().telling(Part::Order);
+    alphabets.resize(groups_alphabet(keep_top), of_order);
     alphabets.extend(of_groups);
     alphabets
 }
@@ -171,7 +175,11 @@ impl Walk {
 
     /// Reads a row.
     #[inline(always)]
-    fn read_row(&mut self, row: &mut [i32], read: &mut NumberReader) -> Result<(), Corrupt> {
+    fn read_row(
+        &mut self,
+        row: &mut [i32],
+        read: &mut NumberReader<impl Watch>,
+    ) -> Result<(), Corrupt> {
         if self.numbers == Numbers::Bits && self.first.is_some() && self.regression.is_fitted() {
             let mut visitor = BitsReader {
                 read,
@@ -252,13 +260,13 @@ fn predict_bits(first: i32, expectation: f32, is_fitted: bool, of_variance: i32)
 }
 
 /// Reads differences from a bitstream.
-struct NumberReader<'a, 'b> {
+struct NumberReader<'a, 'b, W> {
     reader: &'a mut BitReader<'b>,
-    tables: &'a Tables,
+    tables: &'a Tables<W>,
     contexts: &'a mut ContextDecoder,
 }
 
-impl NumberReader<'_, '_> {
+impl<W: Watch> NumberReader<'_, '_, W> {
     #[inline(always)]
     fn difference(&mut self, context: usize) -> Result<i32, Corrupt> {
         let number = self.contexts.number(context, self.tables, self.reader)?;
@@ -267,14 +275,14 @@ impl NumberReader<'_, '_> {
 }
 
 /// Reads the bits of values whose contexts depend on those before.
-struct BitsReader<'a, 'b, 'c> {
-    read: &'a mut NumberReader<'b, 'c>,
+struct BitsReader<'a, 'b, 'c, W> {
+    read: &'a mut NumberReader<'b, 'c, W>,
     first: &'a [i32],
     exponents: &'a [i32],
     row: &'a mut [i32],
 }
 
-impl Visitor for BitsReader<'_, '_, '_> {
+impl<W: Watch> Visitor for BitsReader<'_, '_, '_, W> {
     const IS_SPARSE: bool = false;
 
     #[inline(always)]
@@ -359,9 +367,10 @@ pub fn decode(
     numbers: Numbers,
     keep_top: usize,
     values: &mut [f32],
+    watch: impl Watch,
 ) -> Result<(), Corrupt> {
     let mut contexts = ContextDecoder::read_from(reader, 1, groups_alphabet(keep_top))?;
-    let tables = Tables::read_from(reader, &alphabets(keep_top, contexts.alphabets()))?;
+    let tables = Tables::read_from(reader, &alphabets(keep_top, contexts.alphabets()), watch)?;
     let mut walk = Walk::new(numbers, n_classes, values.len() / n_classes);
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
     let mut row_numbers = vec![0; n_classes];

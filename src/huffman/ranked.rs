@@ -19,6 +19,7 @@ use super::bitstream::{BitReader, BitWriter};
 use super::block::{Choices, ClassSymbols, Coded, Symbol, Tables};
 use super::codebook::{self, Codebook, entropy_bits, read_gamma, write_gamma};
 use super::contexts::{Sums, group_contexts};
+use super::meter::{Part, Watch};
 use super::order::Order;
 use super::quantizer::Uniform;
 use super::ranks::Ranks;
@@ -111,6 +112,17 @@ impl Family {
             Self::Raw => of_symbols(1, 1),
             Self::FirstRank => of_symbols(LEVELS.count() as u32 * N_JOINT_MISSES, N_JOINT_MISSES),
             _ => codebook::Alphabet::of_levels(),
+        }
+        .telling(self.part())
+    }
+
+    /// What its symbols tell.
+    fn part(self) -> Part {
+        match self {
+            Self::Head | Self::Kind => Part::TopClass,
+            Self::Raw => Part::ExactRows,
+            Self::FirstRank | Self::Rank | Self::TiedRank => Part::OtherClasses,
+            Self::RareMiss | Self::Distance | Self::Miss | Self::Level => Part::Levels,
         }
     }
 }
@@ -410,7 +422,7 @@ impl Parameters {
             let alphabet = family.alphabet(n_classes, self.n_kinds);
             alphabets.resize(usize::from(self.group_of[last]) + 1, alphabet);
         }
-        let of_order = codebook::Alphabet::of_levels();
+        let of_order = codebook::Alphabet::of_levels().telling(Part::Order);
         let n_of_order = Order::n_alphabets(keep_top, true);
         alphabets.extend(std::iter::repeat_n(of_order, n_of_order));
         alphabets
@@ -644,13 +656,14 @@ pub fn decode(
     quantizer: Uniform,
     keep_top: usize,
     values: &mut [f32],
+    watch: impl Watch,
 ) -> Result<(), Corrupt> {
     let class_symbols = ClassSymbols::new(n_classes);
     let parameters = Parameters::read_from(reader)?;
     let n_kinds = parameters.n_kinds;
     let mut order = Order::new(keep_top, n_classes, true, parameters.n_groups());
     let mut decoder = RowDecoder {
-        tables: Tables::read_from(reader, &parameters.alphabets(n_classes, keep_top))?,
+        tables: Tables::read_from(reader, &parameters.alphabets(n_classes, keep_top), watch)?,
         parameters,
         quantizer,
         ranks: Ranks::new(n_classes),
@@ -684,9 +697,9 @@ pub fn decode(
     Ok(())
 }
 
-struct RowDecoder {
+struct RowDecoder<W> {
     parameters: Parameters,
-    tables: Tables,
+    tables: Tables<W>,
     quantizer: Uniform,
     ranks: Ranks,
     n_classes: usize,
@@ -698,7 +711,7 @@ struct RowDecoder {
     is_present: Vec<bool>,
 }
 
-impl RowDecoder {
+impl<W: Watch> RowDecoder<W> {
     /// Decodes the values of a row that are not 0; returns whether quantizing has made a class before the
     /// top one as large.
     fn row(

@@ -5,8 +5,9 @@ use std::io::Read;
 use super::block;
 use super::frame::{
     BLOCK_TAG, DEFAULT_MEMORY_LIMIT, INDEX_TAG, Index, IndexEntry, MAX_BLOCK_VALUES,
-    MAX_PAYLOAD_BYTES, Part, check_limit, check_memory, read_exact,
+    MAX_PAYLOAD_BYTES, NEITHER, Part, check_limit, check_memory, n_varint_bytes, read_exact,
 };
+use super::meter::PayloadBits;
 use super::{Error, FrameHeader, Summary};
 use crate::matrix::PredictionMatrix;
 
@@ -17,6 +18,46 @@ pub struct Block {
     n_classes: usize,
     keep_top: usize,
     payload: Vec<u8>,
+}
+
+/// How messages call any block.
+const PART: &str = "a block";
+
+/// What stands between the tag and the payload of a block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BlockStart {
+    pub(super) n_rows: u64,
+    pub(super) n_payload_bytes: u64,
+}
+
+impl BlockStart {
+    /// Reads it and checks it against the format's limits.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`], [`Error::Corrupt`], [`Error::LimitExceeded`], [`Error::Io`].
+    pub(super) fn read_from(reader: &mut impl Read, header: &FrameHeader) -> Result<Self, Error> {
+        Self::of_part(&mut Part::new(reader, PART), header)
+    }
+
+    fn of_part(part: &mut Part<'_, impl Read>, header: &FrameHeader) -> Result<Self, Error> {
+        let [n_rows, n_payload_bytes] = [part.varint()?, part.varint()?];
+        if n_rows == 0 {
+            return Err(Error::Corrupt("a block has no rows"));
+        }
+        let n_values = n_rows.saturating_mul(header.classes as u64);
+        check_limit("a block's number of values", n_values, MAX_BLOCK_VALUES)?;
+        check_limit("a block's size", n_payload_bytes, MAX_PAYLOAD_BYTES)?;
+        Ok(Self {
+            n_rows,
+            n_payload_bytes,
+        })
+    }
+
+    /// Bytes of the whole block, from its tag to its checksum.
+    pub(super) fn n_bytes(&self) -> u64 {
+        let n_numbers = n_varint_bytes(self.n_rows) + n_varint_bytes(self.n_payload_bytes);
+        1 + n_numbers + self.n_payload_bytes + 4
+    }
 }
 
 impl Block {
@@ -31,16 +72,12 @@ impl Block {
         memory: u64,
         name: impl FnOnce(u64) -> String,
     ) -> Result<(Self, u64), Error> {
-        let mut part = Part::new(reader, "a block");
+        let mut part = Part::new(reader, PART);
         part.hasher.update(&[BLOCK_TAG]);
-        let [n_rows, n_payload_bytes] = [part.varint()?, part.varint()?];
-        if n_rows == 0 {
-            return Err(Error::Corrupt("a block has no rows"));
-        }
-        let n_values = n_rows.saturating_mul(header.classes as u64);
-        check_limit("a block's number of values", n_values, MAX_BLOCK_VALUES)?;
-        check_limit("a block's size", n_payload_bytes, MAX_PAYLOAD_BYTES)?;
-        check_memory("a block", n_payload_bytes + 4 * n_values, memory)?;
+        let start = BlockStart::of_part(&mut part, header)?;
+        let (n_rows, n_payload_bytes) = (start.n_rows, start.n_payload_bytes);
+        let n_values = n_rows * header.classes as u64;
+        check_memory(PART, n_payload_bytes + 4 * n_values, memory)?;
         let payload = part.bytes(n_payload_bytes)?;
         let n_bytes = 1 + part.check(|| name(n_rows))?;
         let block = Self {
@@ -55,6 +92,32 @@ impl Block {
     /// Number of rows.
     pub fn n_rows(&self) -> usize {
         self.n_rows
+    }
+
+    /// Number of classes (columns).
+    pub fn n_classes(&self) -> usize {
+        self.n_classes
+    }
+
+    /// Whether all rows are coded bit for bit, whatever the promise is.
+    pub fn is_bits(&self) -> bool {
+        self.payload
+            .first()
+            .is_some_and(|&model| block::is_of_bits(model))
+    }
+
+    /// Decodes the rows only to find where the bits of the payload went.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn measure(&self) -> Result<PayloadBits, Error> {
+        let Self {
+            n_rows,
+            n_classes,
+            keep_top,
+            ..
+        } = *self;
+        Ok(block::measure(&self.payload, n_rows, n_classes, keep_top)?)
     }
 
     /// Decodes the rows.
@@ -148,9 +211,20 @@ impl<R: Read> FrameReader<R> {
     /// The next block, not decoded yet, or `None` after the last frame.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and [`Error::Corrupt`] for bytes that no writer makes. The reader is of
-    /// no use after an error.
+    /// As [`new`](Self::new), and [`Error::Corrupt`] for bytes that no writer makes;
+    /// [`Error::TrailingBytes`] if the file ends inside a frame that follows a whole one. The reader is
+    /// of no use after an error.
     pub fn next_raw_block(&mut self) -> Result<Option<Block>, Error> {
+        self.read_next().map_err(|error| match error {
+            Error::Truncated { .. } if self.summary.n_bytes > 0 => Error::TrailingBytes {
+                n_rows: self.summary.n_rows,
+                n_bytes: self.summary.n_bytes,
+            },
+            error => error,
+        })
+    }
+
+    fn read_next(&mut self) -> Result<Option<Block>, Error> {
         while !self.is_at_end {
             let mut tag = [0];
             read_exact(&mut self.reader, &mut tag, "a frame, before its index")?;
@@ -160,11 +234,7 @@ impl<R: Read> FrameReader<R> {
                     self.read_index()?;
                     self.read_next_frame()?;
                 }
-                _ => {
-                    return Err(Error::Corrupt(
-                        "neither a block nor the index stands where one must",
-                    ));
-                }
+                _ => return Err(NEITHER),
             }
         }
         Ok(None)

@@ -1,0 +1,271 @@
+//! Where the bits of a payload went, found by decoding it.
+//!
+//! Decoders show every symbol to a [`Watch`] before they take it. The usual one, `()`, does nothing and
+//! leaves no trace in the code; a [`Meter`] counts. It counts bits as they stand in the payload (FORMAT.md,
+//! section 5): codes by what their alphabet tells, and what follows a code up to the next one as raw bits of
+//! the same.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use super::bitstream::BitReader;
+use super::codebook::{Alphabet, DecodeTable, entropy_bits};
+
+/// What the symbols of an alphabet tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Part {
+    /// The top class of a row, with what else its head says: heads, and kinds of ranked rows.
+    TopClass,
+    /// Which other classes a ranked row has: its ranks.
+    OtherClasses,
+    /// Levels, or numbers: those in contexts; distances, misses and levels of ranked rows; plain numbers.
+    #[default]
+    Levels,
+    /// The order of the first classes.
+    Order,
+    /// Rows stored exactly, and the marks of predicted and plain rows that tell whether they are.
+    ExactRows,
+}
+
+/// The number of parts.
+const N_PARTS: usize = 5;
+
+/// Bits of one part.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PartBits {
+    /// Huffman codes.
+    pub codes: u64,
+    /// What follows them as it is.
+    pub raw: u64,
+}
+
+/// Where the bits of a payload, or of many, went.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct PayloadBits {
+    /// What comes before the rows: the model, its parameters, the codebooks.
+    pub codebooks: u64,
+    parts: [PartBits; N_PARTS],
+    /// What fills the last byte.
+    pub padding: u64,
+    /// Empirical entropy of the symbols, by alphabet and block: the least that their codes could be.
+    pub entropy: f64,
+}
+
+impl PayloadBits {
+    /// Those of a part.
+    pub fn of(&self, part: Part) -> PartBits {
+        self.parts[part as usize]
+    }
+
+    /// Those of all parts.
+    pub fn of_rows(&self) -> PartBits {
+        let sum = |bits: fn(&PartBits) -> u64| self.parts.iter().map(bits).sum();
+        PartBits {
+            codes: sum(|part| part.codes),
+            raw: sum(|part| part.raw),
+        }
+    }
+}
+
+impl std::ops::AddAssign for PayloadBits {
+    fn add_assign(&mut self, other: Self) {
+        self.codebooks += other.codebooks;
+        for (part, other) in self.parts.iter_mut().zip(other.parts) {
+            part.codes += other.codes;
+            part.raw += other.raw;
+        }
+        self.padding += other.padding;
+        self.entropy += other.entropy;
+    }
+}
+
+/// What is shown the symbols of a block as they are decoded.
+pub trait Watch: Copy {
+    /// The codebooks of these alphabets have been read; the rows follow.
+    fn start(self, alphabets: &[Alphabet], reader: &BitReader);
+    /// A symbol of an alphabet is next.
+    fn symbol(self, alphabet: usize, table: &DecodeTable, reader: &mut BitReader);
+}
+
+/// Watches nothing.
+impl Watch for () {
+    #[inline(always)]
+    fn start(self, _: &[Alphabet], _: &BitReader) {}
+
+    #[inline(always)]
+    fn symbol(self, _: usize, _: &DecodeTable, _: &mut BitReader) {}
+}
+
+/// Counts the bits of one payload.
+#[derive(Debug)]
+pub struct Meter(RefCell<State>);
+
+#[derive(Debug)]
+struct State {
+    /// What each alphabet tells.
+    parts: Vec<Part>,
+    bits: PayloadBits,
+    /// What was decoded last.
+    last: Part,
+    /// Bits of the payload that are not counted yet.
+    n_left: u64,
+    /// For each alphabet, how often each of its short codes occurred; a code has a one above its bits.
+    of_short_codes: Vec<[u32; 2 << MAX_SHORT]>,
+    /// Those of longer codes, which are rare, by alphabet.
+    of_long_codes: HashMap<(usize, u32), u64>,
+}
+
+/// Codes of so many bits are counted in lists: nearly all.
+const MAX_SHORT: u32 = 8;
+
+impl Meter {
+    /// A meter at the first bit of a payload of so many bytes.
+    pub fn new(n_bytes: usize) -> Self {
+        Self(RefCell::new(State {
+            parts: Vec::new(),
+            bits: PayloadBits::default(),
+            last: Part::default(),
+            n_left: 8 * n_bytes as u64,
+            of_short_codes: Vec::new(),
+            of_long_codes: HashMap::new(),
+        }))
+    }
+
+    /// What was counted, once the last row has been decoded.
+    pub fn finish(self, reader: &BitReader) -> PayloadBits {
+        let mut state = self.0.into_inner();
+        let n_left = reader.n_bits_left();
+        state.bits.parts[state.last as usize].raw += state.n_left - n_left;
+        state.bits.padding = n_left;
+        // In order, so that rounding is always the same.
+        let mut long: Vec<_> = state.of_long_codes.into_iter().collect();
+        long.sort_unstable();
+        let mut long = &long[..];
+        for (alphabet, short) in state.of_short_codes.iter().enumerate() {
+            let n_long = long.partition_point(|((of, _), _)| *of == alphabet);
+            let (of_alphabet, rest) = long.split_at(n_long);
+            long = rest;
+            let counts = short.iter().map(|&n| n.into());
+            let counts: Vec<u64> = counts.chain(of_alphabet.iter().map(|&(_, n)| n)).collect();
+            state.bits.entropy += entropy_bits(&counts);
+        }
+        state.bits
+    }
+}
+
+impl Watch for &Meter {
+    fn start(self, alphabets: &[Alphabet], reader: &BitReader) {
+        let mut state = self.0.borrow_mut();
+        state.parts = alphabets.iter().map(|alphabet| alphabet.part).collect();
+        state.of_short_codes = vec![[0; 2 << MAX_SHORT]; alphabets.len()];
+        let n_left = reader.n_bits_left();
+        state.bits.codebooks = state.n_left - n_left;
+        state.n_left = n_left;
+    }
+
+    fn symbol(self, alphabet: usize, table: &DecodeTable, reader: &mut BitReader) {
+        let mut guard = self.0.borrow_mut();
+        let state = &mut *guard;
+        // Bits past the end read as zero: a code may then be longer than what is left, which the decoder
+        // will refuse.
+        let next = reader.peek();
+        let n_left = reader.n_bits_left();
+        let length = table.code_length(next).min(n_left as u32);
+        state.bits.parts[state.last as usize].raw += state.n_left - n_left;
+        state.n_left = n_left - u64::from(length);
+        state.last = state.parts[alphabet];
+        state.bits.parts[state.last as usize].codes += u64::from(length);
+        let code = (next as u32 & ((1 << length) - 1)) | 1 << length;
+        match length <= MAX_SHORT {
+            true => state.of_short_codes[alphabet][code as usize] += 1,
+            false => *state.of_long_codes.entry((alphabet, code)).or_default() += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::huffman::block::BitCounts;
+    use crate::huffman::{Bound, FrameHeader, FrameReader, FrameWriter, Kind, Promise};
+    use crate::matrix::PredictionMatrix;
+
+    /// What decoding finds, and what the encoder counted.
+    fn measured(promise: Promise, matrix: &PredictionMatrix) -> (PayloadBits, BitCounts) {
+        let header = FrameHeader::new(matrix.n_classes(), promise).unwrap();
+        let mut writer = FrameWriter::new(Vec::new(), header).unwrap();
+        writer.write(matrix).unwrap();
+        let (bytes, _, counted) = writer.finish().unwrap();
+        let mut reader = FrameReader::new(&bytes[..]).unwrap();
+        let mut bits = PayloadBits::default();
+        while let Some(block) = reader.next_raw_block().unwrap() {
+            bits += block.measure().unwrap();
+        }
+        (bits, counted)
+    }
+
+    fn matrix(n_rows: usize, n_classes: usize, is_flat: bool) -> PredictionMatrix {
+        let mut values: Vec<f32> = (0..n_rows * n_classes)
+            .map(|i| {
+                let noise = (i as u32).wrapping_mul(2_654_435_761) >> 16;
+                match is_flat || noise.is_multiple_of(7) {
+                    true => 1.0 + (noise % 97) as f32,
+                    false => 0.001,
+                }
+            })
+            .collect();
+        for row in values.chunks_exact_mut(n_classes) {
+            let sum: f32 = row.iter().sum();
+            row.iter_mut().for_each(|value| *value /= sum);
+        }
+        PredictionMatrix::new(n_classes, values)
+    }
+
+    #[test]
+    fn decoding_finds_the_bits_that_the_encoder_counted() {
+        for is_flat in [false, true] {
+            for (kind, bound, keep_top) in [
+                (Kind::Probabilities, Bound::MaxError(0.002), 1),
+                (Kind::Probabilities, Bound::MaxError(0.01), 4),
+                (Kind::Probabilities, Bound::MaxKl(0.001), 2),
+                (Kind::Values, Bound::MaxError(0.001), 1),
+                (Kind::Values, Bound::MaxError(0.1), 3),
+                (Kind::Probabilities, Bound::Exact, 1),
+            ] {
+                for n_classes in [1, 3, 40] {
+                    let promise = Promise {
+                        keep_top,
+                        ..Promise::new(kind, bound)
+                    };
+                    let matrix = matrix(3000, n_classes, is_flat);
+                    let (found, counted) = measured(promise, &matrix);
+                    assert_eq!(found.codebooks, counted.codebooks, "{promise:?}");
+                    assert_eq!(found.of_rows().codes, counted.codes, "{promise:?}");
+                    assert_eq!(found.of_rows().raw, counted.raw, "{promise:?}");
+                    let difference = (found.entropy - counted.entropy).abs();
+                    assert!(difference <= 1e-9 * counted.entropy, "{promise:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_part_is_told_apart() {
+        let mut peaked = matrix(3000, 10, false).into_values();
+        // No multiple of a step is near, so that the rows are stored exactly.
+        peaked[30..50].fill(1e30);
+        let values = PredictionMatrix::new(10, peaked);
+        let promise = Promise::new(Kind::Values, Bound::MaxError(0.001));
+        let (bits, _) = measured(promise, &values);
+        assert_eq!(bits.of(Part::ExactRows).raw, 2 * 10 * 32);
+        assert!(bits.of(Part::Levels).codes > 0);
+        assert_eq!(bits.of(Part::TopClass), PartBits::default());
+
+        let promise = Promise::new(Kind::Probabilities, Bound::MaxError(0.002));
+        let (bits, _) = measured(promise, &matrix(3000, 50, false));
+        for part in [Part::TopClass, Part::Levels] {
+            assert!(bits.of(part).codes > 0, "{part:?}");
+        }
+        assert_eq!(bits.of(Part::ExactRows), PartBits::default());
+    }
+}
