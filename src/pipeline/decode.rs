@@ -144,6 +144,8 @@ enum Blocks {
         index: FileIndex,
         rows: Range<u64>,
         next: usize,
+        /// What is wrong after the last whole frame, to be told at the end.
+        tail: Option<Error>,
     },
     Streamed {
         frames: FrameReader<BufReader<File>>,
@@ -162,8 +164,19 @@ impl Blocks {
     fn open(mut file: File, args: &DecodeArgs) -> Result<Self, Error> {
         let can_seek = file.metadata().is_ok_and(|metadata| metadata.is_file());
         if can_seek && (args.rows.is_some() || args.skip_damaged) {
-            match FileIndex::with_memory_limit(&mut file, args.memory_limit) {
-                Ok(index) => {
+            match FileIndex::of_whole_frames(&mut file, args.memory_limit) {
+                // Where frames follow that cannot be found by the index, reading on may find more rows.
+                Ok((_, Some(tail))) if args.skip_damaged && tail.holds_end => {
+                    file.seek(SeekFrom::Start(0))?;
+                }
+                Ok((index, tail)) => {
+                    // Rows that are there do not depend on what follows them.
+                    let end = args.rows.and_then(|rows| rows.end);
+                    let is_there = end.is_some_and(|end| end <= index.summary().n_rows);
+                    let tail = match tail.map(|tail| tail.error).filter(|_| !is_there) {
+                        Some(error) if !args.skip_damaged => return Err(error),
+                        tail => tail,
+                    };
                     let range = args.rows.map_or(0..index.summary().n_rows, |rows| {
                         rows.start..rows.end.unwrap_or(index.summary().n_rows)
                     });
@@ -173,6 +186,7 @@ impl Blocks {
                         rows: range,
                         file,
                         index,
+                        tail,
                     });
                 }
                 // Without an index, the file may still be read from its start.
@@ -229,9 +243,15 @@ impl Blocks {
                 index,
                 rows,
                 next,
+                tail,
             } => {
                 if !index.blocks_of(rows).contains(next) {
-                    return Ok(None);
+                    return Ok(tail.take().map(|error| Piece {
+                        block: Err(error),
+                        first_row: rows.end,
+                        rows: rows.end..rows.end,
+                        promise: index.headers()[0].promise,
+                    }));
                 }
                 let of_block = index.rows_of(*next);
                 let promise = index.header_of(*next).promise;
