@@ -41,6 +41,7 @@ pub enum Command {
     PredictCompress(PredictCompressArgs),
     Compress(CompressArgs),
     Decode(DecodeArgs),
+    Inspect(InspectArgs),
     Demo(DemoArgs),
 }
 
@@ -263,6 +264,30 @@ pub struct RowRange {
     pub start: u64,
     /// The first row no longer meant.
     pub end: Option<u64>,
+}
+
+/// Say what .huff files hold and where their bytes go
+///
+/// Only headers, indexes and a few bytes of each block are read, however large the file is. Of a file that is
+/// damaged or not whole, what can be said is said; the exit code is then 1.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pc inspect out.huff\n  pc inspect --entropy out.huff\n  pc inspect --json *.huff | jq -r '[.file, .rows, .bytes] | @tsv'",
+    after_long_help = "Examples:\n  pc inspect out.huff\n  pc inspect --entropy out.huff\n  pc inspect --json *.huff | jq -r '[.file, .rows, .bytes] | @tsv'\n\nMembers of the JSON object, null where there is nothing to say:\n  file, bytes, version, kind, rows, classes, class_names\n  promises       what is promised, as headers say it; mostly one\n  exact_rows     rows stored bit for bit because a promise would have been broken\n  largest_error, largest_kl, mean_kl\n                 as measured while writing; divergences in bits\n  frames, blocks, rows_a_block (of the largest)\n  models         how many blocks each model of rows codes\n  models_sha256, producers\n  bits           of each part of the file; their sum is 8 times bytes:\n                 headers; payloads; block_framing, what is around payloads; indexes;\n                 no_whole_frame, what follows the last one. With --entropy, in place of\n                 payloads: codebooks, all that is before the rows; codes of the top_class\n                 (heads), of other_classes (ranks), of levels and other numbers, of the order;\n                 exact_rows; extra_bits, which follow codes as they are; padding\n  entropy_bits, code_bits\n                 with --entropy: the least that the codes could take, and what they take\n  error          what is wrong with the file"
+)]
+pub struct InspectArgs {
+    /// The files
+    #[arg(value_name = "FILE.huff", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Print one JSON object for each file, on a line of its own
+    #[arg(long)]
+    pub json: bool,
+    /// Decode all rows to tell the parts of the blocks, and the entropy of their symbols
+    #[arg(long)]
+    pub entropy: bool,
+    /// Number of threads; as many as there are processors if not given
+    #[arg(long, value_name = "N", value_parser = n_threads)]
+    pub threads: Option<usize>,
 }
 
 /// Do the whole road once on the bundled digit pairs: train, predict, compress, decode, check

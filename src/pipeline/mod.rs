@@ -3,6 +3,7 @@
 pub mod compress;
 pub mod decode;
 pub mod demo;
+pub mod inspect;
 pub mod predict;
 pub mod predict_compress;
 pub mod progress;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cli::{Cli, Command, DEFAULT_MODEL};
+use crate::huffman::{Bound, Promise};
 use crate::io::output;
 use crate::model::checkpoint::{self, Checkpoint};
 use progress::Progress;
@@ -38,6 +40,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::PredictCompress(args) => predict_compress::run(&args, &progress),
         Command::Compress(args) => compress::run(&args, &progress),
         Command::Decode(args) => decode::run(&args, &progress),
+        Command::Inspect(args) => inspect::run(&args, &progress),
         Command::Demo(args) => demo::run(&args, &progress),
     }
 }
@@ -106,6 +109,34 @@ fn open_input(path: &Path) -> Result<File> {
         bail!("{}: a folder; expected a file", path.display());
     }
     Ok(file)
+}
+
+/// Opens a file to look at places in it, which a pipe does not allow.
+fn open_to_seek(path: &Path) -> Result<File> {
+    let file = open_input(path)?;
+    let metadata = file
+        .metadata()
+        .with_context(|| format!("cannot look at {}", path.display()))?;
+    if !metadata.is_file() {
+        bail!(
+            "{}: not a regular file; write what comes from it to a file first",
+            path.display()
+        );
+    }
+    Ok(file)
+}
+
+/// What is promised, for a person.
+fn promise_text(promise: &Promise) -> String {
+    let bound = match promise.bound {
+        Bound::MaxError(max_error) => format!("each within {max_error:e} of the original"),
+        Bound::MaxKl(max_kl) => format!("each row within {max_kl:e} bits of the original"),
+        Bound::Exact => return "bit for bit the original".to_owned(),
+    };
+    match promise.keep_top {
+        1 => format!("{bound}; argmax kept"),
+        n => format!("{bound}; order of the first {n} classes kept"),
+    }
 }
 
 /// Reads a checkpoint; also returns the SHA-256 of its bytes.

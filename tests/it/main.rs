@@ -1,10 +1,12 @@
 //! The one integration binary: every extra one would link burn again.
 
 mod cli_decode;
+mod cli_inspect;
 mod cli_predict;
 mod cli_train;
 mod common;
 mod damage;
+mod frames;
 mod fuzz_corpus;
 mod golden;
 mod real_data;
