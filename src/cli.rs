@@ -42,6 +42,7 @@ pub enum Command {
     Compress(CompressArgs),
     Decode(DecodeArgs),
     Inspect(InspectArgs),
+    Verify(VerifyArgs),
     Demo(DemoArgs),
 }
 
@@ -285,6 +286,30 @@ pub struct InspectArgs {
     /// Decode all rows to tell the parts of the blocks, and the entropy of their symbols
     #[arg(long)]
     pub entropy: bool,
+    /// Number of threads; as many as there are processors if not given
+    #[arg(long, value_name = "N", value_parser = n_threads)]
+    pub threads: Option<usize>,
+}
+
+/// Check that a .huff file is whole, or that it keeps its promises of the original
+///
+/// Without the original: that all checksums are right, all blocks decode, and the figures of the index are
+/// those of the blocks. With it: that every row is what is promised of it. The first row that is not is named.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pc verify out.huff\n  pc verify probs.huff probs.npy\n  cat shard-*.huff | pc verify /dev/stdin"
+)]
+pub struct VerifyArgs {
+    /// The compressed predictions
+    #[arg(value_name = "FILE.huff")]
+    pub input: PathBuf,
+    /// What was compressed: .npy of float32, of shape (rows, classes)
+    #[arg(value_name = "ORIGINAL.npy")]
+    pub original: Option<PathBuf>,
+    /// Refuse files whose sizes ask for more memory than this at once (a thread has two blocks at hand); K, M
+    /// and G are powers of 1024
+    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size)]
+    pub memory_limit: u64,
     /// Number of threads; as many as there are processors if not given
     #[arg(long, value_name = "N", value_parser = n_threads)]
     pub threads: Option<usize>,

@@ -71,14 +71,14 @@ fn guess_kind(matrix: Option<&PredictionMatrix>) -> Kind {
 }
 
 /// Reads the rows of a `.npy` file, some at a time.
-struct MatrixReader {
+pub(super) struct MatrixReader {
     reader: BufReader<File>,
     n_classes: usize,
     n_rows_left: u64,
 }
 
 impl MatrixReader {
-    fn open(file: File) -> Result<Self> {
+    pub(super) fn open(file: File) -> Result<Self> {
         let mut reader = BufReader::with_capacity(1 << 16, file);
         let header = NpyHeader::read_from(&mut reader)?;
         ensure!(
@@ -93,10 +93,7 @@ impl MatrixReader {
         };
         let n_classes = usize::try_from(n_classes)?;
         // Checked here, before anything is allocated by it.
-        FrameHeader::new(
-            n_classes,
-            huffman::Promise::new(Kind::Values, huffman::Bound::Exact),
-        )?;
+        FrameHeader::new(n_classes, huffman::Promise::new(Kind::Values, huffman::Bound::Exact))?;
         Ok(Self {
             reader,
             n_classes,
@@ -104,8 +101,18 @@ impl MatrixReader {
         })
     }
 
+    /// Number of classes (columns).
+    pub(super) fn n_classes(&self) -> usize {
+        self.n_classes
+    }
+
+    /// Rows that have not come yet.
+    pub(super) fn n_rows_left(&self) -> u64 {
+        self.n_rows_left
+    }
+
     /// The next rows, enough for all threads; `None` at the end.
-    fn next(&mut self) -> Result<Option<PredictionMatrix>> {
+    pub(super) fn next(&mut self) -> Result<Option<PredictionMatrix>> {
         let n_rows = rows_per_block(self.n_classes) * 2 * rayon::current_num_threads();
         let n_rows = self.n_rows_left.min(n_rows as u64);
         if n_rows == 0 {

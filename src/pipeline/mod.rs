@@ -8,6 +8,7 @@ pub mod predict;
 pub mod predict_compress;
 pub mod progress;
 pub mod train;
+pub mod verify;
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -41,6 +42,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Compress(args) => compress::run(&args, &progress),
         Command::Decode(args) => decode::run(&args, &progress),
         Command::Inspect(args) => inspect::run(&args, &progress),
+        Command::Verify(args) => verify::run(&args, &progress),
         Command::Demo(args) => demo::run(&args, &progress),
     }
 }

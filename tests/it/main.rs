@@ -4,6 +4,7 @@ mod cli_decode;
 mod cli_inspect;
 mod cli_predict;
 mod cli_train;
+mod cli_verify;
 mod common;
 mod damage;
 mod frames;
