@@ -43,6 +43,7 @@ pub enum Command {
     Decode(DecodeArgs),
     Inspect(InspectArgs),
     Verify(VerifyArgs),
+    Append(AppendArgs),
     Demo(DemoArgs),
 }
 
@@ -310,6 +311,28 @@ pub struct VerifyArgs {
     /// and G are powers of 1024
     #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size)]
     pub memory_limit: u64,
+    /// Number of threads; as many as there are processors if not given
+    #[arg(long, value_name = "N", value_parser = n_threads)]
+    pub threads: Option<usize>,
+}
+
+/// Append rows to a .huff file
+///
+/// They get the promise of the rows before. Whatever happens, the rows before stay readable: if an append is
+/// cut short, as by a loss of power, pc decode --skip-damaged gives them, and the next append drops what was
+/// left of the other. Each append adds a frame with a header of its own, so a few hundred rows at a time take
+/// less space than a few.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pc compress monday.npy -o log.huff && pc append log.huff tuesday.npy\n  pc append log.huff wednesday.npy"
+)]
+pub struct AppendArgs {
+    /// The file to append to
+    #[arg(value_name = "FILE.huff")]
+    pub file: PathBuf,
+    /// The rows: .npy of float32, of shape (rows, classes)
+    #[arg(value_name = "MORE.npy")]
+    pub rows: PathBuf,
     /// Number of threads; as many as there are processors if not given
     #[arg(long, value_name = "N", value_parser = n_threads)]
     pub threads: Option<usize>,

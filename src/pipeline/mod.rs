@@ -1,5 +1,6 @@
 //! One file for each subcommand; only here do model and codec meet.
 
+pub mod append;
 pub mod compress;
 pub mod decode;
 pub mod demo;
@@ -43,6 +44,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Decode(args) => decode::run(&args, &progress),
         Command::Inspect(args) => inspect::run(&args, &progress),
         Command::Verify(args) => verify::run(&args, &progress),
+        Command::Append(args) => append::run(&args, &progress),
         Command::Demo(args) => demo::run(&args, &progress),
     }
 }

@@ -1,5 +1,6 @@
 //! The one integration binary: every extra one would link burn again.
 
+mod cli_append;
 mod cli_decode;
 mod cli_inspect;
 mod cli_predict;
