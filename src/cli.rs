@@ -45,6 +45,8 @@ pub enum Command {
     Verify(VerifyArgs),
     Append(AppendArgs),
     Demo(DemoArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
 }
 
 /// Train a network on labelled images
@@ -338,8 +340,29 @@ pub struct AppendArgs {
     pub threads: Option<usize>,
 }
 
+/// Print what a shell needs to complete pc's command line
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pc completions bash > ~/.local/share/bash-completion/completions/pc\n  pc completions zsh > ~/.zfunc/_pc\n  pc completions fish > ~/.config/fish/completions/pc.fish"
+)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// Print the manual page of pc, or write the pages of all its commands
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pc man | man -l -\n  pc man ~/.local/share/man/man1")]
+pub struct ManArgs {
+    /// The folder to write pc.1, pc-train.1 and so on to, replacing those of before
+    #[arg(value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+}
+
 /// Do the whole road once on the bundled digit pairs: train, predict, compress, decode, check
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  pc demo\n  pc demo --epochs 5 --max-error 0.01")]
 pub struct DemoArgs {
     /// How to train
     #[command(flatten)]

@@ -1,6 +1,7 @@
 //! One file for each subcommand; only here do model and codec meet.
 
 pub mod append;
+pub mod completions;
 pub mod compress;
 pub mod decode;
 pub mod demo;
@@ -46,6 +47,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Verify(args) => verify::run(&args, &progress),
         Command::Append(args) => append::run(&args, &progress),
         Command::Demo(args) => demo::run(&args, &progress),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => completions::run_man(&args, &progress),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The one integration binary: every extra one would link burn again.
 
 mod cli_append;
+mod cli_completions;
 mod cli_decode;
 mod cli_inspect;
 mod cli_predict;
