@@ -155,7 +155,7 @@ pub struct PredictCompressArgs {
 /// All that is promised is checked while writing, by decoding what is written.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  pc compress probs.npy -o probs.huff --max-kl 1e-3\n  pc compress logits.npy -o logits.huff --max-error 0.01 --kind logits"
+    after_help = "Examples:\n  pc compress probs.npy -o probs.huff --max-kl 1e-3\n  pc compress logits.npy -o logits.huff --max-error 0.01 --kind logits\n  pc compress probs.npy -o small.huff --size 2MB"
 )]
 pub struct CompressArgs {
     /// Predictions: .npy of float32, of shape (rows, classes)
@@ -173,6 +173,10 @@ pub struct CompressArgs {
     /// What to promise
     #[command(flatten)]
     pub promise: PromiseOptions,
+    /// Instead of a bound: the size that the file may have, as in 2MB; the smallest largest error is found under
+    /// which it fits, by compressing about 14 times. kB, MB and GB are powers of 1000; K, M and G of 1024
+    #[arg(long, value_name = "SIZE", value_parser = file_size, conflicts_with_all = ["max_error", "max_kl", "exact"])]
+    pub size: Option<u64>,
     /// Number of threads; as many as there are processors if not given
     #[arg(long, value_name = "N", value_parser = n_threads)]
     pub threads: Option<usize>,
@@ -475,6 +479,21 @@ fn size(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| "expected a number of bytes, as in 512M".to_owned())
 }
 
+/// A size of a file, in units of 1000 or, as [`size`] has them, of 1024.
+fn file_size(text: &str) -> Result<u64, String> {
+    let number = text.strip_suffix('B').unwrap_or(text);
+    let factor = match number.as_bytes().last() {
+        Some(b'k' | b'K') if number.len() < text.len() => 1e3,
+        Some(b'M') if number.len() < text.len() => 1e6,
+        Some(b'G') if number.len() < text.len() => 1e9,
+        _ => return size(number),
+    };
+    match number[..number.len() - 1].parse::<f64>() {
+        Ok(n) if n >= 0.0 && n * factor < 1e18 => Ok((n * factor) as u64),
+        _ => Err("expected a number of bytes, as in 2MB".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -514,6 +533,8 @@ mod tests {
             "decode a.huff --rows -1..4",
             "decode a.huff --memory-limit 1T",
             "decode a.huff --memory-limit 99999999999G",
+            "compress a.npy -o b --size 2MB --max-error 0.1",
+            "compress a.npy -o b --size 2MB --exact",
         ] {
             let words = ["pc"].into_iter().chain(arguments.split(' '));
             let error = Cli::try_parse_from(words).unwrap_err();
@@ -531,6 +552,19 @@ mod tests {
         assert_eq!(size("100"), Ok(100));
         assert_eq!(size("3K"), Ok(3072));
         assert_eq!(size("2G"), Ok(2 << 30));
+        for (text, n_bytes) in [
+            ("2MB", 2_000_000),
+            ("1.5kB", 1500),
+            ("3KB", 3000),
+            ("2G", 2 << 30),
+            ("77B", 77),
+            ("77", 77),
+        ] {
+            assert_eq!(file_size(text), Ok(n_bytes));
+        }
+        for text in ["", "B", "MB", "-1MB", "nanMB", "1TB", "1e30GB", "é"] {
+            assert!(file_size(text).is_err(), "{text}");
+        }
     }
 
     #[test]

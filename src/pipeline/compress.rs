@@ -6,11 +6,12 @@ use std::io::{BufReader, Read};
 use anyhow::{Context, Result, ensure};
 
 use super::predict_compress::summary_lines;
-use super::progress::Progress;
+use super::progress::{Progress, thousands};
+use super::size::smallest_bound;
 use super::{open_input, set_threads};
 use crate::cli::CompressArgs;
 use crate::huffman::frame::rows_per_block;
-use crate::huffman::{self, FrameHeader, FrameWriter, Kind};
+use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind};
 use crate::io::npy::{Dtype, NpyHeader};
 use crate::io::output::OutputFile;
 use crate::matrix::PredictionMatrix;
@@ -27,7 +28,17 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
 
     let mut matrix = rows.next().with_context(name)?;
     let kind = args.kind.unwrap_or_else(|| guess_kind(matrix.as_ref()));
-    let promise = args.promise.promise(kind);
+    let mut promise = args.promise.promise(kind);
+    if let Some(n_bytes) = args.size {
+        let fit = smallest_bound(&args.input, &promise, n_bytes, progress)?;
+        progress.result(format_args!(
+            "the smallest bound that fits {} bytes is {:e}, found in {} runs",
+            thousands(n_bytes),
+            fit.max_error,
+            fit.n_runs
+        ))?;
+        promise.bound = Bound::MaxError(fit.max_error);
+    }
     let header = FrameHeader::new(rows.n_classes, promise)?;
     let failed = |error| match error {
         huffman::Error::Io(_) => {
@@ -93,7 +104,7 @@ impl MatrixReader {
         };
         let n_classes = usize::try_from(n_classes)?;
         // Checked here, before anything is allocated by it.
-        FrameHeader::new(n_classes, huffman::Promise::new(Kind::Values, huffman::Bound::Exact))?;
+        FrameHeader::new(n_classes, huffman::Promise::new(Kind::Values, Bound::Exact))?;
         Ok(Self {
             reader,
             n_classes,

@@ -9,6 +9,7 @@ pub mod inspect;
 pub mod predict;
 pub mod predict_compress;
 pub mod progress;
+pub mod size;
 pub mod train;
 pub mod verify;
 

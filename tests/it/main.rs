@@ -5,6 +5,7 @@ mod cli_completions;
 mod cli_decode;
 mod cli_inspect;
 mod cli_predict;
+mod cli_size;
 mod cli_train;
 mod cli_verify;
 mod common;

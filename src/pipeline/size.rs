@@ -1,0 +1,224 @@
+//! `pc compress --size`: the smallest bound on errors under which a file is no larger than asked for, found by
+//! compressing again and again.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::compress::MatrixReader;
+use super::open_to_seek;
+use super::progress::{Progress, thousands};
+use crate::huffman::quantizer::{MAX_MAX_ERROR, MIN_MAX_ERROR};
+use crate::huffman::{Bound, FrameHeader, FrameWriter, Kind, Promise};
+
+/// A bound that fits, and what it gives.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fit {
+    /// The bound.
+    pub max_error: f64,
+    /// Bytes of the file.
+    pub n_bytes: u64,
+    /// How many times it was compressed to find that out.
+    pub n_runs: usize,
+}
+
+/// Bounds of three digits, in rising order: the best is as easy to say as it is near enough.
+#[derive(Debug, Clone, Copy)]
+struct Grid {
+    /// The first is 10 to this power.
+    exponent: i32,
+    count: u32,
+}
+
+impl Grid {
+    /// Bounds in a power of ten.
+    const A_DECADE: u32 = 900;
+
+    /// Those from the power of ten at or below `least` to `largest`.
+    fn new(least: f64, largest: f64) -> Self {
+        let exponent = (least.log10() + 1e-9).floor() as i32;
+        let mut grid = Self {
+            exponent,
+            count: u32::MAX,
+        };
+        let n_decades = (largest.log10().ceil() as i32 - exponent).max(0) as u32;
+        let mut end = (n_decades + 1) * Self::A_DECADE;
+        while end > 1 && grid.at(end - 1) > largest {
+            end -= 1;
+        }
+        grid.count = end;
+        grid
+    }
+
+    /// A bound, as one reads and writes it.
+    fn at(self, index: u32) -> f64 {
+        let digits = 100 + index % Self::A_DECADE;
+        let exponent = self.exponent - 2 + (index / Self::A_DECADE) as i32;
+        let number = format!("{digits}e{exponent}").parse();
+        number.expect("digits and an exponent are a number")
+    }
+
+    /// The smallest bound for which `n_bytes`, which should fall as bounds rise, is at most `limit`, by
+    /// bisection: what is returned fits in any case. `Err` is what the largest bound gives if not even that
+    /// fits.
+    fn smallest(
+        self,
+        limit: u64,
+        mut n_bytes: impl FnMut(f64) -> Result<u64>,
+    ) -> Result<Result<Fit, Fit>> {
+        let mut n_runs = 0;
+        let mut run = |index: u32| {
+            n_runs += 1;
+            let max_error = self.at(index);
+            n_bytes(max_error).map(|n_bytes| Fit {
+                max_error,
+                n_bytes,
+                n_runs,
+            })
+        };
+        let mut fits = self.count - 1;
+        let mut best = run(fits)?;
+        if best.n_bytes > limit {
+            return Ok(Err(best));
+        }
+        // All below this are too small, or so it seems.
+        let mut first = 0;
+        while first < fits {
+            let middle = first + (fits - first) / 2;
+            let found = run(middle)?;
+            match found.n_bytes <= limit {
+                true => {
+                    best = found;
+                    fits = middle;
+                }
+                false => first = middle + 1,
+            }
+        }
+        Ok(Ok(Fit { n_runs, ..best }))
+    }
+}
+
+/// Finds the smallest bound under which the rows of a file, with all else that `promise` says, take at most
+/// `limit` bytes.
+///
+/// # Errors
+/// If even the largest bound takes more, if the file cannot be read several times, or as compressing fails.
+pub fn smallest_bound(
+    path: &Path,
+    promise: &Promise,
+    limit: u64,
+    progress: &Progress,
+) -> Result<Fit> {
+    let grid = match promise.kind {
+        Kind::Probabilities => Grid::new(MIN_MAX_ERROR, MAX_MAX_ERROR),
+        // The largest leaves nothing of any value.
+        _ => {
+            let largest = f64::from(largest_value(path)?).max(1e-30);
+            Grid::new(largest / 1e7, 2.0 * largest)
+        }
+    };
+    let bar = progress.bar(u64::from(grid.count.ilog2()) + 2, "runs");
+    let found = grid.smallest(limit, |max_error| {
+        bar.inc(1);
+        let bound = Bound::MaxError(max_error);
+        n_bytes(path, &Promise { bound, ..*promise })
+    })?;
+    bar.finish_and_clear();
+    match found {
+        Ok(fit) => Ok(fit),
+        Err(least) => bail!(
+            "{}: {} bytes are too few: even within {:e} of the original, it takes {}; give a larger --size",
+            path.display(),
+            thousands(limit),
+            least.max_error,
+            thousands(least.n_bytes)
+        ),
+    }
+}
+
+/// Bytes of the compressed rows.
+fn n_bytes(path: &Path, promise: &Promise) -> Result<u64> {
+    let name = || path.display().to_string();
+    let mut rows = open_rows(path)?;
+    let header = FrameHeader::new(rows.n_classes(), *promise)?;
+    let mut frame = FrameWriter::new(Nowhere, header).with_context(name)?;
+    while let Some(some) = rows.next().with_context(name)? {
+        frame.write(&some).with_context(name)?;
+    }
+    let (_, summary, _) = frame.finish().with_context(name)?;
+    Ok(summary.n_bytes)
+}
+
+/// The largest magnitude of any value.
+fn largest_value(path: &Path) -> Result<f32> {
+    let mut rows = open_rows(path)?;
+    let mut largest = 0.0f32;
+    while let Some(some) = rows.next().with_context(|| path.display().to_string())? {
+        let values = some.values().iter().filter(|value| value.is_finite());
+        largest = values.fold(largest, |largest, value| largest.max(value.abs()));
+    }
+    Ok(largest)
+}
+
+/// Opens the rows, once more.
+fn open_rows(path: &Path) -> Result<MatrixReader> {
+    let file = open_to_seek(path).context("--size reads its input many times")?;
+    MatrixReader::open(file).with_context(|| path.display().to_string())
+}
+
+/// Takes bytes that only their number matters of.
+struct Nowhere;
+
+impl Write for Nowhere {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grids_hold_bounds_of_three_digits() {
+        let grid = Grid::new(MIN_MAX_ERROR, MAX_MAX_ERROR);
+        assert_eq!((grid.at(0), grid.at(grid.count - 1)), (1e-6, 0.5));
+        assert_eq!(
+            (grid.at(1), grid.at(900), grid.at(901)),
+            (1.01e-6, 1e-5, 1.01e-5)
+        );
+        let grid = Grid::new(37.0 / 1e7, 74.0);
+        assert_eq!((grid.at(0), grid.at(grid.count - 1)), (1e-6, 74.0));
+        assert_eq!(Grid::new(1e-37, 2e-30).at(0), 1e-37);
+    }
+
+    #[test]
+    fn the_smallest_bound_that_fits_is_found_in_a_few_runs() {
+        let grid = Grid::new(MIN_MAX_ERROR, MAX_MAX_ERROR);
+        let n_bytes = |bound: f64| Ok((1000.0 - 100.0 * bound.log2()) as u64);
+        for limit in [1100, 1500, 2000, 2990, 10_000] {
+            let fit = grid.smallest(limit, n_bytes).unwrap().unwrap();
+            assert!(fit.n_bytes <= limit && fit.n_runs <= 14, "{fit:?}");
+            let next = fit.max_error * (1.0 - 1.0 / 99.0);
+            assert!(next < 1e-6 || n_bytes(next).unwrap() > limit, "{fit:?}");
+        }
+        let least = grid.smallest(1099, n_bytes).unwrap().unwrap_err();
+        assert_eq!((least.max_error, least.n_bytes), (0.5, 1100));
+    }
+
+    #[test]
+    fn sizes_that_do_not_fall_still_give_a_bound_that_fits() {
+        let grid = Grid::new(MIN_MAX_ERROR, MAX_MAX_ERROR);
+        let wavy = |bound: f64| Ok((1000.0 + 500.0 * (bound.ln() * 3.0).sin()) as u64);
+        for limit in [900, 1000, 1400] {
+            if let Ok(fit) = grid.smallest(limit, wavy).unwrap() {
+                assert!(fit.n_bytes <= limit);
+            }
+        }
+    }
+}

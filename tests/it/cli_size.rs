@@ -1,0 +1,93 @@
+//! `pc compress --size`.
+
+use pc::huffman::{Bound, FrameReader};
+use pc::matrix::PredictionMatrix;
+
+use crate::common::Folder;
+use crate::frames::{matrix, npy};
+
+#[test]
+fn the_file_fits_and_a_smaller_bound_would_not() {
+    let folder = Folder::new();
+    folder.write("x.npy", &npy(&matrix(3000, 0)));
+    let logits = matrix(3000, 0)
+        .values()
+        .iter()
+        .map(|p| (p + 1e-3).ln())
+        .collect();
+    folder.write("y.npy", &npy(&PredictionMatrix::new(3, logits)));
+    for (name, limit, kind) in [
+        ("x", 1000, ""),
+        ("x", 2500, ""),
+        ("y", 3000, " --kind logits"),
+    ] {
+        let said = folder.run(
+            &format!("compress {name}.npy -o z.huff --size {limit}B --force{kind}"),
+            0,
+        );
+        assert!(
+            said.stdout.starts_with("the smallest bound that fits "),
+            "{}",
+            said.stdout
+        );
+        let bytes = folder.read("z.huff");
+        assert!(bytes.len() <= limit, "{} of {limit}", bytes.len());
+        let header = FrameReader::new(&bytes[..]).unwrap().header().clone();
+        let Bound::MaxError(found) = header.promise.bound else {
+            panic!("{:?}", header.promise);
+        };
+        folder.run(&format!("verify z.huff {name}.npy"), 0);
+        // The next of three digits.
+        let next = found * (1.0 - 1.0 / 99.0);
+        folder.run(
+            &format!("compress {name}.npy -o z.huff --force --max-error {next}{kind}"),
+            0,
+        );
+        assert!(
+            folder.read("z.huff").len() > limit,
+            "{found:e} and {next:e}"
+        );
+    }
+}
+
+#[test]
+fn sizes_that_cannot_be_met_are_refused_with_the_smallest_that_can() {
+    let folder = Folder::new();
+    folder.write("x.npy", &npy(&matrix(300, 0)));
+    folder.fails(
+        "compress x.npy -o z.huff --size 100",
+        "x.npy: 100 bytes are too few: even within 5e-1 of the original, it takes ",
+        "; give a larger --size",
+    );
+    folder.run("compress x.npy -o z.huff --size 10 --exact", 2);
+    folder.run("compress x.npy -o z.huff --size 2XB", 2);
+    folder.fails(
+        "compress nowhere -o z.huff --size 2MB",
+        "cannot open nowhere: ",
+        "",
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_cannot_be_read_many_times() {
+    use std::io::Write;
+    use std::process::Stdio;
+
+    let folder = Folder::new();
+    let mut child = folder
+        .pc("compress /dev/stdin -o z.huff --size 2MB")
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let _ = child.stdin.take().unwrap().write_all(&npy(&matrix(300, 0)));
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr.contains("reads its input many times: /dev/stdin: not a regular file; "),
+        "{stderr}"
+    );
+    assert_eq!(folder.names(), [""; 0]);
+}
