@@ -130,8 +130,20 @@ impl<'a> Rows<'a> {
 /// without any other, and of an empty row: 0.
 #[inline(always)]
 pub fn argmax(row: &[f32]) -> usize {
+    // Whole chunks without a branch, which the compiler turns into vector instructions.
+    const CHUNK: usize = 16;
     let largest = largest(row);
-    row.iter().position(|&value| value == largest).unwrap_or(0)
+    let has_largest = |chunk: &[f32]| {
+        let is_largest = |&value: &f32| value == largest;
+        chunk
+            .iter()
+            .fold(false, |has, value| has | is_largest(value))
+    };
+    let Some(chunk) = row.chunks(CHUNK).position(has_largest) else {
+        return 0;
+    };
+    let within = row[chunk * CHUNK..].iter().position(|&v| v == largest);
+    chunk * CHUNK + within.unwrap_or(0)
 }
 
 /// The largest value of a row, negative infinity if there is none.
@@ -147,15 +159,18 @@ pub fn largest(row: &[f32]) -> f32 {
             *lane = larger(*lane, value);
         }
     }
-    // Loops rather than iterators' methods, which are compiled apart, without the caller's instructions.
-    let mut largest = f32::NEG_INFINITY;
-    for lane in lanes {
-        largest = larger(largest, lane);
+    for (lane, &value) in lanes.iter_mut().zip(chunks.remainder()) {
+        *lane = larger(*lane, value);
     }
-    for &value in chunks.remainder() {
-        largest = larger(largest, value);
+    // By halves: one lane after another would wait for each comparison.
+    let mut n_lanes = N_LANES;
+    while n_lanes > 1 {
+        n_lanes /= 2;
+        for lane in 0..n_lanes {
+            lanes[lane] = larger(lanes[lane], lanes[lane + n_lanes]);
+        }
     }
-    largest
+    lanes[0]
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use super::order::{MAX_KEEP_TOP, first_classes};
 use super::quantizer::{MAX_MAX_ERROR, MAX_MAX_KL, MIN_MAX_ERROR, MIN_MAX_KL, divergence};
-use crate::matrix::{Rows, argmax};
+use crate::matrix::{Rows, argmax, largest};
 
 /// What the numbers of a matrix are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -218,25 +218,39 @@ impl Promise {
     #[inline(always)]
     pub fn measure(&self, original: &[f32], decoded: &[f32]) -> Option<Figures> {
         let mut figures = Figures::default();
+        self.add_measured(original, decoded, &mut figures)
+            .then_some(figures)
+    }
+
+    /// Whether a decoded row is what was promised; if so, what is measured of it goes to `figures`, which are
+    /// those of other rows that were.
+    #[inline(always)]
+    pub(super) fn add_measured(
+        &self,
+        original: &[f32],
+        decoded: &[f32],
+        figures: &mut Figures,
+    ) -> bool {
+        let mut of_row = Figures::default();
         match self.bound {
             Bound::Exact => {
                 let is_same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
-                return original.iter().zip(decoded).all(is_same).then_some(figures);
+                return original.iter().zip(decoded).all(is_same);
             }
             Bound::MaxError(max_error) => {
-                figures.largest_error = largest_error(original, decoded);
-                if figures.largest_error > max_error {
-                    return None;
+                of_row.largest_error = largest_error(original, decoded, figures.largest_error);
+                if of_row.largest_error > max_error {
+                    return false;
                 }
             }
             Bound::MaxKl(max_kl) => {
-                figures.largest_error = largest_error(original, decoded);
+                of_row.largest_error = largest_error(original, decoded, figures.largest_error);
                 // Rounding can make it a little less than 0.
-                figures.total_kl = divergence(original, decoded).max(0.0);
-                figures.largest_kl = figures.total_kl;
-                let is_kept = figures.largest_kl <= max_kl && decoded.iter().all(|&q| q > 0.0);
+                of_row.total_kl = divergence(original, decoded).max(0.0);
+                of_row.largest_kl = of_row.total_kl;
+                let is_kept = of_row.largest_kl <= max_kl && decoded.iter().all(|&q| q > 0.0);
                 if !is_kept {
-                    return None;
+                    return false;
                 }
             }
         }
@@ -244,7 +258,10 @@ impl Promise {
             1 => argmax(original) == argmax(decoded),
             n => first_classes(original, n) == first_classes(decoded, n),
         };
-        keeps_order.then_some(figures)
+        if keeps_order {
+            figures.add(&of_row);
+        }
+        keeps_order
     }
 }
 
@@ -260,39 +277,43 @@ fn first_unfit(values: &[f32], is_fit: impl Fn(&f32) -> bool) -> Option<usize> {
 }
 
 /// The largest absolute error of a row, in f64, where the difference of two values is exact enough to be
-/// compared; NaN counts as infinite.
+/// compared; NaN counts as infinite. If it is not above `known`, this or a smaller number.
 #[inline(always)]
-fn largest_error(original: &[f32], decoded: &[f32]) -> f64 {
-    const N_LANES: usize = 8;
-    let error = |a: f32, b: f32| (f64::from(a) - f64::from(b)).abs();
-    let mut lanes = [0.0f64; N_LANES];
+fn largest_error(original: &[f32], decoded: &[f32], known: f64) -> f64 {
+    // Lanes of f32, twice as many as of f64: rounding keeps the order of the differences.
+    const N_LANES: usize = 16;
+    let difference = |a: f32, b: f32| (a - b).abs();
+    let mut lanes = [0.0f32; N_LANES];
     let mut is_number = true;
-    let (originals, decodeds) = (
-        original.chunks_exact(N_LANES),
-        decoded.chunks_exact(N_LANES),
-    );
-    let rest = originals.remainder().iter().zip(decodeds.remainder());
-    let mut largest = 0.0;
-    for (&a, &b) in rest {
-        let error = error(a, b);
-        is_number &= !error.is_nan();
-        largest = if error > largest { error } else { largest };
-    }
-    for (a, b) in originals.zip(decodeds) {
-        for lane in 0..N_LANES {
-            let error = error(a[lane], b[lane]);
-            is_number &= !error.is_nan();
-            lanes[lane] = if error > lanes[lane] {
-                error
+    let mut add = |originals: &[f32], decodeds: &[f32]| {
+        for ((lane, &a), &b) in lanes.iter_mut().zip(originals).zip(decodeds) {
+            let difference = difference(a, b);
+            is_number &= !difference.is_nan();
+            *lane = if difference > *lane {
+                difference
             } else {
-                lanes[lane]
+                *lane
             };
         }
+    };
+    let originals = original.chunks_exact(N_LANES);
+    let decodeds = decoded.chunks_exact(N_LANES);
+    add(originals.remainder(), decodeds.remainder());
+    originals.zip(decodeds).for_each(|(a, b)| add(a, b));
+    if !is_number {
+        return f64::INFINITY;
     }
-    match is_number {
-        true => lanes.into_iter().fold(largest, f64::max),
-        false => f64::INFINITY,
+    let rounded = largest(&lanes);
+    if f64::from(rounded.next_up()) <= known {
+        return 0.0;
     }
+    // Of those that are largest when rounded, one is the largest.
+    let pairs = original.iter().zip(decoded);
+    pairs
+        .filter(|&(&a, &b)| difference(a, b) == rounded)
+        .fold(0.0, |largest, (&a, &b)| {
+            largest.max((f64::from(a) - f64::from(b)).abs())
+        })
 }
 
 #[cfg(test)]
@@ -301,8 +322,13 @@ mod tests {
 
     #[test]
     fn an_error_that_is_not_a_number_counts_as_infinite() {
-        assert_eq!(largest_error(&[f32::NAN, 0.1], &[0.0, 0.1]), f64::INFINITY);
-        assert_eq!(largest_error(&[0.5, 0.25], &[0.25, 0.25]), 0.25);
+        assert_eq!(
+            largest_error(&[f32::NAN, 0.1], &[0.0, 0.1], 0.3),
+            f64::INFINITY
+        );
+        assert_eq!(largest_error(&[0.5, 0.25], &[0.25, 0.25], 0.0), 0.25);
+        assert_eq!(largest_error(&[0.5, 0.25], &[0.25, 0.25], 0.2), 0.25);
+        assert!(largest_error(&[0.5, 0.25], &[0.25, 0.25], 0.3) <= 0.3);
     }
 
     #[test]
