@@ -119,8 +119,9 @@ impl<W: Write> FrameWriter<W> {
     fn write_blocks(&mut self, values: &[f32]) -> Result<(), Error> {
         let (n_classes, promise) = (self.header.classes, self.header.promise);
         let block_values = rows_per_block(n_classes) * n_classes;
-        // A few blocks at a time, so that not all of a large matrix waits in memory.
-        for batch in values.chunks(block_values * rayon::current_num_threads() * 4) {
+        // Some blocks at a time, so that not all of a large file waits in memory, but enough that threads hardly
+        // wait for the last of them.
+        for batch in values.chunks(block_values * rayon::current_num_threads() * 8) {
             let mut blocks = Vec::new();
             for (values, number) in batch.chunks(block_values).zip(self.index.blocks.len()..) {
                 let rows = Rows::new(n_classes, values);
