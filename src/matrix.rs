@@ -149,25 +149,37 @@ pub fn argmax(row: &[f32]) -> usize {
 /// The largest value of a row, negative infinity if there is none.
 #[inline(always)]
 pub fn largest(row: &[f32]) -> f32 {
+    extreme(row, f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
+}
+
+/// The smallest and the largest value of a row; infinity and negative infinity if there is none.
+#[inline(always)]
+pub fn range(row: &[f32]) -> (f32, f32) {
+    let smallest = extreme(row, f32::INFINITY, |a, b| if b < a { b } else { a });
+    (smallest, largest(row))
+}
+
+/// The value of a row, or `start`, that comes out when any two are compared.
+#[inline(always)]
+fn extreme(row: &[f32], start: f32, winner: impl Fn(f32, f32) -> f32) -> f32 {
     // Lanes, which the compiler turns into vector instructions.
     const N_LANES: usize = 16;
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let mut lanes = [f32::NEG_INFINITY; N_LANES];
+    let mut lanes = [start; N_LANES];
     let mut chunks = row.chunks_exact(N_LANES);
     for chunk in &mut chunks {
         for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane = larger(*lane, value);
+            *lane = winner(*lane, value);
         }
     }
     for (lane, &value) in lanes.iter_mut().zip(chunks.remainder()) {
-        *lane = larger(*lane, value);
+        *lane = winner(*lane, value);
     }
     // By halves: one lane after another would wait for each comparison.
     let mut n_lanes = N_LANES;
     while n_lanes > 1 {
         n_lanes /= 2;
         for lane in 0..n_lanes {
-            lanes[lane] = larger(lanes[lane], lanes[lane + n_lanes]);
+            lanes[lane] = winner(lanes[lane], lanes[lane + n_lanes]);
         }
     }
     lanes[0]

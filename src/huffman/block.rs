@@ -19,7 +19,7 @@ use super::promise::{Bound, Kind, Promise};
 use super::quantizer::{Step, Uniform};
 use super::tokens::Token;
 use super::{Corrupt, ranked};
-use crate::matrix::{PredictionMatrix, Rows};
+use crate::matrix::{PredictionMatrix, Rows, range};
 
 /// What the bits of a block, or of a frame, went to.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -385,7 +385,8 @@ fn encode_best(
 fn step(matrix: Rows<'_>, is_exact: &mut [bool], max_error: f64) -> Step {
     let mut largest = 0.0f32;
     for (row, is_exact) in matrix.rows().zip(is_exact) {
-        let largest_of_row = row.iter().fold(0.0f32, |largest, v| largest.max(v.abs()));
+        let (smallest_of_row, largest_of_row) = range(row);
+        let largest_of_row = largest_of_row.abs().max(smallest_of_row.abs());
         match Step::new(max_error, largest_of_row) {
             Some(_) if !*is_exact => largest = largest.max(largest_of_row),
             Some(_) => {}

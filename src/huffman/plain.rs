@@ -9,7 +9,7 @@ use super::meter::{Part, Watch};
 use super::order::Order;
 use super::quantizer::Step;
 use super::tokens::Token;
-use crate::matrix::Rows;
+use crate::matrix::{Rows, range};
 
 /// Bits of a float32 below its exponent.
 const N_MANTISSA_BITS: u32 = 23;
@@ -32,25 +32,18 @@ pub struct Multiples {
 impl Multiples {
     /// Those of the rows not marked.
     pub fn of(matrix: Rows<'_>, is_exact: &[bool], step: Step) -> Self {
-        let rows = matrix.rows().zip(is_exact);
-        let numbers = rows
-            .filter(|(_, is_exact)| !**is_exact)
-            .flat_map(|(row, _)| row.iter().filter_map(|&value| step.quantize(value)));
-        let (least, largest) = numbers.fold((i32::MAX, i32::MIN), |(least, largest), number| {
-            (least.min(number), largest.max(number))
-        });
-        match least <= largest {
-            true => Self {
-                step,
-                least,
-                range: (largest - least) as u32,
-            },
-            false => Self {
-                step,
-                least: 0,
-                range: 0,
-            },
+        let (mut smallest, mut largest) = (f32::INFINITY, f32::NEG_INFINITY);
+        for (row, _) in matrix.rows().zip(is_exact).filter(|(_, exact)| !**exact) {
+            let (smallest_of_row, largest_of_row) = range(row);
+            smallest = smallest.min(smallest_of_row);
+            largest = largest.max(largest_of_row);
         }
+        // Larger values have no smaller numbers.
+        let (least, range) = match (step.quantize(smallest), step.quantize(largest)) {
+            (Some(least), Some(largest)) => (least, (largest - least) as u32),
+            _ => (0, 0),
+        };
+        Self { step, least, range }
     }
 
     /// Low bits that stand outside the symbols, so that the alphabet stays small.
@@ -77,6 +70,7 @@ impl Multiples {
 
     /// Codes the rows of `matrix`; those marked in `is_exact` bit for bit, as are rows with other numbers
     /// (which get marked).
+    #[inline(always)]
     pub fn encode(self, matrix: Rows<'_>, is_exact: &mut [bool], keep_top: usize) -> Coded {
         let n_raw_bits = self.n_raw_bits();
         let alphabet = Self::numbers(keep_top);

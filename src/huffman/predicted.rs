@@ -329,14 +329,13 @@ pub fn encode(matrix: Rows<'_>, is_exact: &mut [bool], numbers: Numbers, keep_to
     let mut row_numbers = vec![0; n_classes];
     let mut sequence = Sequence::new(1, matrix.values().len());
     for (row, is_exact) in matrix.rows().zip(is_exact) {
-        for (number, &value) in row_numbers.iter_mut().zip(row) {
-            *number = match numbers {
-                Numbers::Steps(step) => step.quantize(value).unwrap_or_else(|| {
-                    *is_exact = true;
-                    0
-                }),
-                Numbers::OrderedBits | Numbers::Bits => ordered(value),
-            };
+        match numbers {
+            Numbers::Steps(step) => *is_exact |= !step.quantize_row(row, &mut row_numbers),
+            Numbers::OrderedBits | Numbers::Bits => {
+                for (number, &value) in row_numbers.iter_mut().zip(row) {
+                    *number = ordered(value);
+                }
+            }
         }
         sequence.push(Symbol::new(HEAD, u32::from(*is_exact)));
         if *is_exact {
