@@ -30,6 +30,30 @@ pub enum Error {
         /// The value found.
         value: f32,
     },
+    /// A float64 that no float32 is, where every bit is to come back.
+    #[error(
+        "row {row}, class {class}: {value} is no float32, so that not every bit would come back; make the matrix float32 first, or give max_error instead of exact"
+    )]
+    NotFloat32 {
+        /// Row of the matrix, counted from 0 over the whole frame.
+        row: u64,
+        /// Class (column), counted from 0.
+        class: usize,
+        /// The value found.
+        value: f64,
+    },
+    /// A float64 that float32 cannot hold within the bound.
+    #[error(
+        "row {row}, class {class}: float32, which .huff files hold, is farther from {value} than max_error; give a larger one"
+    )]
+    Float32TooCoarse {
+        /// Row of the matrix, counted from 0 over the whole frame.
+        row: u64,
+        /// Class (column), counted from 0.
+        class: usize,
+        /// The value found.
+        value: f64,
+    },
     /// A row of probabilities that do not sum to 1.
     #[error("row {row}: the probabilities sum to {sum:.6}; expected 1 for a bound on divergence")]
     NotADistribution {

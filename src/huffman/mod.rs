@@ -18,6 +18,7 @@ pub mod ranked;
 pub mod ranks;
 mod reader;
 pub mod regression;
+pub mod rounding;
 pub mod tokens;
 mod writer;
 

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 
 use super::block::{self, BitCounts, Choice};
 use super::frame::{BLOCK_TAG, Index, IndexEntry, append_checksum, rows_per_block, write_varint};
-use super::promise::{Figures, Promise};
-use super::{Error, FrameHeader, Summary};
+use super::promise::{Bound, Figures, Promise};
+use super::{Error, FrameHeader, Summary, rounding};
 use crate::matrix::{PredictionMatrix, Rows};
 
 /// How many blocks the trial of models on the first of them is good for.
@@ -24,6 +24,8 @@ pub struct FrameWriter<W> {
     choice: Option<Choice>,
     /// Values of rows that do not make a block yet.
     pending: Vec<f32>,
+    /// The float64 values that these were rounded from, if they were.
+    pending_f64: Vec<f64>,
     summary: Summary,
     bit_counts: BitCounts,
 }
@@ -56,6 +58,7 @@ impl<W: Write> FrameWriter<W> {
             },
             choice: None,
             pending: Vec::new(),
+            pending_f64: Vec::new(),
             summary: Summary {
                 n_bytes,
                 ..Summary::default()
@@ -75,28 +78,69 @@ impl<W: Write> FrameWriter<W> {
     /// If the matrix has other classes than the header.
     pub fn write(&mut self, matrix: &PredictionMatrix) -> Result<(), Error> {
         assert_eq!(matrix.n_classes(), self.header.classes);
-        let n_pending = (self.pending.len() / self.header.classes) as u64;
-        self.header
-            .promise
-            .check(matrix.view(), self.summary.n_rows + n_pending)?;
+        self.header.promise.check(matrix.view(), self.next_row())?;
+        self.append(matrix.values(), &[])
+    }
 
+    /// As [`write`](Self::write), with rows of float64: the promise is kept of the float64 values.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write) and [`rounding::round`].
+    ///
+    /// # Panics
+    /// If `values` are no rows of the header's classes, or rows of float32 are waiting to be written.
+    pub fn write_f64(&mut self, values: &[f64]) -> Result<(), Error> {
+        let promise = self.header.promise;
+        let first_row = self.next_row();
+        let rounded = rounding::round(values, self.header.classes, &promise, first_row)?;
+        promise.check(rounded.view(), first_row)?;
+        match promise.bound {
+            // What is rounded is the same.
+            Bound::Exact => self.append(rounded.values(), &[]),
+            _ => self.append(rounded.values(), values),
+        }
+    }
+
+    /// The number of the next row.
+    fn next_row(&self) -> u64 {
+        self.summary.n_rows + (self.pending.len() / self.header.classes) as u64
+    }
+
+    /// Writes values and what they were rounded from, if anything.
+    fn append(&mut self, mut values: &[f32], mut originals: &[f64]) -> Result<(), Error> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        assert!(
+            self.pending.is_empty() || self.pending_f64.is_empty() == originals.is_empty(),
+            "rows of float32 and of float64 in one frame"
+        );
         let block_values = rows_per_block(self.header.classes) * self.header.classes;
-        let mut values = matrix.values();
         if !self.pending.is_empty() {
             let n_missing = (block_values - self.pending.len()).min(values.len());
-            let (missing, rest) = values.split_at(n_missing);
-            self.pending.extend_from_slice(missing);
-            values = rest;
+            self.pending
+                .extend_from_slice(take_first(&mut values, n_missing));
+            self.pending_f64
+                .extend_from_slice(take_first(&mut originals, n_missing));
             if self.pending.len() < block_values {
                 return Ok(());
             }
-            let block = std::mem::take(&mut self.pending);
-            self.write_blocks(&block)?;
+            self.write_pending()?;
         }
-        let (whole, rest) = values.split_at(values.len() / block_values * block_values);
-        self.write_blocks(whole)?;
-        self.pending.extend_from_slice(rest);
+        let n_whole = values.len() / block_values * block_values;
+        self.write_blocks(
+            take_first(&mut values, n_whole),
+            take_first(&mut originals, n_whole),
+        )?;
+        self.pending.extend_from_slice(values);
+        self.pending_f64.extend_from_slice(originals);
         Ok(())
+    }
+
+    fn write_pending(&mut self) -> Result<(), Error> {
+        let values = std::mem::take(&mut self.pending);
+        let originals = std::mem::take(&mut self.pending_f64);
+        self.write_blocks(&values, &originals)
     }
 
     /// Writes the index and returns the writer, the frame's figures and where its bits went. A frame
@@ -105,8 +149,7 @@ impl<W: Write> FrameWriter<W> {
     /// # Errors
     /// [`Error::Io`].
     pub fn finish(mut self) -> Result<(W, Summary, BitCounts), Error> {
-        let rest = std::mem::take(&mut self.pending);
-        self.write_blocks(&rest)?;
+        self.write_pending()?;
         self.index.figures = self.summary.figures;
         let bytes = self.index.to_bytes(&self.header.promise);
         self.writer.write_all(&bytes)?;
@@ -115,8 +158,9 @@ impl<W: Write> FrameWriter<W> {
         Ok((self.writer, self.summary, self.bit_counts))
     }
 
-    /// Writes blocks of [`rows_per_block`]; the last may have fewer rows.
-    fn write_blocks(&mut self, values: &[f32]) -> Result<(), Error> {
+    /// Writes blocks of [`rows_per_block`]; the last may have fewer rows. `originals` are what the values were
+    /// rounded from, if anything.
+    fn write_blocks(&mut self, values: &[f32], mut originals: &[f64]) -> Result<(), Error> {
         let (n_classes, promise) = (self.header.classes, self.header.promise);
         let block_values = rows_per_block(n_classes) * n_classes;
         // Some blocks at a time, so that not all of a large file waits in memory, but enough that threads hardly
@@ -130,11 +174,12 @@ impl<W: Write> FrameWriter<W> {
                 }
                 // A small block can afford to try everything.
                 let is_large = rows.n_rows() > 2 * block::SAMPLE_ROWS;
-                blocks.push((rows, self.choice.filter(|_| is_large)));
+                let originals = take_first(&mut originals, values.len());
+                blocks.push((rows, originals, self.choice.filter(|_| is_large)));
             }
             let blocks: Vec<EncodedBlock> = blocks
                 .into_par_iter()
-                .map(|(rows, choice)| encode(rows, &promise, choice))
+                .map(|(rows, originals, choice)| encode(rows, originals, &promise, choice))
                 .collect::<Result<_, _>>()?;
             for block in blocks {
                 self.writer.write_all(&block.bytes)?;
@@ -152,9 +197,18 @@ impl<W: Write> FrameWriter<W> {
     }
 }
 
-/// Codes the rows of a block so that each of them keeps the promise.
+/// Takes `n` values, or all if they are fewer, off the front.
+fn take_first<'a, T>(values: &mut &'a [T], n: usize) -> &'a [T] {
+    let (first, rest) = values.split_at(n.min(values.len()));
+    *values = rest;
+    first
+}
+
+/// Codes the rows of a block so that each of them keeps the promise; `originals` are what they were rounded
+/// from, if anything.
 fn encode(
     rows: Rows<'_>,
+    originals: &[f64],
     promise: &Promise,
     choice: Option<Choice>,
 ) -> Result<EncodedBlock, Error> {
@@ -164,6 +218,7 @@ fn encode(
         let decoded = block::decode(&payload, rows.n_rows(), rows.n_classes(), promise.keep_top)?;
         let (mut figures, is_kept) = pulp::Arch::new().dispatch(Measure {
             rows,
+            originals,
             decoded: decoded.view(),
             promise,
             is_exact: &mut is_exact,
@@ -184,6 +239,8 @@ fn encode(
 /// this machine.
 struct Measure<'a> {
     rows: Rows<'a>,
+    /// What the rows were rounded from, if anything.
+    originals: &'a [f64],
     decoded: Rows<'a>,
     promise: &'a Promise,
     is_exact: &'a mut [bool],
@@ -194,12 +251,22 @@ impl pulp::WithSimd for Measure<'_> {
     type Output = (Figures, bool);
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
+    fn with_simd<S: pulp::Simd>(mut self, _: S) -> Self::Output {
         let mut figures = Figures::default();
         let mut is_kept = true;
         let rows = self.rows.rows().zip(self.decoded.rows());
         for ((original, decoded), is_exact) in rows.zip(self.is_exact) {
-            if self.promise.add_measured(original, decoded, &mut figures) {
+            let is_kept_in_row = match take_first(&mut self.originals, original.len()) {
+                [] => self.promise.add_measured(original, decoded, &mut figures),
+                original => match self.promise.measure_f64(original, decoded) {
+                    Some(of_row) => {
+                        figures.add(&of_row);
+                        true
+                    }
+                    None => false,
+                },
+            };
+            if is_kept_in_row {
                 continue;
             }
             match *is_exact {
