@@ -5,9 +5,10 @@
 //! - [`model`] trains and predicts (burn),
 //! - [`huffman`] compresses a [`matrix::PredictionMatrix`] into a `.huff` frame and back,
 //! - [`io`] reads and writes array formats,
+//! - [`metrics`] tells how good predictions are,
 //! - [`pipeline`] wires them together, one file a subcommand, for the command line in [`cli`].
 //!
-//! Without the default feature `cli`, the library is [`huffman`] and [`matrix`] alone.
+//! Without the default feature `cli`, the library is [`huffman`], [`matrix`] and [`metrics`] alone.
 //!
 //! To follow the data, start with [`pipeline::predict_compress`].
 
@@ -17,6 +18,7 @@ pub mod huffman;
 #[cfg(feature = "cli")]
 pub mod io;
 pub mod matrix;
+pub mod metrics;
 #[cfg(feature = "cli")]
 pub mod model;
 #[cfg(feature = "cli")]
