@@ -5,7 +5,7 @@ use std::io::{BufRead, Cursor, Read, Seek, SeekFrom};
 use std::ops::Range;
 
 use super::npy::{self, Dtype, NpyHeader};
-use super::{Error, gunzip_if_needed, idx};
+use super::{Error, gunzip_if_needed, idx, read_up_to};
 
 /// A pixel of 0 to 255 as the network takes it: from 0 to 1. Pixels that are floats are taken as they are.
 #[inline]
@@ -276,20 +276,6 @@ fn fortran_pixels(shape: &[u64]) -> Vec<usize> {
                 .fold(0, |pixel, (index, size)| pixel * size + index)
         })
         .collect()
-}
-
-/// Fills as much of `bytes` as there is and returns how much that was.
-fn read_up_to(reader: &mut impl Read, bytes: &mut [u8]) -> Result<usize, Error> {
-    let mut n_read = 0;
-    while n_read < bytes.len() {
-        match reader.read(&mut bytes[n_read..]) {
-            Ok(0) => break,
-            Ok(n) => n_read += n,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(n_read)
 }
 
 #[cfg(test)]

@@ -1,12 +1,23 @@
 //! Array formats in and out, and output files that appear whole or not at all.
 
+pub mod csv;
+pub mod format;
 pub mod idx;
 pub mod images;
+pub mod input;
+pub mod labels;
 pub mod npy;
+pub mod npy_source;
 pub mod npz;
 pub mod output;
+pub mod sink;
+pub mod source;
+#[cfg(feature = "arrow")]
+pub mod table;
+#[cfg(feature = "arrow")]
+pub mod table_sink;
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use flate2::bufread::MultiGzDecoder;
 
@@ -21,6 +32,87 @@ pub enum Error {
     UnknownFormat {
         /// The bytes found, at most eight.
         found: Vec<u8>,
+    },
+    /// The first bytes belong to no format that matrices are read from.
+    #[error(
+        "unknown format: it starts with the bytes {found:02x?}; expected .npy, .npz, CSV, Parquet or Arrow IPC, gzipped or not"
+    )]
+    UnknownMatrixFormat {
+        /// The bytes found, at most eight.
+        found: Vec<u8>,
+    },
+    /// A format that is known and not read, with the way out.
+    #[error("{0}")]
+    NotRead(&'static str),
+    /// There is nothing in the file.
+    #[error("the file is empty; expected .npy, .npz, CSV, Parquet or Arrow IPC")]
+    Empty,
+    /// A cell of a text that is no number.
+    #[error("line {line}, column {column}: {found}; expected a number")]
+    Cell {
+        /// The line, counted from 1.
+        line: u64,
+        /// The column, counted from 1.
+        column: usize,
+        /// What stands there.
+        found: String,
+    },
+    /// A line with more or fewer cells than those before.
+    #[error("line {line}: {found} columns; expected {expected}, as in the lines before")]
+    Ragged {
+        /// The line, counted from 1.
+        line: u64,
+        /// Its cells.
+        found: usize,
+        /// The cells of the lines before.
+        expected: usize,
+    },
+    /// A text that is no table of numbers.
+    #[error("line {line}: {what}")]
+    Text {
+        /// The line, counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Columns of a table that are no classes, or are not there.
+    #[error("{0}")]
+    Columns(String),
+    /// A value that is missing.
+    #[error("row {row}, column {column}: no value (null); fill or drop it first")]
+    Null {
+        /// The row, counted from 0.
+        row: u64,
+        /// The column's name, or its number in a list.
+        column: String,
+    },
+    /// A list of another length than those before.
+    #[error("row {row}: a list of {found} values; expected {expected}, as in the rows before")]
+    RaggedList {
+        /// The row, counted from 0.
+        row: u64,
+        /// Its length.
+        found: usize,
+        /// The length of the lists before.
+        expected: usize,
+    },
+    /// A table file that cannot be read.
+    #[error("no readable {format} file: {reason}")]
+    Table {
+        /// The name of the format.
+        format: &'static str,
+        /// What the reader says.
+        reason: String,
+    },
+    /// An option that means nothing for the format found.
+    #[error("{option} is for {formats}; this is {found}; leave it out")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// The formats that it is for.
+        formats: &'static str,
+        /// The format found.
+        found: &'static str,
     },
     /// The data end before the header says so.
     #[error("truncated: the header promises {expected} bytes of data, the file has {found}")]
@@ -87,11 +179,29 @@ pub enum Error {
     )]
     FortranOrderStream,
     /// An archive without the array looked for.
-    #[error("no array {name:?} in this .npz; it holds {}", found.join(", "))]
+    #[error("no array {name:?} in this .npz; it holds {}", listed(found))]
     NpzMissing {
         /// The name looked for.
         name: String,
         /// The names there are.
+        found: Vec<String>,
+    },
+    /// An archive of several arrays, none of which is named.
+    #[error(
+        "this .npz holds several arrays; name one with --array: {}",
+        listed(found)
+    )]
+    NpzAmbiguous {
+        /// The names there are.
+        found: Vec<String>,
+    },
+    /// An archive without any array.
+    #[error(
+        "no array in this archive; expected one written by numpy.savez, found {}",
+        listed(found)
+    )]
+    NpzEmpty {
+        /// The files there are.
         found: Vec<String>,
     },
     /// Not a zip archive, or a damaged one.
@@ -107,11 +217,14 @@ pub enum Error {
 /// # Errors
 /// As the reader's.
 pub fn gunzip_if_needed<'a>(
-    reader: impl Read + Send + 'a,
+    mut reader: impl Read + Send + 'a,
 ) -> io::Result<(Box<dyn BufRead + Send + 'a>, bool)> {
     const CAPACITY: usize = 1 << 16;
-    let mut reader = BufReader::with_capacity(CAPACITY, reader);
-    let is_gzipped = reader.fill_buf()?.starts_with(&[0x1F, 0x8B]);
+    let mut start = [0; 2];
+    let n_start = read_up_to(&mut reader, &mut start)?;
+    let is_gzipped = start == [0x1F, 0x8B];
+    let reader = Cursor::new(start).take(n_start as u64).chain(reader);
+    let reader = BufReader::with_capacity(CAPACITY, reader);
     let plain: Box<dyn BufRead + Send + 'a> = match is_gzipped {
         true => {
             let decoder = MultiGzDecoder::new(reader);
@@ -120,6 +233,36 @@ pub fn gunzip_if_needed<'a>(
         false => Box::new(reader),
     };
     Ok((plain, is_gzipped))
+}
+
+/// Fills as much of `bytes` as there is and returns how much that was.
+fn read_up_to(reader: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
+    let mut n_read = 0;
+    while n_read < bytes.len() {
+        match reader.read(&mut bytes[n_read..]) {
+            Ok(0) => break,
+            Ok(n) => n_read += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(n_read)
+}
+
+/// Names for a message, some of them if they are many.
+fn listed(names: &[String]) -> String {
+    const MOST: usize = 10;
+    let some: Vec<String> = names
+        .iter()
+        .take(MOST)
+        .map(|name| name.chars().take(60).collect::<String>())
+        .map(|name| name.escape_debug().to_string())
+        .collect();
+    match names.len() {
+        0 => "nothing".to_owned(),
+        1..=MOST => some.join(", "),
+        n => format!("{} and {} more", some.join(", "), n - MOST),
+    }
 }
 
 /// Fills `bytes` with a part of a header.

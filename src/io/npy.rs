@@ -43,6 +43,11 @@ impl Dtype {
             Self::U64 | Self::I64 | Self::F64 => 8,
         }
     }
+
+    /// Whether it is a type of integers.
+    pub fn is_integer(self) -> bool {
+        !matches!(self, Self::F16 | Self::F32 | Self::F64)
+    }
 }
 
 /// What stands before the data of a `.npy` file.
@@ -222,19 +227,28 @@ pub fn decode_i64(dtype: Dtype, is_big_endian: bool, bytes: &[u8]) -> i64 {
     }
 }
 
-/// Writes the version 1.0 header of a float32 matrix in C order; always 128 bytes, so that it can be
-/// written again in place once the number of rows is known.
+/// Writes the version 1.0 header of a float32 matrix in C order.
 ///
 /// # Errors
 /// As the writer's.
-pub fn write_matrix_header(
-    mut writer: impl Write,
-    n_rows: u64,
-    n_columns: usize,
-) -> io::Result<()> {
+pub fn write_matrix_header(writer: impl Write, n_rows: u64, n_columns: usize) -> io::Result<()> {
+    write_header(writer, "<f4", &[n_rows, n_columns as u64])
+}
+
+/// Writes the version 1.0 header of an array in C order of one or two dimensions: always 128 bytes.
+///
+/// # Errors
+/// As the writer's.
+pub fn write_header(mut writer: impl Write, descr: &str, shape: &[u64]) -> io::Result<()> {
     const N_TEXT_BYTES: usize = 128 - 10;
-    let text =
-        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({n_rows}, {n_columns}), }}");
+    let shape = match shape {
+        [n] => format!("({n},)"),
+        _ => {
+            let sizes: Vec<String> = shape.iter().map(u64::to_string).collect();
+            format!("({})", sizes.join(", "))
+        }
+    };
+    let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
     writer.write_all(&MAGIC)?;
     writer.write_all(&[1, 0])?;
     writer.write_all(&(N_TEXT_BYTES as u16).to_le_bytes())?;

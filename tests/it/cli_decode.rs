@@ -313,8 +313,8 @@ fn matrices_of_any_origin_are_compressed() {
     folder.write("cut.npy", &npy(&logits)[..5000]);
     folder.fails(
         "compress cut.npy -o z.huff",
-        "cut.npy: truncated: ",
-        "write it again",
+        "cut.npy: truncated: the header promises 12000 bytes of data, the file has ",
+        "",
     );
     assert!(!folder.names().contains(&"z.huff".to_owned()));
 }

@@ -1,0 +1,383 @@
+//! Text with a row a line: comma-separated values, or separated by tabs, semicolons or spaces. A header line
+//! is found out, and names the classes.
+
+use std::io::{self, BufRead, Cursor, Read};
+
+use csv::{ByteRecord, ReaderBuilder, Trim};
+
+use super::source::{MatrixSource, SourceOptions, Values, select, telling};
+use super::{Error, read_up_to};
+
+/// The longest line read, in bytes: a million classes with room to spare.
+const MAX_LINE_BYTES: usize = 1 << 26;
+/// Bytes in which the separator is looked for.
+const N_SAMPLE_BYTES: usize = 1 << 16;
+
+/// Reads the rows of a text.
+pub struct CsvSource {
+    reader: csv::Reader<LineLimit>,
+    /// The record at hand: read, but not handed over, if `is_pending`.
+    record: ByteRecord,
+    is_pending: bool,
+    /// Cells of every record.
+    n_columns: usize,
+    /// The columns that are classes, if not all are.
+    selected: Option<Vec<usize>>,
+    class_names: Option<Vec<String>>,
+}
+
+impl CsvSource {
+    /// Reads the first lines.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::Text`], [`Error::Columns`], [`Error::Io`].
+    pub fn open(
+        mut reader: Box<dyn BufRead + Send>,
+        options: &SourceOptions,
+    ) -> Result<Self, Error> {
+        let mut sample = vec![0; N_SAMPLE_BYTES];
+        let n_sample = read_up_to(&mut reader, &mut sample)?;
+        sample.truncate(n_sample);
+        let delimiter = delimiter(&sample);
+        let reader = LineLimit {
+            reader: Box::new(Cursor::new(sample).chain(reader)),
+            n_line_bytes: 0,
+            n_lines: 0,
+            n_bytes: 0,
+            ends: Vec::new(),
+        };
+        let mut reader = ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .delimiter(delimiter)
+            .trim(Trim::All)
+            .buffer_capacity(1 << 16)
+            .from_reader(reader);
+        let mut record = ByteRecord::new();
+        if !read(&mut reader, &mut record)? {
+            return Err(Error::Empty);
+        }
+        let is_header = options.has_header.unwrap_or_else(|| is_header(&record));
+        let mut source = Self {
+            n_columns: record.len(),
+            reader,
+            record,
+            is_pending: !is_header,
+            selected: None,
+            class_names: None,
+        };
+        if is_header {
+            source.take_header(options)?;
+        } else if !options.columns.is_empty() {
+            return Err(Error::Columns(
+                "no header line to find the columns of --columns in; expected their names in the first line"
+                    .to_owned(),
+            ));
+        }
+        Ok(source)
+    }
+
+    /// The number of the line that the record at hand ends with, counted from 1.
+    fn line(&self) -> u64 {
+        let end = self.reader.position().byte();
+        self.reader.get_ref().line_before(end)
+    }
+
+    /// Makes class names of the record at hand.
+    fn take_header(&mut self, options: &SourceOptions) -> Result<(), Error> {
+        let line = self.line();
+        let names: Vec<String> = self
+            .record
+            .iter()
+            .map(|name| match str::from_utf8(name) {
+                Ok(name) => Ok(name.to_owned()),
+                Err(_) => Err(Error::Text {
+                    line,
+                    what: "a column name that is no UTF-8; save the file as UTF-8".to_owned(),
+                }),
+            })
+            .collect::<Result<_, _>>()?;
+        self.class_names = match options.columns.is_empty() {
+            true if names.first().is_some_and(String::is_empty) => {
+                return Err(Error::Columns(
+                    "line 1: the first column has no name, as if it were pandas' row numbers; write the file with index=False, or name the classes with --columns"
+                        .to_owned(),
+                ));
+            }
+            true => telling(names),
+            false => {
+                let selected = select(&names, &options.columns)?;
+                let names = selected.iter().map(|&column| names[column].clone());
+                let names = names.collect();
+                self.selected = Some(selected);
+                telling(names)
+            }
+        };
+        Ok(())
+    }
+
+    /// Appends the numbers of the record at hand.
+    fn parse_into(&self, values: &mut Vec<f64>) -> Result<(), Error> {
+        let record = &self.record;
+        if record.len() != self.n_columns {
+            return Err(Error::Ragged {
+                line: self.line(),
+                found: record.len(),
+                expected: self.n_columns,
+            });
+        }
+        let parse = |column: usize| {
+            parse(&record[column]).ok_or_else(|| Error::Cell {
+                line: self.line(),
+                column: column + 1,
+                found: match &record[column] {
+                    b"" => "an empty cell".to_owned(),
+                    cell => format!("{:.40?}", String::from_utf8_lossy(cell)),
+                },
+            })
+        };
+        match &self.selected {
+            None => {
+                for column in 0..record.len() {
+                    values.push(parse(column)?);
+                }
+            }
+            Some(selected) => {
+                for &column in selected {
+                    values.push(parse(column)?);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl MatrixSource for CsvSource {
+    fn n_classes(&self) -> usize {
+        self.selected
+            .as_ref()
+            .map_or(self.n_columns, |selected| selected.len())
+    }
+
+    fn n_rows(&self) -> Option<u64> {
+        None
+    }
+
+    fn class_names(&self) -> Option<&[String]> {
+        self.class_names.as_deref()
+    }
+
+    fn is_decimal(&self) -> bool {
+        true
+    }
+
+    fn next_rows(&mut self, max_rows: usize) -> Result<Option<Values>, Error> {
+        let mut values = Vec::new();
+        for _ in 0..max_rows {
+            if !std::mem::take(&mut self.is_pending) && !read(&mut self.reader, &mut self.record)? {
+                break;
+            }
+            self.parse_into(&mut values)?;
+        }
+        Ok((!values.is_empty()).then_some(Values::F64(values)))
+    }
+}
+
+/// A finite number, or nothing.
+fn parse(cell: &[u8]) -> Option<f64> {
+    let number: f64 = str::from_utf8(cell).ok()?.parse().ok()?;
+    // What begins with a letter is a word for infinity or for no number.
+    number.is_finite().then_some(number)
+}
+
+/// Whether the first record names columns: a cell of it is no number, not even a word for one; or it counts
+/// the columns from 0, as pandas names those without a name.
+fn is_header(record: &ByteRecord) -> bool {
+    let is_number =
+        |cell: &[u8]| str::from_utf8(cell).is_ok_and(|cell| cell.parse::<f64>().is_ok());
+    let is_count = |(column, cell): (usize, &[u8])| cell == column.to_string().as_bytes();
+    let is_missing = |cell: &[u8]| cell.is_empty() || cell.eq_ignore_ascii_case(b"na");
+    match record.iter().all(is_number) {
+        true => record.len() > 2 && record.iter().enumerate().all(is_count),
+        // A row with a gap is an error, but no header.
+        false => record
+            .iter()
+            .any(|cell| !is_number(cell) && !is_missing(cell)),
+    }
+}
+
+/// What separates the cells of the first line: the first of these that stands in it.
+fn delimiter(sample: &[u8]) -> u8 {
+    let is_end = |byte: &u8| b"\r\n".contains(byte);
+    let is_blank = |line: &&[u8]| line.iter().all(u8::is_ascii_whitespace);
+    let line = sample.split(is_end).find(|line| !is_blank(line));
+    let line = line.unwrap_or_default().trim_ascii();
+    let separators = *b",\t; ";
+    separators
+        .into_iter()
+        .find(|separator| line.contains(separator))
+        .unwrap_or(b',')
+}
+
+/// Reads a record; `false` at the end.
+fn read(reader: &mut csv::Reader<LineLimit>, record: &mut ByteRecord) -> Result<bool, Error> {
+    reader
+        .read_byte_record(record)
+        .map_err(|error| match error.into_kind() {
+            csv::ErrorKind::Io(error) => Error::Io(error),
+            other => Error::Io(io::Error::other(format!("{other:?}"))),
+        })
+}
+
+/// Text whose lines are short enough to be held in memory, and counted: the CSV reader does not count those
+/// that it skips, nor all of those that end with CR LF.
+struct LineLimit {
+    reader: Box<dyn Read + Send>,
+    /// Bytes of the line at hand.
+    n_line_bytes: usize,
+    /// Lines that ended before the bytes read last.
+    n_lines: u64,
+    /// All bytes read.
+    n_bytes: u64,
+    /// Where lines end among the bytes read last.
+    ends: Vec<u64>,
+}
+
+impl LineLimit {
+    /// The number of the line that ends before byte `end`, which is among those read last, counted from 1.
+    fn line_before(&self, end: u64) -> u64 {
+        let ended = self.ends.partition_point(|&line_end| line_end + 1 < end);
+        1 + self.n_lines + ended as u64
+    }
+}
+
+impl Read for LineLimit {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let n_read = self.reader.read(bytes)?;
+        if n_read == 0 {
+            return Ok(0);
+        }
+        self.n_lines += self.ends.len() as u64;
+        self.ends.clear();
+        let ends = (0..n_read).filter(|&position| bytes[position] == b'\n');
+        self.ends.extend(ends.map(|position| self.n_bytes + position as u64));
+        self.n_bytes += n_read as u64;
+        let end = bytes[..n_read].iter().rposition(|byte| *byte == b'\n');
+        self.n_line_bytes = match end {
+            Some(end) => n_read - end,
+            None => self.n_line_bytes + n_read,
+        };
+        match self.n_line_bytes > MAX_LINE_BYTES {
+            false => Ok(n_read),
+            true => Err(io::Error::other(format!(
+                "a line of more than {MAX_LINE_BYTES} bytes; expected a row of numbers on each line"
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(text: &str) -> Result<CsvSource, Error> {
+        CsvSource::open(
+            Box::new(Cursor::new(text.as_bytes().to_vec())),
+            &SourceOptions::default(),
+        )
+    }
+
+    fn rows(text: &str) -> Result<(usize, Vec<f64>), Error> {
+        let mut source = open(text)?;
+        let mut all = Vec::new();
+        while let Some(Values::F64(values)) = source.next_rows(2)? {
+            all.extend(values);
+        }
+        Ok((source.n_classes(), all))
+    }
+
+    #[test]
+    fn separators_and_line_ends_of_all_kinds_are_read() {
+        for text in [
+            "0.5,0.25\n1,1e-3\n",
+            "0.5,0.25\r\n1,1e-3",
+            "\u{feff}0.5,0.25\n\n1,1e-3\n",
+            "0.5\t0.25\n1\t1e-3\n",
+            "0.5; 0.25\n1 ;1e-3\n",
+            "0.5 0.25\n1.00 0.001\n",
+            "\"0.5\",\"0.25\"\n\"1\",\"1e-3\"\n",
+            "a,b\n0.5,0.25\n1,1e-3\n",
+        ] {
+            let (n_classes, values) = rows(text).unwrap();
+            assert_eq!(
+                (n_classes, values),
+                (2, vec![0.5, 0.25, 1.0, 0.001]),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_header_is_told_from_a_row() {
+        let names = |text: &str| open(text).unwrap().class_names.clone();
+        let some = |names: &[&str]| Some(names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>());
+        assert_eq!(names("cat,dog\n"), some(&["cat", "dog"]));
+        assert_eq!(names("\"a, b\",\"c\"\"d\"\n"), some(&["a, b", "c\"d"]));
+        assert_eq!(names("2,cat\n"), some(&["2", "cat"]));
+        assert_eq!(names("0.1,0.9\n"), None);
+        // Columns that pandas has numbered.
+        assert_eq!(rows("0,1,2\n0.5,0.25,0.25\n").unwrap().1.len(), 3);
+        // One-hot rows.
+        assert_eq!(rows("0,1\n1,0\n").unwrap().1.len(), 4);
+    }
+
+    #[test]
+    fn gaps_words_and_ragged_rows_are_named_by_line_and_column() {
+        let error = |text: &str| rows(text).unwrap_err().to_string();
+        assert_eq!(
+            error("a,b\n0.5,0.5\n0.5,\n"),
+            "line 3, column 2: an empty cell; expected a number"
+        );
+        assert_eq!(
+            error("0.5,nan\n"),
+            "line 1, column 2: \"nan\"; expected a number"
+        );
+        assert_eq!(
+            error("1,1\n1,Infinity\n"),
+            "line 2, column 2: \"Infinity\"; expected a number"
+        );
+        assert_eq!(
+            error(",0.5\n"),
+            "line 1, column 1: an empty cell; expected a number"
+        );
+        assert_eq!(
+            error("1,1\n\n1,1,1\n"),
+            "line 3: 3 columns; expected 2, as in the lines before"
+        );
+        assert!(error(",a,b\n0,0.5,0.5\n").contains("index=False"));
+        assert_eq!(
+            error("\r\n1,1\r\n\r\n1,x\r\n"),
+            "line 4, column 2: \"x\"; expected a number"
+        );
+        // Beyond the first bytes read at once.
+        let long = "0.5,0.5\n".repeat(50_000);
+        assert_eq!(
+            error(&format!("{long}1,x")),
+            "line 50001, column 2: \"x\"; expected a number"
+        );
+        assert_eq!(error("\n\n"), Error::Empty.to_string());
+    }
+
+    #[test]
+    fn endless_lines_are_refused() {
+        let endless = io::BufReader::new(io::repeat(b'7'));
+        let source = CsvSource::open(Box::new(endless), &SourceOptions::default());
+        assert!(
+            source
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("a line of more than")
+        );
+    }
+}
