@@ -9,6 +9,8 @@ use crate::huffman::frame::DEFAULT_MEMORY_LIMIT;
 use crate::huffman::order::MAX_KEEP_TOP;
 use crate::huffman::quantizer::{MAX_MAX_ERROR, MAX_MAX_KL, MIN_MAX_ERROR, MIN_MAX_KL};
 use crate::huffman::{Bound, Kind, Promise};
+use crate::io::format::Format;
+use crate::io::source::SourceOptions;
 use crate::model::network::Backend;
 
 /// The checkpoint that is written and read where none is named.
@@ -116,7 +118,7 @@ pub struct PredictArgs {
     /// Images and model
     #[command(flatten)]
     pub input: PredictInput,
-    /// Where to write the predictions (.npy, float32)
+    /// Where to write the predictions (.npy, float32); - is standard output
     #[arg(short, long, value_name = "PROBS.npy")]
     pub output: PathBuf,
     /// Replace the output if it exists
@@ -139,7 +141,7 @@ pub struct PredictCompressArgs {
     /// Images and model
     #[command(flatten)]
     pub input: PredictInput,
-    /// Where to write the compressed predictions
+    /// Where to write the compressed predictions; - is standard output
     #[arg(short, long, value_name = "OUT.huff")]
     pub output: PathBuf,
     /// Replace the output if it exists
@@ -155,21 +157,32 @@ pub struct PredictCompressArgs {
 /// All that is promised is checked while writing, by decoding what is written.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  pc compress probs.npy -o probs.huff --max-kl 1e-3\n  pc compress logits.npy -o logits.huff --max-error 0.01 --kind logits\n  pc compress probs.npy -o small.huff --size 2MB"
+    after_help = "Examples:\n  pc compress probs.npy -o probs.huff --max-kl 1e-3\n  pc compress logits.npy -o logits.huff --max-error 0.01 --kind logits\n  pc compress probs.npy -o small.huff --size 2MB\n  pc compress scored.parquet -o scored.huff --columns 'p_*' --labels-file y.npy\n  zcat probs.csv.gz | pc compress - -o - > probs.huff"
 )]
 pub struct CompressArgs {
-    /// Predictions: .npy of float32, of shape (rows, classes)
-    #[arg(value_name = "PROBS.npy")]
+    /// Predictions, a row a sample and a column a class: .npy, .npz, CSV, Parquet or Arrow IPC of floats,
+    /// found out by their content; gzipped ones are unpacked; - is standard input
+    #[arg(value_name = "PROBS")]
     pub input: PathBuf,
-    /// Where to write the compressed predictions
+    /// Where to write the compressed predictions; - is standard output
     #[arg(short, long, value_name = "OUT.huff")]
     pub output: PathBuf,
     /// Replace the output if it exists
     #[arg(long)]
     pub force: bool,
+    /// Where in the input the matrix is
+    #[command(flatten)]
+    pub source: SourceArgs,
     /// What the numbers are [default: probabilities if the first rows are, else values]
     #[arg(long, value_parser = PossibleValuesParser::new(["probabilities", "logits", "values"]).map(kind))]
     pub kind: Option<Kind>,
+    /// Names of the classes, one a line; if not given, those of the input, if it has them
+    #[arg(long, value_name = "FILE")]
+    pub class_names: Option<PathBuf>,
+    /// The true class of each row, counted from 0: one a line, a .npy vector of integers or IDX labels;
+    /// tells what compression does to accuracy, log loss and calibration
+    #[arg(long, value_name = "FILE")]
+    pub labels_file: Option<PathBuf>,
     /// What to promise
     #[command(flatten)]
     pub promise: PromiseOptions,
@@ -180,6 +193,31 @@ pub struct CompressArgs {
     /// Number of threads; as many as there are processors if not given
     #[arg(long, value_name = "N", value_parser = n_threads)]
     pub threads: Option<usize>,
+}
+
+/// Where in an input the matrix is.
+#[derive(Debug, Args)]
+pub struct SourceArgs {
+    /// The array of a .npz archive that is meant, if it holds several
+    #[arg(long, value_name = "NAME")]
+    pub array: Option<String>,
+    /// The columns of a table that are classes, by name or prefix*; all of them if not given
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub columns: Vec<String>,
+    /// Whether the first line of a CSV file is a header [default: if it is no row of numbers]
+    #[arg(long, value_name = "yes|no", value_parser = PossibleValuesParser::new(["yes", "no"]).map(|word| word == "yes"))]
+    pub csv_header: Option<bool>,
+}
+
+impl SourceArgs {
+    /// The same for the readers.
+    pub fn options(&self) -> SourceOptions {
+        SourceOptions {
+            array: self.array.clone(),
+            columns: self.columns.clone(),
+            has_header: self.csv_header,
+        }
+    }
 }
 
 /// What a compressed file promises of its rows.
@@ -220,7 +258,7 @@ impl PromiseOptions {
 #[derive(Debug, Args)]
 pub struct PredictInput {
     /// Images: .npy of u8 (scaled by 1/255), f16, f32 or f64, of shape (N, 784), (N, 28, 28),
-    /// (N, 28, 28, 1) or (N, 1, 28, 28); or an IDX file, gzipped or not
+    /// (N, 28, 28, 1) or (N, 1, 28, 28); or an IDX file, gzipped or not; - is standard input
     #[arg(value_name = "INPUT")]
     pub images: PathBuf,
     /// The model: a safetensors file written by pc train or by PyTorch
@@ -234,15 +272,27 @@ pub struct PredictInput {
 /// Decode a .huff file
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  pc decode out.huff\n  pc decode out.huff -o probs.npy\n  pc decode out.huff -o some.npy --rows 1000..2000"
+    after_help = "Examples:\n  pc decode out.huff\n  pc decode out.huff -o probs.npy\n  pc decode out.huff -o some.npy --rows 1000..2000\n  pc decode out.huff -o probs.parquet\n  pc decode out.huff -o - --format csv --top 3 | head"
 )]
 pub struct DecodeArgs {
-    /// The compressed predictions
+    /// The compressed predictions; - is standard input
     #[arg(value_name = "FILE.huff")]
     pub input: PathBuf,
-    /// Where to write them (.npy, float32, C order); the input's name with .npy if not given
-    #[arg(short, long, value_name = "OUT.npy")]
+    /// Where to write them, in the format of the extension; if not given, the input's name with .npy, or
+    /// standard output, which is - as well, if the input is -
+    #[arg(short, long, value_name = "OUT")]
     pub output: Option<PathBuf>,
+    /// The format to write, of float32: npy and npz in C order, csv with a header if the classes have names,
+    /// jsonl with an array a line, parquet and arrow with a column a class [default: by the extension]
+    #[arg(long, value_parser = PossibleValuesParser::new(Format::NAMES).try_map(|name| name.parse::<Format>()))]
+    pub format: Option<Format>,
+    /// Write the number of the most probable class of each row only, counted from 0; -1 for damaged rows
+    #[arg(long, conflicts_with = "top")]
+    pub labels: bool,
+    /// Write the K most probable classes of each row only, and their values: as columns class_1, p_1 and so
+    /// on, in jsonl as pairs, in npz as the arrays classes and values
+    #[arg(long, value_name = "K", value_parser = keep_top)]
+    pub top: Option<usize>,
     /// Replace the output if it exists
     #[arg(long)]
     pub force: bool,
@@ -310,9 +360,12 @@ pub struct VerifyArgs {
     /// The compressed predictions
     #[arg(value_name = "FILE.huff")]
     pub input: PathBuf,
-    /// What was compressed: .npy of float32, of shape (rows, classes)
-    #[arg(value_name = "ORIGINAL.npy")]
+    /// What was compressed, in any format that pc compress reads
+    #[arg(value_name = "ORIGINAL")]
     pub original: Option<PathBuf>,
+    /// Where in the original the matrix is
+    #[command(flatten)]
+    pub source: SourceArgs,
     /// Refuse files whose sizes ask for more memory than this at once (a thread has two blocks at hand); K, M
     /// and G are powers of 1024
     #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size)]
@@ -336,9 +389,12 @@ pub struct AppendArgs {
     /// The file to append to
     #[arg(value_name = "FILE.huff")]
     pub file: PathBuf,
-    /// The rows: .npy of float32, of shape (rows, classes)
-    #[arg(value_name = "MORE.npy")]
+    /// The rows, in any format that pc compress reads; - is standard input
+    #[arg(value_name = "MORE")]
     pub rows: PathBuf,
+    /// Where in the input the matrix is
+    #[command(flatten)]
+    pub source: SourceArgs,
     /// Number of threads; as many as there are processors if not given
     #[arg(long, value_name = "N", value_parser = n_threads)]
     pub threads: Option<usize>,

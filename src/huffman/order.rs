@@ -221,11 +221,11 @@ impl Order {
 }
 
 /// The first `n` classes of a row, largest first, of equal values the first class first.
-pub fn first_classes(row: &[f32], n: usize) -> Vec<usize> {
-    let mut classes: Vec<usize> = (0..row.len()).collect();
+pub fn first_classes<T: Copy + Into<f64>>(row: &[T], n: usize) -> Vec<usize> {
     // Adding 0 makes -0 equal to 0.
-    let falling =
-        |&a: &usize, &b: &usize| (row[b] + 0.0).total_cmp(&(row[a] + 0.0)).then(a.cmp(&b));
+    let key = |class: usize| row[class].into() + 0.0;
+    let falling = |&a: &usize, &b: &usize| key(b).total_cmp(&key(a)).then(a.cmp(&b));
+    let mut classes: Vec<usize> = (0..row.len()).collect();
     if n < classes.len() {
         classes.select_nth_unstable_by(n, falling);
         classes.truncate(n);
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn the_first_classes_are_the_largest_and_of_equals_the_first() {
-        let row = [0.1, 0.3, -0.0, 0.3, 0.0, 0.2];
+        let row = [0.1f32, 0.3, -0.0, 0.3, 0.0, 0.2];
         assert!(first_classes(&row, 0).is_empty());
         assert_eq!(first_classes(&row, 1), [1]);
         assert_eq!(first_classes(&row, 5), [1, 3, 5, 0, 2]);

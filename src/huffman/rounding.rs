@@ -2,6 +2,7 @@
 //! be kept, and measured against these.
 
 use super::Error;
+use super::order::first_classes;
 use super::promise::{Bound, Figures, Kind, Promise};
 use crate::matrix::PredictionMatrix;
 
@@ -97,7 +98,7 @@ fn keep_order(original: &[f64], rounded: &mut [f32], keep_top: usize, most: f32)
     if is_order_kept(original, rounded, keep_top) || original.iter().any(|value| value.is_nan()) {
         return;
     }
-    let first = first_classes(original, keep_top, |value| value);
+    let first = first_classes(original, keep_top);
     let mut is_first = vec![false; rounded.len()];
     first.iter().for_each(|&class| is_first[class] = true);
     let others = || (0..is_first.len()).filter(|&class| !is_first[class]);
@@ -142,7 +143,7 @@ fn keep_order(original: &[f64], rounded: &mut [f32], keep_top: usize, most: f32)
 fn is_order_kept(original: &[f64], other: &[f32], keep_top: usize) -> bool {
     match keep_top {
         1 => argmax(original) == crate::matrix::argmax(other),
-        n => first_classes(original, n, |value| value) == first_classes(other, n, f64::from),
+        n => first_classes(original, n) == first_classes(other, n),
     }
 }
 
@@ -159,20 +160,6 @@ fn argmax(row: &[f64]) -> usize {
     row.iter().position(|&value| value == largest).unwrap_or(0)
 }
 
-/// The first `n` classes of a row, largest first, of equal values the first class first.
-fn first_classes<T: Copy>(row: &[T], n: usize, value: impl Fn(T) -> f64) -> Vec<usize> {
-    // Adding 0 makes -0 equal to 0.
-    let key = |class: usize| value(row[class]) + 0.0;
-    let falling = |&a: &usize, &b: &usize| key(b).total_cmp(&key(a)).then(a.cmp(&b));
-    let mut classes: Vec<usize> = (0..row.len()).collect();
-    if n < classes.len() {
-        classes.select_nth_unstable_by(n, falling);
-        classes.truncate(n);
-    }
-    classes.sort_unstable_by(falling);
-    classes
-}
-
 /// The largest absolute error of a row; NaN counts as infinite.
 fn largest_error(original: &[f64], decoded: &[f32]) -> f64 {
     let errors = original.iter().zip(decoded);
@@ -185,7 +172,7 @@ fn largest_error(original: &[f64], decoded: &[f32]) -> f64 {
 
 /// The divergence of a decoded row from its original, in bits, as
 /// [`quantizer::divergence`](super::quantizer::divergence) has it for float32.
-fn divergence(original: &[f64], decoded: &[f32]) -> f64 {
+pub(crate) fn divergence(original: &[f64], decoded: &[f32]) -> f64 {
     let mass: f64 = original.iter().sum();
     let pairs = original.iter().zip(decoded).filter(|(p, _)| **p > 0.0);
     pairs

@@ -256,7 +256,7 @@ impl pulp::WithSimd for Measure<'_> {
         let mut is_kept = true;
         let rows = self.rows.rows().zip(self.decoded.rows());
         for ((original, decoded), is_exact) in rows.zip(self.is_exact) {
-            let is_kept_in_row = match take_first(&mut self.originals, original.len()) {
+            let is_row_kept = match take_first(&mut self.originals, original.len()) {
                 [] => self.promise.add_measured(original, decoded, &mut figures),
                 original => match self.promise.measure_f64(original, decoded) {
                     Some(of_row) => {
@@ -266,7 +266,7 @@ impl pulp::WithSimd for Measure<'_> {
                     None => false,
                 },
             };
-            if is_kept_in_row {
+            if is_row_kept {
                 continue;
             }
             match *is_exact {

@@ -260,7 +260,8 @@ impl Read for LineLimit {
         self.n_lines += self.ends.len() as u64;
         self.ends.clear();
         let ends = (0..n_read).filter(|&position| bytes[position] == b'\n');
-        self.ends.extend(ends.map(|position| self.n_bytes + position as u64));
+        self.ends
+            .extend(ends.map(|position| self.n_bytes + position as u64));
         self.n_bytes += n_read as u64;
         let end = bytes[..n_read].iter().rposition(|byte| *byte == b'\n');
         self.n_line_bytes = match end {

@@ -1,15 +1,24 @@
 //! Output files that appear whole or not at all.
 //!
+//! [`Output`] is such a file or standard output.
+//!
 //! Bytes go to a temporary file in the same folder, which is synced and renamed at the end. Whatever
 //! happens before that, the name given holds what it held before. [`remove_partial_files`] is for
 //! signal handlers, which end the process without running destructors.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, Stdout, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use same_file::Handle;
 use tempfile::{NamedTempFile, TempPath};
+
+use super::input::is_standard;
+
+/// Whether nobody reads standard output any more.
+static IS_STDOUT_CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// Temporary files that a signal would leave behind.
 static PARTIAL_FILES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
@@ -45,6 +54,11 @@ pub enum Error {
         /// Why it has not its name.
         reason: io::Error,
     },
+    /// Bytes that no terminal can show.
+    #[error(
+        "standard output is a terminal, which cannot show binary data; send it to a file or a pipe, or name a file with -o"
+    )]
+    Terminal,
     /// The output names a folder.
     #[error("{0} is a folder; name a file in it with -o")]
     IsFolder(PathBuf),
@@ -84,8 +98,11 @@ impl OutputFile {
             Ok(metadata) if metadata.is_dir() => return Err(Error::IsFolder(path.to_owned())),
             Ok(metadata) if !metadata.is_file() => return Err(Error::IsSpecial(path.to_owned())),
             Ok(_) => {
-                let is_output =
-                    |input: &&Path| same_file::is_same_file(input, path).unwrap_or(false);
+                let handle = Handle::from_path(path).ok();
+                let is_output = |input: &&Path| {
+                    let input = input_handle(input).ok();
+                    input.is_some() && input == handle
+                };
                 if inputs.iter().any(is_output) {
                     return Err(Error::IsInput(path.to_owned()));
                 }
@@ -132,11 +149,8 @@ impl OutputFile {
         &self.path
     }
 
-    /// The file itself, for seeking; what was written before is in it.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if writing fails.
-    pub fn file(&mut self) -> Result<&mut File, Error> {
+    /// The file itself; what was written before is in it.
+    fn file(&mut self) -> Result<&mut File, Error> {
         match self.writer.flush() {
             Ok(()) => Ok(self.writer.get_mut()),
             Err(source) => Err(Error::Io {
@@ -190,6 +204,122 @@ impl Write for OutputFile {
     fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
     }
+}
+
+/// What a path on the command line names to read from, standard input included.
+fn input_handle(path: &Path) -> io::Result<Handle> {
+    match is_standard(path) {
+        true => Handle::stdin(),
+        false => Handle::from_path(path),
+    }
+}
+
+/// A file being written, or standard output.
+#[derive(Debug)]
+pub enum Output {
+    /// A file that appears whole or not at all.
+    File(OutputFile),
+    /// Standard output.
+    Stdout(BufWriter<ToStdout>),
+}
+
+impl Output {
+    /// Starts the file that will be `path`, as [`OutputFile::create`] does, or standard output if it is `-`.
+    ///
+    /// # Errors
+    /// As [`OutputFile::create`]; [`Error::Terminal`] for what is no text; [`Error::IsInput`] if standard
+    /// output goes to one of the `inputs`.
+    pub fn create(
+        path: &Path,
+        force: bool,
+        inputs: &[&Path],
+        is_text: bool,
+    ) -> Result<Self, Error> {
+        if !is_standard(path) {
+            return OutputFile::create(path, force, inputs).map(Self::File);
+        }
+        let stdout = io::stdout();
+        if stdout.is_terminal() && !is_text {
+            return Err(Error::Terminal);
+        }
+        // A device, such as a terminal or /dev/null, may well be both.
+        if let Ok(handle) = Handle::stdout()
+            && handle
+                .as_file()
+                .metadata()
+                .is_ok_and(|metadata| metadata.is_file())
+            && inputs
+                .iter()
+                .any(|input| input_handle(input).is_ok_and(|input| input == handle))
+        {
+            return Err(Error::IsInput(path.to_owned()));
+        }
+        Ok(Self::Stdout(BufWriter::with_capacity(
+            1 << 16,
+            ToStdout(stdout),
+        )))
+    }
+
+    /// Syncs the file and gives it its name.
+    ///
+    /// # Errors
+    /// As [`OutputFile::finish`].
+    pub fn finish(self) -> Result<(), Error> {
+        match self {
+            Self::File(file) => file.finish(),
+            Self::Stdout(mut stdout) => stdout.flush().map_err(|source| Error::Io {
+                path: "standard output".into(),
+                source,
+            }),
+        }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Stdout(stdout) => stdout.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.flush(),
+            Self::Stdout(stdout) => stdout.flush(),
+        }
+    }
+}
+
+/// Standard output, which notes when nobody reads it any more.
+#[derive(Debug)]
+pub struct ToStdout(Stdout);
+
+impl ToStdout {
+    fn note<T>(result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result
+            && error.kind() == ErrorKind::BrokenPipe
+        {
+            IS_STDOUT_CLOSED.store(true, Ordering::SeqCst);
+        }
+        result
+    }
+}
+
+impl Write for ToStdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Self::note(self.0.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Self::note(self.0.flush())
+    }
+}
+
+/// Whether writing to standard output has failed because nobody reads it any more, as after `| head`: no
+/// error to tell.
+pub fn is_stdout_closed() -> bool {
+    IS_STDOUT_CLOSED.load(Ordering::SeqCst)
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -14,6 +14,13 @@ pub enum Values {
     F64(Vec<f64>),
 }
 
+/// None.
+impl Default for Values {
+    fn default() -> Self {
+        Self::F32(Vec::new())
+    }
+}
+
 impl Values {
     /// Number of values.
     pub fn len(&self) -> usize {
@@ -26,6 +33,17 @@ impl Values {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Takes the values from position `start` on away, and returns them.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn split_off(&mut self, start: usize) -> Self {
+        match self {
+            Self::F32(values) => Self::F32(values.split_off(start)),
+            Self::F64(values) => Self::F64(values.split_off(start)),
+        }
     }
 
     /// Appends values of the same precision, as one source has them.

@@ -12,9 +12,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::compress::MatrixReader;
 use super::progress::{Progress, thousands};
-use super::{open_input, set_threads};
+use super::rows::RowReader;
+use super::{input_name, set_threads};
 use crate::cli::AppendArgs;
 use crate::huffman::frame::{DEFAULT_MEMORY_LIMIT, N_END_BYTES};
 use crate::huffman::index::{Tail, last_header};
@@ -123,19 +123,20 @@ fn check_tail(tail: Option<&Tail>) -> Result<()> {
 /// Compresses the new rows, under the promise of the last frame, into a temporary file without a name, at
 /// the end of which it stands.
 fn compress(args: &AppendArgs, last: FrameHeader) -> Result<(File, Summary)> {
-    let name = || args.rows.display().to_string();
-    let mut rows = MatrixReader::open(open_input(&args.rows)?).with_context(name)?;
+    let name = || input_name(&args.rows);
+    let mut rows = RowReader::open(&args.rows, &args.source.options())?;
     ensure!(
         rows.n_classes() == last.classes,
         "{}: {} classes; {} has {}",
-        args.rows.display(),
+        name(),
         rows.n_classes(),
         args.file.display(),
         last.classes
     );
+    let promise = last.promise;
     let header = FrameHeader {
         class_names: last.class_names,
-        ..FrameHeader::new(last.classes, last.promise)?
+        ..FrameHeader::new(last.classes, promise)?
     };
     let folder = match args.file.parent() {
         Some(folder) if folder != Path::new("") => folder,
@@ -150,8 +151,8 @@ fn compress(args: &AppendArgs, last: FrameHeader) -> Result<(File, Summary)> {
         error => anyhow::Error::new(error).context(name()),
     };
     let mut frame = FrameWriter::new(temporary, header).map_err(failed)?;
-    while let Some(some) = rows.next().with_context(name)? {
-        frame.write(&some).map_err(failed)?;
+    while let Some(values) = rows.next()? {
+        rows.write(&mut frame, values, &promise).map_err(failed)?;
     }
     let (frame, summary, _) = frame.finish().map_err(failed)?;
     Ok((frame, summary))

@@ -1,20 +1,23 @@
 //! `pc compress`: a matrix of predictions in, a `.huff` file out.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
+use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
 use super::predict_compress::summary_lines;
 use super::progress::{Progress, thousands};
+use super::rows::RowReader;
+use super::scores::{Comparison, Scores, Tee};
 use super::size::smallest_bound;
-use super::{open_input, set_threads};
+use super::{input_name, open_input, output_name, set_threads};
 use crate::cli::CompressArgs;
 use crate::huffman::frame::rows_per_block;
 use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind};
-use crate::io::npy::{Dtype, NpyHeader};
-use crate::io::output::OutputFile;
-use crate::matrix::PredictionMatrix;
+use crate::io::input::Input;
+use crate::io::labels::LabelReader;
+use crate::io::output::Output;
+use crate::io::source::Values;
 
 /// Runs `pc compress`.
 ///
@@ -22,15 +25,30 @@ use crate::matrix::PredictionMatrix;
 /// A matrix that cannot be read or is not what is promised of it, or an output that cannot be written.
 pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     set_threads(args.threads)?;
-    let name = || args.input.display().to_string();
-    let mut rows = MatrixReader::open(open_input(&args.input)?).with_context(name)?;
-    let output = OutputFile::create(&args.output, args.force, &[&args.input])?;
+    let name = || input_name(&args.input);
+    let input = open_input(&args.input)?;
+    let mut inputs = vec![args.input.as_path()];
+    inputs.extend(
+        [&args.class_names, &args.labels_file]
+            .into_iter()
+            .flatten()
+            .map(|p| p.as_path()),
+    );
+    let output = Output::create(&args.output, args.force, &inputs, false)?;
+    let progress = progress.beside(&output);
+    let labels = args.labels_file.as_deref().map(open_labels).transpose()?;
 
-    let mut matrix = rows.next().with_context(name)?;
-    let kind = args.kind.unwrap_or_else(|| guess_kind(matrix.as_ref()));
+    let options = args.source.options();
+    let mut rows = RowReader::new(input, name(), &options)?;
+    let n_classes = rows.n_classes();
+    let mut values = rows.next()?;
+
+    let kind = args
+        .kind
+        .unwrap_or_else(|| guess_kind(values.as_ref(), n_classes));
     let mut promise = args.promise.promise(kind);
     if let Some(n_bytes) = args.size {
-        let fit = smallest_bound(&args.input, &promise, n_bytes, progress)?;
+        let fit = smallest_bound(&args.input, &options, &promise, n_bytes, &progress)?;
         progress.result(format_args!(
             "the smallest bound that fits {} bytes is {:e}, found in {} runs",
             thousands(n_bytes),
@@ -39,107 +57,124 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
         ))?;
         promise.bound = Bound::MaxError(fit.max_error);
     }
-    let header = FrameHeader::new(rows.n_classes, promise)?;
+    let mut header = FrameHeader::new(n_classes, promise)?;
+    header.class_names = match &args.class_names {
+        Some(path) => Some(read_class_names(path, n_classes)?),
+        None => rows.class_names().map(<[String]>::to_vec),
+    };
     let failed = |error| match error {
         huffman::Error::Io(_) => {
-            anyhow::Error::new(error).context(format!("cannot write {}", args.output.display()))
+            anyhow::Error::new(error).context(format!("cannot write {}", output_name(&args.output)))
         }
         _ => anyhow::Error::new(error).context(name()),
     };
-    let mut frame = FrameWriter::new(output, header).map_err(failed)?;
-    let bar = progress.bar(rows.n_rows_left, "rows");
-    while let Some(some) = matrix {
-        frame.write(&some).map_err(failed)?;
-        bar.inc(some.n_rows() as u64);
-        matrix = rows.next().with_context(name)?;
+    let (mut comparison, copy) = match labels {
+        Some((labels, name)) => {
+            let (comparison, copy) = Comparison::start(labels, name, n_classes, kind)?;
+            (Some(comparison), Some(copy))
+        }
+        None => (None, None),
+    };
+    let mut frame = FrameWriter::new(Tee::new(output, copy), header).map_err(failed)?;
+    let bar = progress.bar(rows.n_rows().unwrap_or(0), "rows");
+    while let Some(some) = values {
+        if let Some(comparison) = &mut comparison {
+            comparison.add(&some)?;
+        }
+        bar.inc((some.len() / n_classes) as u64);
+        rows.write(&mut frame, some, &promise).map_err(failed)?;
+        values = rows.next()?;
     }
     bar.finish_and_clear();
-    let (output, summary, bits) = frame.finish().map_err(failed)?;
+    let (tee, summary, bits) = frame.finish().map_err(failed)?;
+    let output = tee.into_output();
+    let scores = comparison.map(Comparison::finish).transpose()?;
     output.finish()?;
 
-    progress.result(format_args!("wrote {}", args.output.display()))?;
-    for line in summary_lines(&summary, &bits, rows.n_classes, &promise) {
+    progress.result(format_args!("wrote {}", output_name(&args.output)))?;
+    for line in summary_lines(&summary, &bits, n_classes, &promise) {
         progress.result(line)?;
+    }
+    if let Some((original, decoded)) = scores {
+        for line in score_lines(&original, &decoded) {
+            progress.result(line)?;
+        }
     }
     Ok(())
 }
 
 /// Probabilities, if these rows look like it.
-fn guess_kind(matrix: Option<&PredictionMatrix>) -> Kind {
-    let is_distribution = |row: &[f32]| {
-        let sum: f64 = row.iter().map(|&p| f64::from(p)).sum();
-        row.iter().all(|p| (0.0..=1.0).contains(p)) && (sum - 1.0).abs() < 1e-3
+fn guess_kind(rows: Option<&Values>, n_classes: usize) -> Kind {
+    fn are_distributions<T: Copy + Into<f64>>(values: &[T], n_classes: usize) -> bool {
+        let is_distribution = |row: &[T]| {
+            let row = row.iter().map(|&value| value.into());
+            let sum: f64 = row.clone().sum();
+            // What float32 makes 1 may be a little more in float64.
+            row.into_iter().all(|p| (0.0..=1.0).contains(&(p as f32))) && (sum - 1.0).abs() < 1e-3
+        };
+        // As many rows as one block has, however many threads there are.
+        let mut rows = values
+            .chunks_exact(n_classes)
+            .take(rows_per_block(n_classes));
+        rows.all(is_distribution)
+    }
+    let is_of_probabilities = match rows {
+        None => true,
+        Some(Values::F32(values)) => are_distributions(values, n_classes),
+        Some(Values::F64(values)) => are_distributions(values, n_classes),
     };
-    // As many rows as one block has, however many threads there are.
-    let first_rows = |matrix: &PredictionMatrix| {
-        let n_rows = rows_per_block(matrix.n_classes());
-        matrix.rows().take(n_rows).all(is_distribution)
-    };
-    match matrix.is_none_or(first_rows) {
+    match is_of_probabilities {
         true => Kind::Probabilities,
         false => Kind::Values,
     }
 }
 
-/// Reads the rows of a `.npy` file, some at a time.
-pub(super) struct MatrixReader {
-    reader: BufReader<File>,
-    n_classes: usize,
-    n_rows_left: u64,
+/// Reads a name a line.
+fn read_class_names(path: &Path, n_classes: usize) -> Result<Vec<String>> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+    ensure!(
+        names.len() == n_classes,
+        "{}: {} class names; expected {n_classes}, one a line",
+        path.display(),
+        names.len()
+    );
+    Ok(names)
 }
 
-impl MatrixReader {
-    pub(super) fn open(file: File) -> Result<Self> {
-        let mut reader = BufReader::with_capacity(1 << 16, file);
-        let header = NpyHeader::read_from(&mut reader)?;
-        ensure!(
-            header.dtype == Dtype::F32 && !header.is_big_endian && !header.is_fortran_order,
-            "expected little-endian float32 in C order; numpy.ascontiguousarray(x, dtype='<f4') makes it"
-        );
-        let &[n_rows, n_classes] = &header.shape[..] else {
-            anyhow::bail!(
-                "an array of {} dimensions; expected 2: rows and classes",
-                header.shape.len()
-            );
-        };
-        let n_classes = usize::try_from(n_classes)?;
-        // Checked here, before anything is allocated by it.
-        FrameHeader::new(n_classes, huffman::Promise::new(Kind::Values, Bound::Exact))?;
-        Ok(Self {
-            reader,
-            n_classes,
-            n_rows_left: n_rows,
-        })
-    }
+/// The labels, and the name of their file.
+fn open_labels(path: &Path) -> Result<(LabelReader, String)> {
+    let name = input_name(path);
+    let input = Input::new(open_input(path)?).with_context(|| name.clone())?;
+    let labels = LabelReader::open(input).with_context(|| name.clone())?;
+    Ok((labels, name))
+}
 
-    /// Number of classes (columns).
-    pub(super) fn n_classes(&self) -> usize {
-        self.n_classes
-    }
-
-    /// Rows that have not come yet.
-    pub(super) fn n_rows_left(&self) -> u64 {
-        self.n_rows_left
-    }
-
-    /// The next rows, enough for all threads; `None` at the end.
-    pub(super) fn next(&mut self) -> Result<Option<PredictionMatrix>> {
-        let n_rows = rows_per_block(self.n_classes) * 2 * rayon::current_num_threads();
-        let n_rows = self.n_rows_left.min(n_rows as u64);
-        if n_rows == 0 {
-            return Ok(None);
-        }
-        let n_bytes = n_rows * self.n_classes as u64 * 4;
-        let mut bytes = Vec::new();
-        (&mut self.reader).take(n_bytes).read_to_end(&mut bytes)?;
-        ensure!(
-            bytes.len() as u64 == n_bytes,
-            "truncated: {} rows are missing; copy or write it again",
-            self.n_rows_left - bytes.len() as u64 / (4 * self.n_classes as u64)
-        );
-        self.n_rows_left -= n_rows;
-        let (words, _) = bytes.as_chunks::<4>();
-        let values = words.iter().map(|&word| f32::from_le_bytes(word)).collect();
-        Ok(Some(PredictionMatrix::new(self.n_classes, values)))
-    }
+fn score_lines(original: &Scores, decoded: &Scores) -> Vec<String> {
+    let line = |name: &str, unit: &str, before: f64, after: f64| {
+        format!(
+            "  {name:<14} {before:.6}{unit}, decoded {after:.6} ({:+.1e})",
+            after - before
+        )
+    };
+    vec![
+        format!(
+            "  accuracy       {:.2}%, decoded {:.2}%",
+            100.0 * original.accuracy.share(),
+            100.0 * decoded.accuracy.share()
+        ),
+        line(
+            "log loss",
+            " nats",
+            original.log_loss.mean(),
+            decoded.log_loss.mean(),
+        ),
+        line(
+            "calibration",
+            " error",
+            original.calibration.error(),
+            decoded.calibration.error(),
+        ),
+    ]
 }

@@ -1,4 +1,4 @@
-//! `pc decode`: a `.huff` file in, the matrix out.
+//! `pc decode`: a `.huff` file in, the matrix out, or the classes that it puts first.
 
 use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom};
@@ -9,12 +9,14 @@ use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 
 use super::progress::{Progress, thousands};
-use super::{open_input, set_threads};
+use super::{input_name, open_input, output_name, set_threads};
 use crate::cli::DecodeArgs;
 use crate::huffman::index::within;
 use crate::huffman::{Block, Bound, Error, FileIndex, FrameHeader, FrameReader, Kind, Promise};
-use crate::io::npy;
-use crate::io::output::OutputFile;
+use crate::io::format::Format;
+use crate::io::input::{can_seek, is_standard, spool};
+use crate::io::output::Output;
+use crate::io::sink::{self, Batch, Content};
 use crate::matrix::PredictionMatrix;
 
 /// Runs `pc decode`.
@@ -23,22 +25,31 @@ use crate::matrix::PredictionMatrix;
 /// A file that is no `.huff` file or a damaged one, or an output that cannot be written.
 pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
     set_threads(args.threads)?;
-    let input = open_input(&args.input)?;
-    let path = output_path(args);
-    let mut output = OutputFile::create(&path, args.force, &[&args.input])?;
+    let mut input = open_input(&args.input)?;
+    let (path, format) = output_of(args)?;
+    let output = Output::create(&path, args.force, &[&args.input], format.is_text())?;
+    let progress = progress.beside(&output);
 
-    let unreadable = || args.input.display().to_string();
-    let unwritable = || format!("cannot write {}", path.display());
+    let unreadable = || input_name(&args.input);
+    let unwritable = || format!("cannot write {}", output_name(&path));
+    let mut n_rows = 0;
+    if format.needs_n_rows() {
+        if !can_seek(&mut input).with_context(unreadable)? {
+            input = spool(&mut input).with_context(unreadable)?;
+        }
+        n_rows = count_rows(&mut input, args).with_context(unreadable)?;
+    }
     let mut blocks = Blocks::open(input, args).with_context(unreadable)?;
     let header = blocks.header().clone();
     ensure!(
         !args.normalize || header.promise.kind == Kind::Probabilities,
         "{}: it holds {}, which have no sum to keep; leave --normalize out",
-        args.input.display(),
+        unreadable(),
         header.promise.kind,
     );
-    // The number of rows may stand at the end only; the header is written again once it is known.
-    npy::write_matrix_header(&mut output, 0, header.classes).with_context(unwritable)?;
+    let content = content(args, &header)?;
+    let mut sink =
+        sink::create(output, format, content.clone(), n_rows).with_context(unwritable)?;
     let bar = progress.bar(blocks.n_rows_to_come().unwrap_or(0), "rows");
     let mut n_rows = 0;
     let mut is_same_promise = true;
@@ -52,64 +63,183 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
             .all(|piece| piece.promise.bound == header.promise.bound);
         let decoded: Vec<_> = batch
             .into_par_iter()
-            .map(|piece| piece.decode(header.classes, args.normalize))
+            .map(|piece| {
+                let rows = piece.rows.clone();
+                let decoded = piece.decode(header.classes, args.normalize, &content);
+                (rows, decoded)
+            })
             .collect();
-        for (rows, values) in decoded {
-            let values = match values {
+        for (rows, decoded) in decoded {
+            let decoded = match decoded {
                 Err(error) if args.skip_damaged => {
-                    let file = args.input.display();
+                    let file = unreadable();
                     progress.warn(match rows.is_empty() {
                         false => format!(
-                            "{file}: {error}; rows {}..{} become NaN",
-                            rows.start, rows.end
+                            "{file}: {error}; rows {}..{} become {}",
+                            rows.start,
+                            rows.end,
+                            match content {
+                                Content::Labels => "-1",
+                                _ => "NaN",
+                            }
                         ),
                         true => format!("{file}: {error}; no rows from {} on", rows.start),
                     });
-                    vec![f32::NAN; (rows.end - rows.start) as usize * header.classes]
+                    let n_rows = (rows.end - rows.start) as usize;
+                    let lost = vec![f32::NAN; n_rows * header.classes];
+                    Decoded::new(PredictionMatrix::new(header.classes, lost), &content)
                 }
-                values => values.with_context(unreadable)?,
+                decoded => decoded.with_context(unreadable)?,
             };
-            npy::write_f32(&mut output, &values).with_context(unwritable)?;
+            sink.write(decoded.batch()).with_context(unwritable)?;
             n_rows += rows.end - rows.start;
         }
         bar.set_position(n_rows);
     }
     bar.finish_and_clear();
-    let file = output.file()?;
-    file.seek(SeekFrom::Start(0))
-        .and_then(|_| npy::write_matrix_header(file, n_rows, header.classes))
-        .with_context(unwritable)?;
-    output.finish()?;
+    sink.finish().with_context(unwritable)?.finish()?;
 
-    progress.result(format_args!(
-        "wrote {}: {} rows of {} {}, {}",
-        path.display(),
-        thousands(n_rows),
-        header.classes,
-        header.promise.kind,
-        match header.promise.bound {
-            _ if args.normalize => "scaled to sum to 1".to_owned(),
-            _ if !is_same_promise => "each as its frame promises".to_owned(),
-            Bound::MaxError(max_error) => format!("each within {max_error:e} of the original"),
-            Bound::MaxKl(max_kl) => format!("each row within {max_kl:e} bits of the original"),
-            Bound::Exact => "bit for bit the original".to_owned(),
+    let of_matrix = match header.promise.bound {
+        _ if args.normalize => "scaled to sum to 1".to_owned(),
+        _ if !is_same_promise => "each as its frame promises".to_owned(),
+        Bound::MaxError(max_error) => format!("each within {max_error:e} of the original"),
+        Bound::MaxKl(max_kl) => format!("each row within {max_kl:e} bits of the original"),
+        Bound::Exact => "bit for bit the original".to_owned(),
+    };
+    let (path, n_classes) = (output_name(&path), header.classes);
+    let n_rows = thousands(n_rows);
+    progress.result(match content {
+        Content::Matrix { kind, .. } => {
+            format!("wrote {path}: {n_rows} rows of {n_classes} {kind}, {of_matrix}")
         }
-    ))?;
+        Content::Labels => {
+            format!("wrote {path}: the label of {n_rows} rows, of {n_classes} classes")
+        }
+        Content::Top(k) => {
+            format!("wrote {path}: the first {k} of {n_classes} classes of {n_rows} rows")
+        }
+    })?;
     Ok(())
 }
 
-fn output_path(args: &DecodeArgs) -> PathBuf {
-    match &args.output {
+/// Where to write, and in which format.
+fn output_of(args: &DecodeArgs) -> Result<(PathBuf, Format)> {
+    let path = match &args.output {
         Some(path) => path.clone(),
-        // Only .huff goes: preds.v1 and preds.v2 are two files.
-        None => match args.input.extension() {
-            Some(extension) if extension == "huff" => args.input.with_extension("npy"),
-            _ => {
-                let mut name = args.input.clone().into_os_string();
-                name.push(".npy");
-                name.into()
+        None if is_standard(&args.input) => args.input.clone(),
+        None => {
+            let extension = args.format.unwrap_or(Format::Npy).name();
+            // Only .huff goes: preds.v1 and preds.v2 are two files.
+            match args.input.extension() {
+                Some(found) if found == "huff" => args.input.with_extension(extension),
+                _ => {
+                    let mut name = args.input.clone().into_os_string();
+                    name.push(".");
+                    name.push(extension);
+                    name.into()
+                }
             }
-        },
+        }
+    };
+    let format = match args.format {
+        Some(format) => format,
+        None => Format::of_path(&path).with_context(|| {
+            format!(
+                "{}: no format has this extension; expected {}, or name one with --format",
+                path.display(),
+                Format::NAMES.map(|name| format!(".{name}")).join(", ")
+            )
+        })?,
+    };
+    ensure!(
+        args.top.is_none() || format != Format::Npy,
+        "one .npy array cannot hold classes and values; --format npz holds two"
+    );
+    Ok((path, format))
+}
+
+/// What is asked for of each row.
+fn content(args: &DecodeArgs, header: &FrameHeader) -> Result<Content> {
+    if args.labels {
+        return Ok(Content::Labels);
+    }
+    let Some(k) = args.top else {
+        return Ok(Content::Matrix {
+            kind: header.promise.kind.to_string(),
+            n_classes: header.classes,
+            class_names: header.class_names.clone(),
+        });
+    };
+    ensure!(
+        k <= header.classes,
+        "{}: --top {k} of {} classes; expected as many or fewer",
+        input_name(&args.input),
+        header.classes
+    );
+    Ok(Content::Top(k))
+}
+
+/// The number of rows asked for that can be read, which the index tells; without it, blocks are counted up to
+/// the first damage. Leaves the file at its start.
+fn count_rows(file: &mut File, args: &DecodeArgs) -> Result<u64, Error> {
+    let n_rows = match FileIndex::with_memory_limit(file, args.memory_limit) {
+        Ok(index) => index.summary().n_rows,
+        Err(_) => {
+            file.seek(SeekFrom::Start(0))?;
+            let reader = BufReader::with_capacity(1 << 16, &mut *file);
+            let mut frames = FrameReader::with_memory_limit(reader, args.memory_limit)?;
+            let mut n_rows = 0;
+            // What is wrong is told when the rows are decoded.
+            while let Ok(Some(block)) = frames.next_raw_block() {
+                n_rows += block.n_rows() as u64;
+            }
+            n_rows
+        }
+    };
+    file.seek(SeekFrom::Start(0))?;
+    let Some(rows) = args.rows else {
+        return Ok(n_rows);
+    };
+    let end = rows.end.unwrap_or(n_rows).min(n_rows);
+    Ok(end.saturating_sub(rows.start))
+}
+
+/// Some decoded rows, as they are written.
+enum Decoded {
+    Matrix(PredictionMatrix),
+    Labels(Vec<i64>),
+    Top {
+        k: usize,
+        classes: Vec<i32>,
+        values: Vec<f32>,
+    },
+}
+
+impl Decoded {
+    fn new(matrix: PredictionMatrix, content: &Content) -> Self {
+        match *content {
+            Content::Matrix { .. } => Self::Matrix(matrix),
+            Content::Labels => Self::Labels(matrix.rows().map(sink::label).collect()),
+            Content::Top(k) => {
+                let (mut classes, mut values) = (Vec::new(), Vec::new());
+                for row in matrix.rows() {
+                    sink::push_top(row, k, &mut classes, &mut values);
+                }
+                Self::Top { k, classes, values }
+            }
+        }
+    }
+
+    fn batch(&self) -> Batch<'_> {
+        match self {
+            Self::Matrix(matrix) => Batch::Matrix(matrix.view()),
+            Self::Labels(labels) => Batch::Labels(labels),
+            Self::Top { k, classes, values } => Batch::Top {
+                k: *k,
+                classes,
+                values,
+            },
+        }
     }
 }
 
@@ -122,17 +252,20 @@ struct Piece {
 }
 
 impl Piece {
-    /// The rows, and their values.
-    fn decode(self, n_classes: usize, normalize: bool) -> (Range<u64>, Result<Vec<f32>, Error>) {
-        let values = self.block.and_then(|block| block.decode()).map(|matrix| {
-            let values = within(&matrix, self.first_row, &self.rows).to_vec();
-            let mut matrix = PredictionMatrix::new(n_classes, values);
-            if normalize {
-                matrix.normalize();
-            }
-            matrix.into_values()
-        });
-        (self.rows, values)
+    /// The rows that are asked for.
+    fn decode(
+        self,
+        n_classes: usize,
+        normalize: bool,
+        content: &Content,
+    ) -> Result<Decoded, Error> {
+        let matrix = self.block?.decode()?;
+        let values = within(&matrix, self.first_row, &self.rows).to_vec();
+        let mut matrix = PredictionMatrix::new(n_classes, values);
+        if normalize {
+            matrix.normalize();
+        }
+        Ok(Decoded::new(matrix, content))
     }
 }
 

@@ -9,12 +9,14 @@ pub mod inspect;
 pub mod predict;
 pub mod predict_compress;
 pub mod progress;
+mod rows;
+mod scores;
 pub mod size;
 pub mod train;
 pub mod verify;
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, IsTerminal};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,6 +24,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cli::{Cli, Command, DEFAULT_MODEL};
 use crate::huffman::{Bound, Promise};
+use crate::io::input::{is_standard, stdin_file};
 use crate::io::output;
 use crate::model::checkpoint::{self, Checkpoint};
 use progress::Progress;
@@ -38,7 +41,7 @@ static STOPS_GRACEFULLY: AtomicBool = AtomicBool::new(false);
 pub fn run(cli: Cli) -> Result<()> {
     install_signal_handler()?;
     let progress = Progress::new(cli.quiet, cli.no_progress);
-    match cli.command {
+    let result = match cli.command {
         Command::Train(args) => train::run(&args, &progress),
         Command::Predict(args) => predict::run(&args, &progress),
         Command::PredictCompress(args) => predict_compress::run(&args, &progress),
@@ -50,6 +53,11 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Demo(args) => demo::run(&args, &progress),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => completions::run_man(&args, &progress),
+    };
+    match result {
+        // Whoever read the output has seen enough.
+        Err(_) if output::is_stdout_closed() => Ok(()),
+        result => result,
     }
 }
 
@@ -106,8 +114,31 @@ fn set_threads(n_threads: Option<usize>) -> Result<()> {
         .map_err(|error| anyhow!("cannot start threads: {error}"))
 }
 
-/// Opens a file to read; a folder is refused here, since opening one succeeds.
+/// What messages call an input.
+fn input_name(path: &Path) -> String {
+    match is_standard(path) {
+        true => "standard input".to_owned(),
+        false => path.display().to_string(),
+    }
+}
+
+/// What messages call an output.
+fn output_name(path: &Path) -> String {
+    match is_standard(path) {
+        true => "standard output".to_owned(),
+        false => path.display().to_string(),
+    }
+}
+
+/// Opens a file to read, or standard input if it is `-`; a folder is refused here, since opening one
+/// succeeds.
 fn open_input(path: &Path) -> Result<File> {
+    if is_standard(path) {
+        if io::stdin().is_terminal() {
+            bail!("standard input is a terminal; pipe data in, or name a file");
+        }
+        return stdin_file().context("cannot open standard input");
+    }
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     if file
         .metadata()

@@ -5,12 +5,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::progress::{Progress, thousands};
-use super::{open_input, read_checkpoint, set_threads};
+use super::{input_name, open_input, output_name, read_checkpoint, set_threads};
 use crate::cli::{PredictArgs, PredictInput};
 use crate::huffman::frame::rows_per_block;
 use crate::io::images::{ImageBatch, ImageReader};
 use crate::io::npy;
-use crate::io::output::OutputFile;
+use crate::io::output;
 use crate::matrix::PredictionMatrix;
 use crate::model::inference::{Output, Predictor};
 
@@ -23,18 +23,20 @@ const BYTES_PER_READ: usize = 1 << 24;
 /// A model or images that cannot be used, or an output that cannot be written.
 pub fn run(args: &PredictArgs, progress: &Progress) -> Result<()> {
     set_threads(args.input.threads)?;
-    let mut output = OutputFile::create(
+    let mut output = output::Output::create(
         &args.output,
         args.force,
         &[&args.input.images, &args.input.model],
+        false,
     )?;
+    let progress = progress.beside(&output);
     let predictions = match args.logits {
         true => Output::Logits,
         false => Output::Probabilities,
     };
     let source = Predictions::open(&args.input, predictions)?;
     let (n_rows, n_classes) = (source.n_rows(), source.n_classes());
-    let failed = || format!("cannot write {}", args.output.display());
+    let failed = || format!("cannot write {}", output_name(&args.output));
     npy::write_matrix_header(&mut output, n_rows, n_classes).with_context(failed)?;
     let bar = progress.bar(n_rows, "images");
     source.for_each(|matrix| {
@@ -46,7 +48,7 @@ pub fn run(args: &PredictArgs, progress: &Progress) -> Result<()> {
     output.finish()?;
     progress.result(format_args!(
         "wrote {}: {} rows of {n_classes} {}",
-        args.output.display(),
+        output_name(&args.output),
         thousands(n_rows),
         match predictions {
             Output::Logits => "logits",
@@ -77,7 +79,7 @@ impl Predictions {
             images,
             predictor: Predictor::new(checkpoint.weights),
             output,
-            name: input.images.display().to_string(),
+            name: input_name(&input.images),
             class_names: checkpoint.info.and_then(|info| info.class_names),
             model_sha256,
         })
@@ -129,5 +131,5 @@ impl Predictions {
 }
 
 fn open_images(path: &Path, n_pixels: usize) -> Result<ImageReader> {
-    ImageReader::open(open_input(path)?, n_pixels).with_context(|| path.display().to_string())
+    ImageReader::open(open_input(path)?, n_pixels).with_context(|| input_name(path))
 }

@@ -5,11 +5,11 @@ use anyhow::Result;
 
 use super::predict::Predictions;
 use super::progress::{Progress, thousands};
-use super::set_threads;
+use super::{input_name, output_name, set_threads};
 use crate::cli::PredictCompressArgs;
 use crate::huffman::block::BitCounts;
 use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind, Promise, Summary};
-use crate::io::output::OutputFile;
+use crate::io::output;
 use crate::model::inference::Output;
 
 /// Runs `pc predict-compress`.
@@ -19,11 +19,13 @@ use crate::model::inference::Output;
 /// cannot be written.
 pub fn run(args: &PredictCompressArgs, progress: &Progress) -> Result<()> {
     set_threads(args.input.threads)?;
-    let output = OutputFile::create(
+    let output = output::Output::create(
         &args.output,
         args.force,
         &[&args.input.images, &args.input.model],
+        false,
     )?;
+    let progress = progress.beside(&output);
     let predictions = Predictions::open(&args.input, Output::Probabilities)?;
     let n_classes = predictions.n_classes();
 
@@ -34,11 +36,11 @@ pub fn run(args: &PredictCompressArgs, progress: &Progress) -> Result<()> {
 
     let failed = |error| match error {
         huffman::Error::Io(_) => {
-            anyhow::Error::new(error).context(format!("cannot write {}", args.output.display()))
+            anyhow::Error::new(error).context(format!("cannot write {}", output_name(&args.output)))
         }
         // What cannot be compressed is the fault of the model or of its input.
         _ => anyhow::Error::new(error)
-            .context(format!("predictions on {}", args.input.images.display())),
+            .context(format!("predictions on {}", input_name(&args.input.images))),
     };
     let mut frame = FrameWriter::new(output, header).map_err(failed)?;
     let bar = progress.bar(predictions.n_rows(), "images");
@@ -51,7 +53,7 @@ pub fn run(args: &PredictCompressArgs, progress: &Progress) -> Result<()> {
     let (output, summary, bits) = frame.finish().map_err(failed)?;
     output.finish()?;
 
-    progress.result(format_args!("wrote {}", args.output.display()))?;
+    progress.result(format_args!("wrote {}", output_name(&args.output)))?;
     for line in summary_lines(&summary, &bits, n_classes, &promise) {
         progress.result(line)?;
     }

@@ -6,11 +6,15 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::io::output::Output;
+
 /// Where results and progress go, by what was asked for.
 #[derive(Debug)]
 pub struct Progress {
     quiet: bool,
     has_bars: bool,
+    /// Whether results go to stderr, because data go to stdout.
+    is_beside: bool,
 }
 
 impl Progress {
@@ -19,6 +23,15 @@ impl Progress {
         Self {
             quiet,
             has_bars: !quiet && !no_progress && io::stderr().is_terminal(),
+            is_beside: false,
+        }
+    }
+
+    /// The same, with results on stderr if the output is standard output.
+    pub fn beside(&self, output: &Output) -> Self {
+        Self {
+            is_beside: matches!(output, Output::Stdout(_)),
+            ..*self
         }
     }
 
@@ -28,6 +41,11 @@ impl Progress {
     /// If stdout cannot be written for another reason, such as a full disk.
     pub fn result(&self, line: impl std::fmt::Display) -> Result<()> {
         if self.quiet {
+            return Ok(());
+        }
+        if self.is_beside {
+            // Nobody may be there to read it.
+            let _ = writeln!(io::stderr(), "{line}");
             return Ok(());
         }
         match writeln!(io::stdout(), "{line}") {

@@ -6,11 +6,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::compress::MatrixReader;
-use super::open_to_seek;
 use super::progress::{Progress, thousands};
+use super::rows::RowReader;
+use super::{input_name, open_to_seek};
 use crate::huffman::quantizer::{MAX_MAX_ERROR, MIN_MAX_ERROR};
 use crate::huffman::{Bound, FrameHeader, FrameWriter, Kind, Promise};
+use crate::io::source::{SourceOptions, Values};
 
 /// A bound that fits, and what it gives.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -106,6 +107,7 @@ impl Grid {
 /// If even the largest bound takes more, if the file cannot be read several times, or as compressing fails.
 pub fn smallest_bound(
     path: &Path,
+    options: &SourceOptions,
     promise: &Promise,
     limit: u64,
     progress: &Progress,
@@ -114,7 +116,7 @@ pub fn smallest_bound(
         Kind::Probabilities => Grid::new(MIN_MAX_ERROR, MAX_MAX_ERROR),
         // The largest leaves nothing of any value.
         _ => {
-            let largest = f64::from(largest_value(path)?).max(1e-30);
+            let largest = largest_value(path, options)?.max(1e-30);
             Grid::new(largest / 1e7, 2.0 * largest)
         }
     };
@@ -122,7 +124,7 @@ pub fn smallest_bound(
     let found = grid.smallest(limit, |max_error| {
         bar.inc(1);
         let bound = Bound::MaxError(max_error);
-        n_bytes(path, &Promise { bound, ..*promise })
+        n_bytes(path, options, &Promise { bound, ..*promise })
     })?;
     bar.finish_and_clear();
     match found {
@@ -138,33 +140,41 @@ pub fn smallest_bound(
 }
 
 /// Bytes of the compressed rows.
-fn n_bytes(path: &Path, promise: &Promise) -> Result<u64> {
+fn n_bytes(path: &Path, options: &SourceOptions, promise: &Promise) -> Result<u64> {
     let name = || path.display().to_string();
-    let mut rows = open_rows(path)?;
+    let mut rows = open_rows(path, options)?;
     let header = FrameHeader::new(rows.n_classes(), *promise)?;
     let mut frame = FrameWriter::new(Nowhere, header).with_context(name)?;
-    while let Some(some) = rows.next().with_context(name)? {
-        frame.write(&some).with_context(name)?;
+    while let Some(values) = rows.next()? {
+        rows.write(&mut frame, values, promise).with_context(name)?;
     }
     let (_, summary, _) = frame.finish().with_context(name)?;
     Ok(summary.n_bytes)
 }
 
 /// The largest magnitude of any value.
-fn largest_value(path: &Path) -> Result<f32> {
-    let mut rows = open_rows(path)?;
-    let mut largest = 0.0f32;
-    while let Some(some) = rows.next().with_context(|| path.display().to_string())? {
-        let values = some.values().iter().filter(|value| value.is_finite());
-        largest = values.fold(largest, |largest, value| largest.max(value.abs()));
+fn largest_value(path: &Path, options: &SourceOptions) -> Result<f64> {
+    fn largest<T: Copy + Into<f64>>(values: &[T]) -> f64 {
+        let magnitudes = values.iter().map(|&value| value.into().abs());
+        magnitudes
+            .filter(|value| value.is_finite())
+            .fold(0.0, f64::max)
     }
-    Ok(largest)
+    let mut rows = open_rows(path, options)?;
+    let mut most = 0.0f64;
+    while let Some(values) = rows.next()? {
+        most = most.max(match &values {
+            Values::F32(values) => largest(values),
+            Values::F64(values) => largest(values),
+        });
+    }
+    Ok(most)
 }
 
 /// Opens the rows, once more.
-fn open_rows(path: &Path) -> Result<MatrixReader> {
+fn open_rows(path: &Path, options: &SourceOptions) -> Result<RowReader> {
     let file = open_to_seek(path).context("--size reads its input many times")?;
-    MatrixReader::open(file).with_context(|| path.display().to_string())
+    RowReader::new(file, input_name(path), options)
 }
 
 /// Takes bytes that only their number matters of.

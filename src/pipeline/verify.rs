@@ -8,15 +8,15 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 
-use super::compress::MatrixReader;
 use super::progress::{Progress, thousands};
-use super::{open_input, set_threads};
+use super::rows::RowReader;
+use super::{input_name, open_input, set_threads};
 use crate::cli::VerifyArgs;
 use crate::huffman::meter::Part;
 use crate::huffman::order::first_classes;
-use crate::huffman::quantizer::divergence;
+use crate::huffman::rounding::divergence;
 use crate::huffman::{Block, Bound, Error, Figures, FileIndex, FrameHeader, FrameReader, Promise};
-use crate::matrix::PredictionMatrix;
+use crate::io::source::{SourceOptions, Values};
 
 /// Runs `pc verify`.
 ///
@@ -29,7 +29,12 @@ pub fn run(args: &VerifyArgs, progress: &Progress) -> Result<()> {
     let mut blocks =
         Blocks::open(open_input(&args.input)?, args.memory_limit).with_context(name)?;
     let mut originals = match &args.original {
-        Some(path) => Some(Originals::open(path, &args.input, &blocks)?),
+        Some(path) => Some(Originals::open(
+            path,
+            &args.source.options(),
+            &args.input,
+            &blocks,
+        )?),
         None => None,
     };
     let bar = progress.bar(blocks.n_rows().unwrap_or(0), "rows");
@@ -67,8 +72,8 @@ pub fn run(args: &VerifyArgs, progress: &Progress) -> Result<()> {
         "{}: {n_damaged} of {n_blocks} blocks are damaged; copy or write the file again, or decode the others with --skip-damaged",
         args.input.display()
     );
-    if let Some(originals) = &originals {
-        originals.check_end(n_rows)?;
+    if let Some(originals) = &mut originals {
+        originals.check_end()?;
     }
     let stated = blocks.figures();
     checked
@@ -107,6 +112,25 @@ impl Checked {
         self.figures.add(&other.figures);
     }
 
+    /// Takes a row in that was measured against its original; one that keeps no bound must be the original.
+    fn add_row<T: Copy + Into<f64>>(
+        &mut self,
+        promise: &Promise,
+        row: u64,
+        (original, decoded): (&[T], &[f32]),
+        measured: Option<Figures>,
+    ) -> Result<()> {
+        if let Some(figures) = measured {
+            self.figures.add(&figures);
+            return Ok(());
+        }
+        let original: Vec<f64> = original.iter().map(|&value| value.into()).collect();
+        match first_other_bits(&original, decoded) {
+            None => Ok(()),
+            Some(class) => bail!("row {row}{}", violation(promise, &original, decoded, class)),
+        }
+    }
+
     /// Checks what the indexes state.
     fn check_figures(&self, stated: &Figures, has_original: bool) -> Result<()> {
         if has_original {
@@ -141,7 +165,7 @@ struct Piece {
     block: Result<Block, Error>,
     rows: Range<u64>,
     promise: Promise,
-    original: Option<PredictionMatrix>,
+    original: Option<Values>,
 }
 
 impl Piece {
@@ -170,7 +194,7 @@ impl Piece {
         })
     }
 
-    fn compare(&self, original: &PredictionMatrix) -> Result<Result<Checked, String>> {
+    fn compare(&self, original: &Values) -> Result<Result<Checked, String>> {
         let decoded = match &self.block {
             Ok(block) => block.decode().map_err(|error| self.named(&error)),
             Err(error) => Err(error.to_string()),
@@ -179,13 +203,25 @@ impl Piece {
             Ok(decoded) => decoded,
             Err(damage) => return Ok(Err(damage)),
         };
+        let n_classes = decoded.n_classes();
         let mut checked = Checked::default();
-        let rows = original.rows().zip(decoded.rows());
-        for (row, (original, decoded)) in (self.rows.start..).zip(rows) {
-            match self.promise.measure(original, decoded) {
-                Some(figures) => checked.figures.add(&figures),
-                None if first_other_bits(original, decoded).is_none() => {}
-                None => bail!("row {row}{}", violation(&self.promise, original, decoded)),
+        let rows = (self.rows.start..).zip(decoded.rows());
+        match original {
+            Values::F32(values) => {
+                for ((row, decoded), original) in rows.zip(values.chunks_exact(n_classes)) {
+                    let measured = self.promise.measure(original, decoded);
+                    checked.add_row(&self.promise, row, (original, decoded), measured)?;
+                }
+            }
+            Values::F64(values) => {
+                for ((row, decoded), original) in rows.zip(values.chunks_exact(n_classes)) {
+                    let measured = match self.promise.bound {
+                        // Told by the bits.
+                        Bound::Exact => None,
+                        _ => self.promise.measure_f64(original, decoded),
+                    };
+                    checked.add_row(&self.promise, row, (original, decoded), measured)?;
+                }
             }
         }
         Ok(Ok(checked))
@@ -197,14 +233,14 @@ impl Piece {
     }
 }
 
-/// The first class whose bits differ.
-fn first_other_bits(original: &[f32], decoded: &[f32]) -> Option<usize> {
+/// The first class whose bits, in float32, differ.
+fn first_other_bits(original: &[f64], decoded: &[f32]) -> Option<usize> {
     let mut pairs = original.iter().zip(decoded);
-    pairs.position(|(a, b)| a.to_bits() != b.to_bits())
+    pairs.position(|(&a, b)| (a as f32).to_bits() != b.to_bits())
 }
 
-/// In what way a row breaks a promise.
-fn violation(promise: &Promise, original: &[f32], decoded: &[f32]) -> String {
+/// In what way a row breaks a promise; `other` is the first class that is not the original.
+fn violation(promise: &Promise, original: &[f64], decoded: &[f32], other: usize) -> String {
     let at = |class: usize| {
         format!(
             ", class {class}: {} decodes to {}",
@@ -213,12 +249,10 @@ fn violation(promise: &Promise, original: &[f32], decoded: &[f32]) -> String {
     };
     match promise.bound {
         Bound::Exact => {
-            let class = first_other_bits(original, decoded).unwrap_or(0);
-            return format!("{}; every bit is promised", at(class));
+            return format!("{}; every bit is promised", at(other));
         }
         Bound::MaxError(max_error) => {
-            let error =
-                |class: usize| (f64::from(original[class]) - f64::from(decoded[class])).abs();
+            let error = |class: usize| (original[class] - f64::from(decoded[class])).abs();
             // No number is no small error either.
             let is_off = |&class: &usize| error(class) > max_error || error(class).is_nan();
             if let Some(class) = (0..original.len()).find(is_off) {
@@ -239,7 +273,8 @@ fn violation(promise: &Promise, original: &[f32], decoded: &[f32]) -> String {
             }
         }
     }
-    let [before, after] = [original, decoded].map(|row| first_classes(row, promise.keep_top));
+    let before = first_classes(original, promise.keep_top);
+    let after = first_classes(decoded, promise.keep_top);
     let position = before.iter().zip(&after).position(|(a, b)| a != b);
     let position = position.unwrap_or(0);
     format!(
@@ -365,27 +400,26 @@ impl Blocks {
 
 /// The rows that were compressed, in order.
 struct Originals {
-    reader: MatrixReader,
+    reader: RowReader,
     name: String,
+    /// Rows handed out.
     n_rows: u64,
-    pending: PredictionMatrix,
-    /// Values of `pending` that have been taken.
-    n_taken: usize,
+    /// What was read and not handed out.
+    pending: Option<Values>,
 }
 
 impl Originals {
-    /// Opens them, and checks that there are as many as in the file.
-    fn open(path: &Path, huff: &Path, blocks: &Blocks) -> Result<Self> {
-        let name = path.display().to_string();
-        let reader = MatrixReader::open(open_input(path)?).with_context(|| name.clone())?;
+    /// Opens them, and checks that there are as many as in the file, if that can be told.
+    fn open(path: &Path, options: &SourceOptions, huff: &Path, blocks: &Blocks) -> Result<Self> {
+        let name = input_name(path);
+        let reader = RowReader::open(path, options)?;
         let (n_classes, expected) = (reader.n_classes(), blocks.header().classes);
         ensure!(
             n_classes == expected,
             "{name}: {n_classes} classes; {} has {expected}",
             huff.display()
         );
-        let n_rows = reader.n_rows_left();
-        if let Some(expected) = blocks.n_rows() {
+        if let (Some(n_rows), Some(expected)) = (reader.n_rows(), blocks.n_rows()) {
             ensure!(
                 n_rows == expected,
                 "{name}: {n_rows} rows; {} has {expected}",
@@ -395,39 +429,39 @@ impl Originals {
         Ok(Self {
             reader,
             name,
-            n_rows,
-            pending: PredictionMatrix::new(n_classes, Vec::new()),
-            n_taken: 0,
+            n_rows: 0,
+            pending: None,
         })
     }
 
     /// The next rows.
-    fn take(&mut self, n_rows: usize) -> Result<PredictionMatrix> {
-        let n_classes = self.pending.n_classes();
-        let n_values = n_rows * n_classes;
-        let mut values = Vec::with_capacity(n_values);
-        while values.len() < n_values {
-            let rest = &self.pending.values()[self.n_taken..];
-            if rest.is_empty() {
-                let next = self.reader.next().with_context(|| self.name.clone())?;
-                self.pending = next.with_context(|| {
-                    format!("{}: {} rows; the file has more", self.name, self.n_rows)
-                })?;
-                self.n_taken = 0;
-                continue;
+    fn take(&mut self, n_rows: usize) -> Result<Values> {
+        let n_values = n_rows * self.reader.n_classes();
+        let mut values = self.pending.take();
+        while values.as_ref().map_or(0, Values::len) < n_values {
+            let more = self.reader.next()?.with_context(|| {
+                let n_found = values.as_ref().map_or(0, Values::len) / self.reader.n_classes();
+                let n_rows = self.n_rows + n_found as u64;
+                format!("{}: {n_rows} rows; the file has more", self.name)
+            })?;
+            match &mut values {
+                Some(values) => values.append(more),
+                None => values = Some(more),
             }
-            let n = rest.len().min(n_values - values.len());
-            values.extend_from_slice(&rest[..n]);
-            self.n_taken += n;
         }
-        Ok(PredictionMatrix::new(n_classes, values))
+        self.n_rows += n_rows as u64;
+        let mut values = values.unwrap_or_default();
+        let rest = values.split_off(n_values);
+        self.pending = (!rest.is_empty()).then_some(rest);
+        Ok(values)
     }
 
     /// Checks that all rows have been taken.
-    fn check_end(&self, n_rows: u64) -> Result<()> {
+    fn check_end(&mut self) -> Result<()> {
+        let is_at_end = self.pending.is_none() && self.reader.next()?.is_none();
         ensure!(
-            self.n_rows == n_rows,
-            "{}: {} rows; the file has {n_rows}",
+            is_at_end,
+            "{}: more rows; the file has {}",
             self.name,
             self.n_rows
         );

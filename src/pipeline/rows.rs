@@ -1,0 +1,137 @@
+//! The rows of a matrix in any format, enough at a time for all threads.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::{input_name, open_input};
+use crate::huffman::frame::rows_per_block;
+use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind, Promise};
+use crate::io::input::Input;
+use crate::io::source::{self, MatrixSource, SourceOptions, Values};
+use crate::matrix::PredictionMatrix;
+
+/// Reads rows.
+pub(super) struct RowReader {
+    source: Box<dyn MatrixSource>,
+    name: String,
+    n_classes: usize,
+    /// Rows read at a time, at most.
+    max_rows: usize,
+}
+
+impl RowReader {
+    /// Opens a file, or standard input if it is `-`.
+    pub fn open(path: &Path, options: &SourceOptions) -> Result<Self> {
+        Self::new(open_input(path)?, input_name(path), options)
+    }
+
+    /// The rows of a file that messages call `name`.
+    pub fn new(file: File, name: String, options: &SourceOptions) -> Result<Self> {
+        let source = Input::new(file)
+            .map_err(Into::into)
+            .and_then(|input| source::open(input, options))
+            .with_context(|| name.clone())?;
+        let n_classes = source.n_classes();
+        // Checked here, before anything is allocated by it.
+        FrameHeader::new(n_classes, Promise::new(Kind::Values, Bound::Exact))
+            .with_context(|| name.clone())?;
+        Ok(Self {
+            source,
+            name,
+            n_classes,
+            max_rows: rows_per_block(n_classes) * 2 * rayon::current_num_threads(),
+        })
+    }
+
+    /// Number of classes (columns).
+    pub fn n_classes(&self) -> usize {
+        self.n_classes
+    }
+
+    /// Number of rows, if it is known before they come.
+    pub fn n_rows(&self) -> Option<u64> {
+        self.source.n_rows()
+    }
+
+    /// A name for each class, if the format has them.
+    pub fn class_names(&self) -> Option<&[String]> {
+        self.source.class_names()
+    }
+
+    /// The next rows, enough for all threads, from pieces of whatever size; `None` at the end.
+    pub fn next(&mut self) -> Result<Option<Values>> {
+        let max_values = self.max_rows * self.n_classes;
+        let mut values: Option<Values> = None;
+        loop {
+            let n_values = values.as_ref().map_or(0, Values::len);
+            if n_values >= max_values {
+                return Ok(values);
+            }
+            let n_missing = self.max_rows - n_values / self.n_classes;
+            let more = self.source.next_rows(n_missing);
+            match (more.with_context(|| self.name.clone())?, &mut values) {
+                (None, _) => return Ok(values),
+                (Some(more), Some(values)) => values.append(more),
+                (more, None) => values = more,
+            }
+        }
+    }
+
+    /// Hands rows to a frame as precise as they came.
+    ///
+    /// # Errors
+    /// As [`FrameWriter::write`] and [`FrameWriter::write_f64`].
+    pub fn write<W: Write>(
+        &self,
+        frame: &mut FrameWriter<W>,
+        values: Values,
+        promise: &Promise,
+    ) -> Result<(), huffman::Error> {
+        match values {
+            Values::F32(values) => frame.write(&PredictionMatrix::new(self.n_classes, values)),
+            Values::F64(values) if self.source.is_decimal() && promise.bound == Bound::Exact => {
+                let values: Vec<f64> = values.into_iter().map(decimal_float32).collect();
+                frame.write_f64(&values)
+            }
+            Values::F64(values) => frame.write_f64(&values),
+        }
+    }
+}
+
+/// The float32 whose shortest decimal is a number, if there is one: 0.1 in a text is exactly the float32
+/// that prints as 0.1. Else the number as it is.
+pub(super) fn decimal_float32(value: f64) -> f64 {
+    let rounded = value as f32;
+    match rounded.to_string().parse::<f64>() {
+        Ok(printed) if value == printed => f64::from(rounded),
+        _ => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_that_a_float32_prints_are_that_float32() {
+        for value in [
+            0.1f32,
+            1e-10,
+            0.3333333,
+            16_777_216.0,
+            -0.0,
+            f32::MIN_POSITIVE,
+        ] {
+            let printed: f64 = value.to_string().parse().unwrap();
+            assert_eq!(
+                decimal_float32(printed).to_bits(),
+                f64::from(value).to_bits()
+            );
+            assert_eq!(decimal_float32(f64::from(value)), f64::from(value));
+        }
+        assert_eq!(decimal_float32(0.123_456_789_012), 0.123_456_789_012);
+    }
+}
