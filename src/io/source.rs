@@ -193,7 +193,7 @@ fn is_text(start: &[u8]) -> bool {
         Ok(_) => true,
         Err(error) => error.error_len().is_none(),
     };
-    is_unicode && !start.iter().any(|byte| is_control(byte))
+    is_unicode && !start.iter().any(is_control)
 }
 
 #[cfg(feature = "arrow")]
