@@ -159,7 +159,7 @@ mod tests {
         npy.extend([1, 0, 0, 0, 2]);
         assert_eq!(
             labels(&npy).unwrap_err(),
-            "truncated: the header promises 8 bytes of data, the file has 5"
+            "truncated: the header promises 8 bytes of data, the file has 5; copy or write it again"
         );
     }
 }

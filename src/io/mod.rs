@@ -115,7 +115,9 @@ pub enum Error {
         found: &'static str,
     },
     /// The data end before the header says so.
-    #[error("truncated: the header promises {expected} bytes of data, the file has {found}")]
+    #[error(
+        "truncated: the header promises {expected} bytes of data, the file has {found}; copy or write it again"
+    )]
     Truncated {
         /// Bytes that the header promises.
         expected: u64,

@@ -182,9 +182,12 @@ fn content(args: &DecodeArgs, header: &FrameHeader) -> Result<Content> {
 /// The number of rows asked for that can be read, which the index tells; without it, blocks are counted up to
 /// the first damage. Leaves the file at its start.
 fn count_rows(file: &mut File, args: &DecodeArgs) -> Result<u64, Error> {
-    let n_rows = match FileIndex::with_memory_limit(file, args.memory_limit) {
-        Ok(index) => index.summary().n_rows,
-        Err(_) => {
+    let n_rows = match FileIndex::of_whole_frames(file, args.memory_limit) {
+        // As `Blocks::open` chooses.
+        Ok((index, tail)) if tail.as_ref().is_none_or(|tail| !tail.holds_end) => {
+            index.summary().n_rows
+        }
+        _ => {
             file.seek(SeekFrom::Start(0))?;
             let reader = BufReader::with_capacity(1 << 16, &mut *file);
             let mut frames = FrameReader::with_memory_limit(reader, args.memory_limit)?;

@@ -244,7 +244,8 @@ fn violation(promise: &Promise, original: &[f64], decoded: &[f32], other: usize)
     let at = |class: usize| {
         format!(
             ", class {class}: {} decodes to {}",
-            original[class], decoded[class]
+            shortest(original[class]),
+            decoded[class]
         )
     };
     match promise.bound {
@@ -284,6 +285,14 @@ fn violation(promise: &Promise, original: &[f64], decoded: &[f32], other: usize)
         after[position],
         promise.keep_top
     )
+}
+
+/// A number in as few digits as tell it apart, as a float32 if it is one.
+fn shortest(value: f64) -> String {
+    match value as f32 {
+        rounded if f64::from(rounded) == value => rounded.to_string(),
+        _ => value.to_string(),
+    }
 }
 
 /// The blocks of a file in order.
@@ -459,9 +468,13 @@ impl Originals {
     /// Checks that all rows have been taken.
     fn check_end(&mut self) -> Result<()> {
         let is_at_end = self.pending.is_none() && self.reader.next()?.is_none();
+        let n_rows = match self.reader.n_rows() {
+            Some(n_rows) => format!("{n_rows} rows"),
+            None => "more rows".to_owned(),
+        };
         ensure!(
             is_at_end,
-            "{}: more rows; the file has {}",
+            "{}: {n_rows}; the file has {}",
             self.name,
             self.n_rows
         );

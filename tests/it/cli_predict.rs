@@ -267,17 +267,17 @@ fn images_that_cannot_be_used_are_named_with_the_way_out() {
     );
     fails(
         &npy("|u1", false, &[N, 784], &pixels[..N * 784 - 1]),
-        "in: truncated: the header promises 3920 bytes of data, the file has 3919",
+        "in: truncated: the header promises 3920 bytes of data, the file has 3919; copy or write it again",
         "",
     );
     fails(
         &npy("|u1", true, &[1 << 40, 784], &pixels),
-        "in: truncated: the header promises 862017116176384 bytes of data, the file has 3920",
+        "in: truncated: the header promises 862017116176384 bytes of data, the file has 3920; copy or write it again",
         "",
     );
     fails(
         &idx(0x803, &[N as u32, 28, 28], &pixels[1..]),
-        "in: truncated: the header promises 3920 bytes of data, the file has 3919",
+        "in: truncated: the header promises 3920 bytes of data, the file has 3919; copy or write it again",
         "",
     );
     for long in [

@@ -233,7 +233,7 @@ fn data_that_cannot_be_used_are_named_with_the_figure() {
     folder.fails(
         &train,
         &format!(
-            "{images}: truncated: the header promises 23520 bytes of data, the file has 23519"
+            "{images}: truncated: the header promises 23520 bytes of data, the file has 23519; copy or write it again"
         ),
         "",
     );
@@ -353,7 +353,7 @@ fn labels_names_and_shares_that_do_not_fit_are_refused_before_training() {
     folder.write(labels, &good[..good.len() - 2]);
     folder.fails(
         &train,
-        &format!("{labels}: truncated: the header promises 30 bytes of data, the file has 28"),
+        &format!("{labels}: truncated: the header promises 30 bytes of data, the file has 28; copy or write it again"),
         "",
     );
     folder.write(labels, &good[..5]);
