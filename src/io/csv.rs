@@ -191,19 +191,22 @@ fn parse(cell: &[u8]) -> Option<f64> {
 }
 
 /// Whether the first record names columns: a cell of it is no number, not even a word for one; or it counts
-/// the columns from 0, as pandas names those without a name.
+/// the columns from 0, as pandas names those without a name, be it behind the empty name of its row numbers.
 fn is_header(record: &ByteRecord) -> bool {
     let is_number =
         |cell: &[u8]| str::from_utf8(cell).is_ok_and(|cell| cell.parse::<f64>().is_ok());
-    let is_count = |(column, cell): (usize, &[u8])| cell == column.to_string().as_bytes();
+    let first = usize::from(record.get(0).is_some_and(<[u8]>::is_empty));
+    let is_counted = record
+        .iter()
+        .skip(first)
+        .enumerate()
+        .all(|(column, cell)| cell == column.to_string().as_bytes());
     let is_missing = |cell: &[u8]| cell.is_empty() || cell.eq_ignore_ascii_case(b"na");
-    match record.iter().all(is_number) {
-        true => record.len() > 2 && record.iter().enumerate().all(is_count),
-        // A row with a gap is an error, but no header.
-        false => record
+    // A row with a gap is an error, but no header.
+    (is_counted && record.len() > 2)
+        || record
             .iter()
-            .any(|cell| !is_number(cell) && !is_missing(cell)),
-    }
+            .any(|cell| !is_number(cell) && !is_missing(cell))
 }
 
 /// What separates the cells of the first line: the first of these that stands in it.
@@ -356,6 +359,7 @@ mod tests {
             "line 3: 3 columns; expected 2, as in the lines before"
         );
         assert!(error(",a,b\n0,0.5,0.5\n").contains("index=False"));
+        assert!(error(",0,1\n0,0.5,0.5\n").contains("index=False"));
         assert_eq!(
             error("\r\n1,1\r\n\r\n1,x\r\n"),
             "line 4, column 2: \"x\"; expected a number"

@@ -15,19 +15,27 @@ use super::sink::{Batch, Content, Sink, UNNAMED};
 
 /// Values in a row group of a Parquet file, which its writer holds in memory.
 const ROW_GROUP_VALUES: usize = 1 << 24;
-/// Rows in a batch of an Arrow IPC file.
+/// The largest number of columns in a Parquet file, whose writer takes a hundred kilobytes for each.
+const MAX_PARQUET_COLUMNS: usize = 10_000;
+/// Values in a batch of an Arrow IPC file.
 const BATCH_VALUES: usize = 1 << 20;
 
 /// Begins a Parquet file.
 ///
 /// # Errors
-/// As the writer's.
+/// As the writer's; for more columns than the writer can hold.
 pub fn parquet<W: Write + Send + 'static>(
     writer: W,
     content: Content,
 ) -> io::Result<Box<dyn Sink<W>>> {
     let schema = schema(content);
-    let n_rows = (ROW_GROUP_VALUES / schema.fields().len().max(1)).clamp(1, 1 << 20);
+    let n_columns = schema.fields().len();
+    if n_columns > MAX_PARQUET_COLUMNS {
+        return Err(io::Error::other(format!(
+            "{n_columns} columns are too many for Parquet, expected at most {MAX_PARQUET_COLUMNS}; write arrow or npy, or fewer classes with --top"
+        )));
+    }
+    let n_rows = (ROW_GROUP_VALUES / n_columns.max(1)).clamp(1, 1 << 20);
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(n_rows))
