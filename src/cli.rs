@@ -46,6 +46,7 @@ pub enum Command {
     Inspect(InspectArgs),
     Verify(VerifyArgs),
     Append(AppendArgs),
+    Eval(EvalArgs),
     Demo(DemoArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
@@ -418,6 +419,60 @@ pub struct ManArgs {
     /// The folder to write pc.1, pc-train.1 and so on to, replacing those of before
     #[arg(value_name = "DIR")]
     pub folder: Option<PathBuf>,
+}
+
+/// Tell how good predictions are: accuracy, log loss, bits a label, calibration, confusions
+///
+/// Either a model's, on a data set, or those in a file, compressed or not, beside the true classes.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  pc eval --data mnist/\n  pc eval out.huff --labels-file labels.npy\n  pc eval probs.npy --labels-file labels.txt --json\n  pc eval --data mnist/ --plots pictures/"
+)]
+pub struct EvalArgs {
+    /// Predictions: a .huff file, or any format that pc compress reads; without them, the model is run
+    #[arg(value_name = "PREDICTIONS", conflicts_with_all = ["data", "part", "model"])]
+    pub predictions: Option<PathBuf>,
+    /// The true class of each row of the predictions, counted from 0: one a line, a .npy vector of integers
+    /// or IDX labels
+    #[arg(long, value_name = "FILE", requires = "predictions")]
+    pub labels_file: Option<PathBuf>,
+    /// Where in the predictions the matrix is
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// What the predictions are [default: what a .huff file says; else probabilities if the first row sums to
+    /// 1, and logits if not]
+    #[arg(long, requires = "predictions", value_parser = PossibleValuesParser::new(["probabilities", "logits"]).map(kind))]
+    pub kind: Option<Kind>,
+    /// Data set to run the model on, as pc train takes it; if not given, the bundled digit pairs
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Which part of the data set
+    #[arg(long, value_name = "PART", default_value = "test")]
+    pub part: Part,
+    /// The model: a safetensors file written by pc train or by PyTorch
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_MODEL)]
+    pub model: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Write a confusion matrix and a reliability diagram into this folder, as SVG
+    #[arg(long, value_name = "DIR")]
+    pub plots: Option<PathBuf>,
+    /// Replace pictures if they exist
+    #[arg(long, requires = "plots")]
+    pub force: bool,
+    /// Number of threads; as many as there are processors if not given
+    #[arg(long, value_name = "N", value_parser = n_threads)]
+    pub threads: Option<usize>,
+}
+
+/// A part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// What a model was trained on.
+    Train,
+    /// What it has not seen.
+    Test,
 }
 
 /// Do the whole road once on the bundled digit pairs: train, predict, compress, decode, check

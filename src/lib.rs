@@ -14,6 +14,8 @@
 
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cli")]
+pub mod evaluation;
 pub mod huffman;
 #[cfg(feature = "cli")]
 pub mod io;
@@ -23,3 +25,5 @@ pub mod metrics;
 pub mod model;
 #[cfg(feature = "cli")]
 pub mod pipeline;
+#[cfg(feature = "cli")]
+pub mod plots;

@@ -75,6 +75,14 @@ impl CalibrationError {
         bin.n_rows += 1;
     }
 
+    /// The mean confidence, the share of rows that were right, and the number of rows of each bin.
+    pub fn bins(&self) -> impl Iterator<Item = (f64, f64, u64)> {
+        self.bins.iter().map(|bin| {
+            let n_rows = bin.n_rows.max(1) as f64;
+            (bin.total / n_rows, bin.n_right as f64 / n_rows, bin.n_rows)
+        })
+    }
+
     /// The error; 0 without rows.
     pub fn error(&self) -> f64 {
         let n_rows: u64 = self.bins.iter().map(|bin| bin.n_rows).sum();

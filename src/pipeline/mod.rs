@@ -5,6 +5,7 @@ pub mod completions;
 pub mod compress;
 pub mod decode;
 pub mod demo;
+pub mod eval;
 pub mod inspect;
 pub mod predict;
 pub mod predict_compress;
@@ -50,6 +51,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Inspect(args) => inspect::run(&args, &progress),
         Command::Verify(args) => verify::run(&args, &progress),
         Command::Append(args) => append::run(&args, &progress),
+        Command::Eval(args) => eval::run(&args, &progress),
         Command::Demo(args) => demo::run(&args, &progress),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => completions::run_man(&args, &progress),

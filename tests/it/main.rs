@@ -3,6 +3,8 @@
 mod cli_append;
 mod cli_completions;
 mod cli_decode;
+mod cli_eval;
+mod cli_formats;
 mod cli_inspect;
 mod cli_predict;
 mod cli_size;

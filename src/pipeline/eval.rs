@@ -1,0 +1,330 @@
+//! `pc eval`: predictions and the true classes in, how good they are out.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::progress::{Progress, thousands};
+use super::{input_name, open_input, read_checkpoint, set_threads};
+use crate::cli::{EvalArgs, Part};
+use crate::evaluation::{ClassReport, Evaluation, Report};
+use crate::huffman::{FrameReader, Kind};
+use crate::io::input::Input;
+use crate::io::labels::LabelReader;
+use crate::io::output::OutputFile;
+use crate::io::source::{self, Values};
+use crate::metrics::softmax;
+use crate::model::dataset::Dataset;
+use crate::model::inference::{Output, Predictor};
+use crate::plots::{self, ReliabilityBin};
+
+/// Rows evaluated at a time.
+const CHUNK_ROWS: usize = 4096;
+/// The start of a `.huff` file.
+const HUFF: &[u8] = b"\x89HUF";
+/// Classes told one by one, where not all are asked for.
+const MAX_CLASSES_TOLD: usize = 20;
+/// Classes that a picture of confusions still shows.
+const MAX_CLASSES_SHOWN: usize = 1000;
+
+/// Runs `pc eval`.
+///
+/// # Errors
+/// A model, images, predictions or labels that cannot be used, or a picture that cannot be written.
+pub fn run(args: &EvalArgs, progress: &Progress) -> Result<()> {
+    set_threads(args.threads)?;
+    let (evaluation, class_names) = match (&args.predictions, &args.labels_file) {
+        (Some(predictions), Some(labels)) => of_predictions(predictions, labels, args, progress)?,
+        (Some(_), None) => {
+            bail!("predictions alone do not tell the true classes; name a file with --labels-file")
+        }
+        (None, _) => of_model(args)?,
+    };
+    let report = evaluation.report(class_names.as_deref());
+    ensure!(report.rows > 0, "no rows to evaluate");
+    if let Some(folder) = &args.plots {
+        draw(folder, &evaluation, &report, args.force)?;
+    }
+    match args.json {
+        true => progress.result(serde_json::to_string_pretty(&report)?),
+        false => lines(&report)
+            .into_iter()
+            .try_for_each(|line| progress.result(line)),
+    }
+}
+
+/// The model on a data set.
+fn of_model(args: &EvalArgs) -> Result<(Evaluation, Option<Vec<String>>)> {
+    let (checkpoint, _) = read_checkpoint(&args.model)?;
+    let dataset = match &args.data {
+        Some(path) => Dataset::open(path)?,
+        None => Dataset::bundled(),
+    };
+    let samples = match args.part {
+        Part::Train => Some(dataset.train),
+        Part::Test => dataset.test,
+    };
+    let samples =
+        samples.context("the data have no test part; --part train evaluates the other")?;
+    let (n_inputs, n_classes) = (
+        checkpoint.weights.n_inputs(),
+        checkpoint.weights.n_classes(),
+    );
+    ensure!(
+        samples.n_pixels == n_inputs,
+        "{}: it takes {n_inputs} numbers, the images have {} pixels",
+        args.model.display(),
+        samples.n_pixels
+    );
+    let largest = samples.labels.iter().max().copied().unwrap_or(0) as usize;
+    ensure!(
+        largest < n_classes,
+        "{}: it tells {n_classes} classes, the data have a label {largest}",
+        args.model.display()
+    );
+    let predictor = Predictor::new(checkpoint.weights);
+    let mut evaluation = Evaluation::new(n_classes);
+    let chunks = samples.pixels.chunks(CHUNK_ROWS * n_inputs);
+    for (pixels, labels) in chunks.zip(samples.labels.chunks(CHUNK_ROWS)) {
+        let rows = predictor.predict(pixels, Output::Probabilities);
+        for (row, &label) in rows.rows().zip(labels) {
+            evaluation.add(row, label as usize);
+        }
+    }
+    let names = checkpoint.info.and_then(|info| info.class_names);
+    Ok((evaluation, names.or(dataset.class_names)))
+}
+
+/// Predictions in a file, compressed or not.
+fn of_predictions(
+    path: &Path,
+    labels: &Path,
+    args: &EvalArgs,
+    progress: &Progress,
+) -> Result<(Evaluation, Option<Vec<String>>)> {
+    let name = || input_name(path);
+    let input = Input::new(open_input(path)?).with_context(name)?;
+    let labels_name = input_name(labels);
+    let labels = Input::new(open_input(labels)?)
+        .map_err(Into::into)
+        .and_then(LabelReader::open)
+        .with_context(|| labels_name.clone())?;
+    let mut labelled = Labelled {
+        evaluation: None,
+        labels,
+        labels_name,
+        kind: args.kind,
+        n_rows: 0,
+        probabilities: Vec::new(),
+    };
+    if input.start().starts_with(HUFF) {
+        let mut frames = FrameReader::new(input.into_reader()).with_context(name)?;
+        let header = frames.header().clone();
+        labelled.kind = labelled.kind.or(Some(header.promise.kind));
+        let bar = progress.bar(0, "rows");
+        while let Some(matrix) = frames.next_block().with_context(name)? {
+            labelled
+                .add(matrix.values(), header.classes)
+                .with_context(name)?;
+            bar.inc(matrix.n_rows() as u64);
+        }
+        bar.finish_and_clear();
+        return Ok((labelled.finish(header.classes)?, header.class_names));
+    }
+    let mut source = source::open(input, &args.source.options()).with_context(name)?;
+    let n_classes = source.n_classes();
+    let class_names = source.class_names().map(<[String]>::to_vec);
+    let bar = progress.bar(source.n_rows().unwrap_or(0), "rows");
+    while let Some(values) = source.next_rows(CHUNK_ROWS).with_context(name)? {
+        match &values {
+            Values::F32(values) => labelled.add(values, n_classes),
+            Values::F64(values) => labelled.add(values, n_classes),
+        }
+        .with_context(name)?;
+        bar.inc((values.len() / n_classes) as u64);
+    }
+    bar.finish_and_clear();
+    Ok((labelled.finish(n_classes)?, class_names))
+}
+
+/// Rows that meet their labels.
+struct Labelled {
+    evaluation: Option<Evaluation>,
+    labels: LabelReader,
+    labels_name: String,
+    /// What the numbers are, once it is known.
+    kind: Option<Kind>,
+    n_rows: u64,
+    probabilities: Vec<f64>,
+}
+
+impl Labelled {
+    /// Takes rows in.
+    fn add<T: Copy + Into<f64>>(&mut self, values: &[T], n_classes: usize) -> Result<()> {
+        let evaluation = self
+            .evaluation
+            .get_or_insert_with(|| Evaluation::new(n_classes));
+        for row in values.chunks_exact(n_classes) {
+            let sum: f64 = row.iter().map(|&value| value.into()).sum();
+            let kind = *self.kind.get_or_insert(match (sum - 1.0).abs() < 1e-2 {
+                true => Kind::Probabilities,
+                false => Kind::Logits,
+            });
+            let label = match self
+                .labels
+                .next_label()
+                .with_context(|| self.labels_name.clone())?
+            {
+                Some(label) => label,
+                None => bail!(
+                    "{}: {} labels, and there are more rows",
+                    self.labels_name,
+                    self.n_rows
+                ),
+            };
+            let label = usize::try_from(label)
+                .ok()
+                .filter(|&label| label < n_classes)
+                .with_context(|| {
+                    format!(
+                        "{}: label {label} of row {}; expected 0 to {}",
+                        self.labels_name,
+                        self.n_rows,
+                        n_classes - 1
+                    )
+                })?;
+            match kind {
+                Kind::Probabilities => evaluation.add(row, label),
+                _ => {
+                    softmax(row, &mut self.probabilities);
+                    evaluation.add(&self.probabilities, label);
+                }
+            }
+            self.n_rows += 1;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, n_classes: usize) -> Result<Evaluation> {
+        let next = self
+            .labels
+            .next_label()
+            .with_context(|| self.labels_name.clone())?;
+        ensure!(
+            next.is_none(),
+            "{}: more labels than the {} rows",
+            self.labels_name,
+            self.n_rows
+        );
+        Ok(self
+            .evaluation
+            .unwrap_or_else(|| Evaluation::new(n_classes)))
+    }
+}
+
+/// Writes the pictures.
+fn draw(folder: &Path, evaluation: &Evaluation, report: &Report, force: bool) -> Result<()> {
+    let bins: Vec<ReliabilityBin> = report
+        .calibration
+        .iter()
+        .map(|&(confidence, accuracy, n_rows)| ReliabilityBin {
+            confidence,
+            accuracy,
+            n_rows,
+        })
+        .collect();
+    let reliability = plots::reliability_diagram(&bins, report.calibration_error);
+    write_picture(folder, "reliability.svg", &reliability, force)?;
+    if report.classes <= MAX_CLASSES_SHOWN {
+        // Classes that neither occur nor were predicted are left out: a network of 100 outputs on 10 classes.
+        let classes: Vec<usize> = report.per_class.iter().map(|class| class.class).collect();
+        let names: Vec<String> = report
+            .per_class
+            .iter()
+            .map(|class| class.name.clone())
+            .collect();
+        let all = evaluation.confusion();
+        let counts: Vec<Vec<u64>> = classes
+            .iter()
+            .map(|&truth| {
+                classes
+                    .iter()
+                    .map(|&predicted| all[truth][predicted])
+                    .collect()
+            })
+            .collect();
+        let confusion = plots::confusion_matrix(&counts, &names);
+        write_picture(folder, "confusion.svg", &confusion, force)?;
+    }
+    Ok(())
+}
+
+/// Writes a picture into a folder, which is made if it is not there.
+pub(super) fn write_picture(folder: &Path, name: &str, svg: &str, force: bool) -> Result<()> {
+    fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let path = folder.join(name);
+    let mut output = OutputFile::create(&path, force, &[])?;
+    output
+        .write_all(svg.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    output.finish()?;
+    Ok(())
+}
+
+/// The report for a person.
+fn lines(report: &Report) -> Vec<String> {
+    let percent = |share: f64| format!("{:.2}%", 100.0 * share);
+    let mut lines = vec![
+        format!("rows           {}", thousands(report.rows)),
+        format!("classes        {}", thousands(report.classes as u64)),
+        format!("accuracy       {}", percent(report.accuracy)),
+        format!("top 5          {}", percent(report.top_5_accuracy)),
+        format!("log loss       {:.4} nats", report.log_loss),
+        format!(
+            "bits a label   {:.4}, of {:.4} without a model",
+            report.bits_per_label, report.bits_without_model
+        ),
+        format!(
+            "calibration    {:.4} expected calibration error",
+            report.calibration_error
+        ),
+        format!("Brier score    {:.4}", report.brier_score),
+    ];
+    for (i, pair) in report.most_confused.iter().enumerate() {
+        let title = if i == 0 { "most confused" } else { "" };
+        lines.push(format!(
+            "{title:<14} {} taken for {}: {}",
+            pair.truth,
+            pair.predicted,
+            thousands(pair.rows)
+        ));
+    }
+    let mut classes: Vec<&ClassReport> = report.per_class.iter().collect();
+    let mut title = "class".to_owned();
+    if classes.len() > MAX_CLASSES_TOLD {
+        title = "worst classes".to_owned();
+        classes.sort_by(|a, b| a.recall.unwrap_or(1.0).total_cmp(&b.recall.unwrap_or(1.0)));
+        classes.truncate(MAX_CLASSES_TOLD);
+    }
+    let width = classes
+        .iter()
+        .map(|class| class.name.chars().count())
+        .max()
+        .unwrap_or(0);
+    let width = width.max(title.len());
+    lines.push(format!("{title:<width$}  precision  recall    rows"));
+    for class in classes {
+        let share = |share: Option<f64>| share.map_or("-".to_owned(), percent);
+        lines.push(format!(
+            "{:<width$}  {:>9}  {:>7}  {:>6}",
+            class.name,
+            share(class.precision),
+            share(class.recall),
+            thousands(class.rows)
+        ));
+    }
+    lines
+}
