@@ -260,6 +260,9 @@ pub fn write_header(mut writer: impl Write, descr: &str, shape: &[u64]) -> io::R
 /// # Errors
 /// As the writer's.
 pub fn write_f32(mut writer: impl Write, values: &[f32]) -> io::Result<()> {
+    if cfg!(target_endian = "little") {
+        return writer.write_all(pulp::bytemuck::cast_slice(values));
+    }
     let mut bytes = Vec::with_capacity(4 * 4096);
     for chunk in values.chunks(4096) {
         bytes.clear();

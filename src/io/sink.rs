@@ -62,7 +62,7 @@ impl Batch<'_> {
 }
 
 /// Writes decoded predictions in a format.
-pub trait Sink<W> {
+pub trait Sink<W>: Send {
     /// Writes some rows.
     ///
     /// # Errors
@@ -153,7 +153,7 @@ impl<W: Write> NpySink<W> {
     }
 }
 
-impl<W: Write> Sink<W> for NpySink<W> {
+impl<W: Write + Send> Sink<W> for NpySink<W> {
     fn write(&mut self, batch: Batch<'_>) -> io::Result<()> {
         self.promised.n_written += batch.n_rows() as u64;
         match batch {
@@ -223,7 +223,7 @@ fn start_array<W: Write>(archive: &mut ZipWriter<StreamWriter<W>>, name: &str) -
     Ok(archive.start_file(format!("{name}.npy"), options)?)
 }
 
-impl<W: Write> Sink<W> for NpzSink<W> {
+impl<W: Write + Send> Sink<W> for NpzSink<W> {
     fn write(&mut self, batch: Batch<'_>) -> io::Result<()> {
         self.promised.n_written += batch.n_rows() as u64;
         match batch {
@@ -287,7 +287,7 @@ impl<W: Write> TextSink<W> {
     }
 }
 
-impl<W: Write> Sink<W> for TextSink<W> {
+impl<W: Write + Send> Sink<W> for TextSink<W> {
     fn write(&mut self, batch: Batch<'_>) -> io::Result<()> {
         let format_row = self.format_row;
         let starts: Vec<usize> = (0..batch.n_rows()).step_by(ROWS_PER_TEXT).collect();

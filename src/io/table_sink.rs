@@ -79,7 +79,7 @@ struct ArrowSink<W: Write> {
     schema: SchemaRef,
 }
 
-impl<W: Write> Sink<W> for ArrowSink<W> {
+impl<W: Write + Send> Sink<W> for ArrowSink<W> {
     fn write(&mut self, batch: Batch<'_>) -> io::Result<()> {
         let batch = record_batch(&self.schema, batch)?;
         let n_rows = (BATCH_VALUES / batch.num_columns().max(1)).max(1);

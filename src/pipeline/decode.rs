@@ -53,22 +53,7 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
     let bar = progress.bar(blocks.n_rows_to_come().unwrap_or(0), "rows");
     let mut n_rows = 0;
     let mut is_same_promise = true;
-    loop {
-        let batch = blocks.next_batch().with_context(unreadable)?;
-        if batch.is_empty() {
-            break;
-        }
-        is_same_promise &= batch
-            .iter()
-            .all(|piece| piece.promise.bound == header.promise.bound);
-        let decoded: Vec<_> = batch
-            .into_par_iter()
-            .map(|piece| {
-                let rows = piece.rows.clone();
-                let decoded = piece.decode(header.classes, args.normalize, &content);
-                (rows, decoded)
-            })
-            .collect();
+    let mut write = |decoded: Vec<(Range<u64>, Result<Decoded, Error>)>| -> Result<()> {
         for (rows, decoded) in decoded {
             let decoded = match decoded {
                 Err(error) if args.skip_damaged => {
@@ -95,6 +80,36 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
             n_rows += rows.end - rows.start;
         }
         bar.set_position(n_rows);
+        Ok(())
+    };
+    let decode = |piece: Piece| {
+        let rows = piece.rows.clone();
+        let decoded = piece.decode(header.classes, args.normalize, &content);
+        (rows, decoded)
+    };
+    // Blocks are decoded while those before them are written.
+    let mut decoded = Vec::new();
+    loop {
+        let batch = match blocks.next_batch() {
+            Ok(batch) => batch,
+            Err(error) => {
+                write(decoded)?;
+                return Err(error).with_context(unreadable);
+            }
+        };
+        let is_end = batch.is_empty();
+        is_same_promise &= batch
+            .iter()
+            .all(|piece| piece.promise.bound == header.promise.bound);
+        let (written, next) = rayon::join(
+            || write(decoded),
+            || batch.into_par_iter().map(decode).collect(),
+        );
+        written?;
+        if is_end {
+            break;
+        }
+        decoded = next;
     }
     bar.finish_and_clear();
     sink.finish().with_context(unwritable)?.finish()?;
@@ -262,9 +277,11 @@ impl Piece {
         normalize: bool,
         content: &Content,
     ) -> Result<Decoded, Error> {
-        let matrix = self.block?.decode()?;
-        let values = within(&matrix, self.first_row, &self.rows).to_vec();
-        let mut matrix = PredictionMatrix::new(n_classes, values);
+        let mut matrix = self.block?.decode()?;
+        let wanted = within(&matrix, self.first_row, &self.rows);
+        if wanted.len() < matrix.values().len() {
+            matrix = PredictionMatrix::new(n_classes, wanted.to_vec());
+        }
         if normalize {
             matrix.normalize();
         }
