@@ -18,7 +18,7 @@ use super::predicted::{self, Numbers};
 use super::promise::{Bound, Kind, Promise};
 use super::quantizer::{Step, Uniform};
 use super::tokens::Token;
-use super::{Corrupt, ranked};
+use super::{Corrupt, Error, beside, expected_beside, predicted_beside, ranked};
 use crate::matrix::{PredictionMatrix, Rows, range};
 
 /// What the bits of a block, or of a frame, went to.
@@ -171,10 +171,14 @@ enum Model {
     Predicted(Numbers),
     Multiples(Multiples),
     Bits,
+    /// Beside the rows of a reference.
+    ExpectedBeside(Levels),
+    PredictedBeside(Numbers),
 }
 
 impl Model {
-    fn write_to(self, writer: &mut BitWriter) {
+    /// Writes the model, and the checksum of the rows of a reference that it tells rows against.
+    fn write_to(self, writer: &mut BitWriter, reference: Option<Rows<'_>>) {
         // Format-stable.
         let id = match self {
             Self::Ranked(_) => 0,
@@ -185,13 +189,25 @@ impl Model {
             Self::Predicted(Numbers::Bits) => 5,
             Self::Multiples(_) => 6,
             Self::Bits => 7,
+            Self::ExpectedBeside(Levels::Uniform(_)) => FIRST_BESIDE,
+            Self::ExpectedBeside(Levels::Root { .. }) => FIRST_BESIDE + 1,
+            Self::PredictedBeside(Numbers::Steps(_)) => FIRST_BESIDE + 2,
+            Self::PredictedBeside(Numbers::OrderedBits) => FIRST_BESIDE + 3,
+            Self::PredictedBeside(Numbers::Bits) => FIRST_BESIDE + 4,
         };
         writer.write(id, 8);
+        if let Some(reference) = reference.filter(|_| id >= FIRST_BESIDE) {
+            writer.write(beside::checksum(reference), 32);
+        }
         match self {
-            Self::Ranked(uniform) | Self::Expected(Levels::Uniform(uniform)) => {
+            Self::Ranked(uniform)
+            | Self::Expected(Levels::Uniform(uniform))
+            | Self::ExpectedBeside(Levels::Uniform(uniform)) => {
                 write_gamma(writer, uniform.n_levels());
             }
-            Self::Predicted(Numbers::Steps(step)) => write_step(writer, step),
+            Self::Predicted(Numbers::Steps(step)) | Self::PredictedBeside(Numbers::Steps(step)) => {
+                write_step(writer, step);
+            }
             Self::Multiples(multiples) => {
                 write_step(writer, multiples.step);
                 writer.write(multiples.least as u32, 32);
@@ -201,9 +217,16 @@ impl Model {
         }
     }
 
-    fn read_from(reader: &mut BitReader) -> Result<Self, Corrupt> {
+    /// Reads a model; one beside a reference only if there is one.
+    fn read_from(reader: &mut BitReader, reference: Option<Rows<'_>>) -> Result<Self, Error> {
         let uniform = |reader: &mut BitReader| Uniform::from_levels(read_gamma(reader)?);
-        Ok(match reader.read(8)? {
+        let id = reader.read(8)?;
+        if let Some(reference) = reference.filter(|_| BESIDE.contains(&id))
+            && reader.read(32)? != beside::checksum(reference)
+        {
+            return Err(Error::WrongReference);
+        }
+        Ok(match id {
             0 => Self::Ranked(uniform(reader)?),
             1 => Self::Expected(Levels::Uniform(uniform(reader)?)),
             2 => Self::Expected(Levels::Root { max_kl: f64::NAN }),
@@ -216,14 +239,26 @@ impl Model {
                 range: reader.read(32)?,
             }),
             7 => Self::Bits,
-            _ => return Err(Corrupt("a block has an unknown model")),
+            id if !BESIDE.contains(&id) => {
+                return Err(Error::Corrupt("a block has an unknown model"));
+            }
+            _ if reference.is_none() => {
+                return Err(Error::Corrupt(
+                    "a block is told against a reference that its frame does not name",
+                ));
+            }
+            FIRST_BESIDE => Self::ExpectedBeside(Levels::Uniform(uniform(reader)?)),
+            9 => Self::ExpectedBeside(Levels::Root { max_kl: f64::NAN }),
+            10 => Self::PredictedBeside(Numbers::Steps(read_step(reader)?)),
+            11 => Self::PredictedBeside(Numbers::OrderedBits),
+            _ => Self::PredictedBeside(Numbers::Bits),
         })
     }
 }
 
 /// What the first byte of a payload names (FORMAT.md, section 5); none if that is nothing.
 pub fn model_name(id: u8) -> Option<&'static str> {
-    const NAMES: [&str; 8] = [
+    const NAMES: [&str; 13] = [
         "ranked",
         "expected",
         "expected, root",
@@ -232,13 +267,29 @@ pub fn model_name(id: u8) -> Option<&'static str> {
         "predicted, bits as values",
         "plain, steps",
         "plain, bits",
+        "expected beside a reference",
+        "expected beside a reference, root",
+        "predicted beside a reference, steps",
+        "predicted beside a reference, ordered bits",
+        "predicted beside a reference, bits as values",
     ];
     NAMES.get(usize::from(id)).copied()
 }
 
 /// Whether the model of this number codes all rows bit for bit.
 pub fn is_of_bits(id: u8) -> bool {
-    matches!(id, 4 | 5 | 7)
+    matches!(id, 4 | 5 | 7 | 11 | 12)
+}
+
+/// The models beside a reference. Format-stable.
+const FIRST_BESIDE: u32 = 8;
+const BESIDE: std::ops::RangeInclusive<u32> = FIRST_BESIDE..=12;
+
+/// Whether a payload needs the rows of a reference.
+pub fn needs_reference(payload: &[u8]) -> bool {
+    payload
+        .first()
+        .is_some_and(|&id| BESIDE.contains(&id.into()))
 }
 
 fn write_step(writer: &mut BitWriter, step: Step) {
@@ -280,17 +331,41 @@ pub struct Choice(usize);
 
 /// Chooses the model for large blocks of rows by trying all on the first of the rows.
 pub fn choose(rows: Rows<'_>, promise: &Promise) -> Choice {
-    let sample = rows.first(rows.n_rows().min(SAMPLE_ROWS));
+    choose_beside(rows, None, promise)
+}
+
+/// As [`choose`], with the rows of a reference beside them.
+pub fn choose_beside(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) -> Choice {
+    let n_rows = rows.n_rows().min(SAMPLE_ROWS);
+    let (sample, reference) = (rows.first(n_rows), reference.map(|rows| rows.first(n_rows)));
     let mut is_exact = vec![false; sample.n_rows()];
-    let models = models(sample, &mut is_exact, promise);
-    encode_best(&models, sample, &mut is_exact, promise).1
+    let models = models(sample, reference, &mut is_exact, promise);
+    encode_best(&models, sample, reference, &mut is_exact, promise).1
 }
 
 /// Rows that stand for a large block when its model is chosen.
 pub const SAMPLE_ROWS: usize = 2048;
 
 /// The models that keep a promise, in the order of their speed. Rows that no quantizer suits get marked.
-fn models(matrix: Rows<'_>, is_exact: &mut [bool], promise: &Promise) -> Vec<Model> {
+fn models(
+    matrix: Rows<'_>,
+    reference: Option<Rows<'_>>,
+    is_exact: &mut [bool],
+    promise: &Promise,
+) -> Vec<Model> {
+    let mut models = models_alone(matrix, is_exact, promise);
+    if reference.is_some() {
+        let beside = models.clone().into_iter().filter_map(|model| match model {
+            Model::Expected(levels) => Some(Model::ExpectedBeside(levels)),
+            Model::Predicted(numbers) => Some(Model::PredictedBeside(numbers)),
+            _ => None,
+        });
+        models.extend(beside);
+    }
+    models
+}
+
+fn models_alone(matrix: Rows<'_>, is_exact: &mut [bool], promise: &Promise) -> Vec<Model> {
     match promise.bound {
         Bound::MaxError(max_error) if promise.kind == Kind::Probabilities => {
             let uniform = Uniform::new(max_error).expect("a promise that can be kept");
@@ -327,10 +402,27 @@ pub fn encode(
     promise: &Promise,
     choice: Option<Choice>,
 ) -> Payload {
-    let models = models(matrix, is_exact, promise);
+    encode_beside(matrix, None, is_exact, promise, choice)
+}
+
+/// As [`encode`], with the rows of a reference beside those of `matrix`.
+pub fn encode_beside(
+    matrix: Rows<'_>,
+    reference: Option<Rows<'_>>,
+    is_exact: &mut [bool],
+    promise: &Promise,
+    choice: Option<Choice>,
+) -> Payload {
+    let models = models(matrix, reference, is_exact, promise);
     let payload = match choice {
-        Some(Choice(chosen)) => encode_with(models[chosen], matrix, is_exact, promise.keep_top),
-        None => encode_best(&models, matrix, is_exact, promise).0,
+        Some(Choice(chosen)) => encode_with(
+            models[chosen],
+            matrix,
+            reference,
+            is_exact,
+            promise.keep_top,
+        ),
+        None => encode_best(&models, matrix, reference, is_exact, promise).0,
     };
     // Where many rows are stored exactly, predicting the bits of all costs less.
     let n_exact = is_exact.iter().filter(|&&is_exact| is_exact).count();
@@ -342,7 +434,8 @@ pub fn encode(
         bound: Bound::Exact,
         ..*promise
     };
-    let of_bits = encode(matrix, &mut vec![false; matrix.n_rows()], &exact, None);
+    let mut none = vec![false; matrix.n_rows()];
+    let of_bits = encode_beside(matrix, reference, &mut none, &exact, None);
     match of_bits.0.len() < payload.0.len() {
         true => of_bits,
         false => payload,
@@ -354,6 +447,7 @@ pub fn encode(
 fn encode_best(
     models: &[Model],
     matrix: Rows<'_>,
+    reference: Option<Rows<'_>>,
     is_exact: &mut [bool],
     promise: &Promise,
 ) -> (Payload, Choice) {
@@ -361,7 +455,7 @@ fn encode_best(
         .par_iter()
         .map(|&model| {
             let mut marked = is_exact.to_vec();
-            let payload = encode_with(model, matrix, &mut marked, promise.keep_top);
+            let payload = encode_with(model, matrix, reference, &mut marked, promise.keep_top);
             (payload, marked)
         })
         .collect();
@@ -370,6 +464,7 @@ fn encode_best(
     for (index, model) in models.iter().enumerate().skip(1) {
         let percent = match model {
             Model::Expected(_) => 95,
+            Model::ExpectedBeside(_) | Model::PredictedBeside(_) => 99,
             _ => 100,
         };
         if n_bytes(index) * 100 < n_bytes(best) * percent {
@@ -397,10 +492,17 @@ fn step(matrix: Rows<'_>, is_exact: &mut [bool], max_error: f64) -> Step {
     Step::new(max_error, largest).unwrap_or(Step::FINEST)
 }
 
-fn encode_with(model: Model, matrix: Rows<'_>, is_exact: &mut [bool], keep_top: usize) -> Payload {
+fn encode_with(
+    model: Model,
+    matrix: Rows<'_>,
+    reference: Option<Rows<'_>>,
+    is_exact: &mut [bool],
+    keep_top: usize,
+) -> Payload {
     let coded = pulp::Arch::new().dispatch(Coding {
         model,
         matrix,
+        reference,
         is_exact,
         keep_top,
     });
@@ -428,7 +530,7 @@ fn encode_with(model: Model, matrix: Rows<'_>, is_exact: &mut [bool], keep_top: 
     let codes: Vec<Code> = codebooks.iter().flat_map(Codebook::codes).collect();
 
     let mut writer = BitWriter::new();
-    model.write_to(&mut writer);
+    model.write_to(&mut writer, reference);
     match &coded.choices {
         Choices::None => {}
         Choices::Groups(groups) => groups.write_to(&mut writer),
@@ -472,26 +574,44 @@ pub fn decode(
     n_rows: usize,
     n_classes: usize,
     keep_top: usize,
-) -> Result<PredictionMatrix, Corrupt> {
+) -> Result<PredictionMatrix, Error> {
+    decode_beside(payload, n_rows, n_classes, None, keep_top)
+}
+
+/// As [`decode`], with the rows of a reference beside those that were coded.
+///
+/// # Errors
+/// As [`decode`], and [`Error::WrongReference`] if they are not those that the rows were told against.
+///
+/// # Panics
+/// If there are others than so many rows of `n_classes`.
+pub fn decode_beside(
+    payload: &[u8],
+    n_rows: usize,
+    n_classes: usize,
+    reference: Option<Rows<'_>>,
+    keep_top: usize,
+) -> Result<PredictionMatrix, Error> {
     let mut reader = BitReader::new(payload);
-    let matrix = decode_watched(&mut reader, n_rows, n_classes, keep_top, ())?;
+    let matrix = decode_watched(&mut reader, n_rows, n_classes, reference, keep_top, ())?;
     reader.finish()?;
     Ok(matrix)
 }
 
-/// Decodes a payload as [`decode`] does, and counts where its bits went.
+/// Decodes a payload as [`decode_beside`] does, and counts where its bits went.
 ///
 /// # Errors
-/// As [`decode`].
+/// As [`decode_beside`].
 pub fn measure(
     payload: &[u8],
     n_rows: usize,
     n_classes: usize,
+    reference: Option<Rows<'_>>,
     keep_top: usize,
-) -> Result<PayloadBits, Corrupt> {
+) -> Result<PayloadBits, Error> {
     let mut reader = BitReader::new(payload);
     let meter = Meter::new(payload.len());
-    decode_watched(&mut reader, n_rows, n_classes, keep_top, &meter)?;
+    decode_watched(&mut reader, n_rows, n_classes, reference, keep_top, &meter)?;
     let bits = meter.finish(&reader);
     reader.finish()?;
     Ok(bits)
@@ -501,13 +621,21 @@ fn decode_watched(
     reader: &mut BitReader,
     n_rows: usize,
     n_classes: usize,
+    reference: Option<Rows<'_>>,
     keep_top: usize,
     watch: impl Watch,
-) -> Result<PredictionMatrix, Corrupt> {
-    let model = Model::read_from(reader)?;
+) -> Result<PredictionMatrix, Error> {
+    if let Some(reference) = reference {
+        assert_eq!(
+            (reference.n_rows(), reference.n_classes()),
+            (n_rows, n_classes)
+        );
+    }
+    let model = Model::read_from(reader, reference)?;
     let mut values = vec![0.0; n_rows * n_classes];
     pulp::Arch::new().dispatch(Decoding {
         model,
+        reference,
         reader,
         n_classes,
         keep_top,
@@ -522,6 +650,7 @@ fn decode_watched(
 struct Coding<'a> {
     model: Model,
     matrix: Rows<'a>,
+    reference: Option<Rows<'a>>,
     is_exact: &'a mut [bool],
     keep_top: usize,
 }
@@ -538,12 +667,24 @@ impl pulp::WithSimd for Coding<'_> {
             Model::Predicted(numbers) => predicted::encode(matrix, is_exact, numbers, keep_top),
             Model::Multiples(multiples) => multiples.encode(matrix, is_exact, keep_top),
             Model::Bits => plain::encode_bits(matrix),
+            Model::ExpectedBeside(levels) => {
+                let reference = self.reference.expect(NO_REFERENCE);
+                expected_beside::encode(matrix, reference, is_exact, levels, keep_top)
+            }
+            Model::PredictedBeside(numbers) => {
+                let reference = self.reference.expect(NO_REFERENCE);
+                predicted_beside::encode(matrix, reference, is_exact, numbers, keep_top)
+            }
         }
     }
 }
 
+/// A model beside a reference is chosen, or read, only where there is one.
+const NO_REFERENCE: &str = "a reference";
+
 struct Decoding<'a, 'b, W> {
     model: Model,
+    reference: Option<Rows<'a>>,
     reader: &'a mut BitReader<'b>,
     n_classes: usize,
     keep_top: usize,
@@ -572,6 +713,14 @@ impl<W: Watch> pulp::WithSimd for Decoding<'_, '_, W> {
                 multiples.decode(reader, n_classes, keep_top, self.rows, watch)
             }
             Model::Bits => plain::decode_bits(reader, self.rows, watch),
+            Model::ExpectedBeside(levels) => {
+                let reference = self.reference.expect(NO_REFERENCE);
+                expected_beside::decode(reader, reference, levels, keep_top, self.rows, watch)
+            }
+            Model::PredictedBeside(numbers) => {
+                let reference = self.reference.expect(NO_REFERENCE);
+                predicted_beside::decode(reader, reference, numbers, keep_top, self.rows, watch)
+            }
         }
     }
 }
@@ -697,14 +846,51 @@ mod tests {
         }
     }
 
+    /// The same model beside a reference, if there is one.
+    fn beside(model: Model) -> Option<Model> {
+        match model {
+            Model::Expected(levels) => Some(Model::ExpectedBeside(levels)),
+            Model::Predicted(numbers) => Some(Model::PredictedBeside(numbers)),
+            _ => None,
+        }
+    }
+
+    /// References for rows: the same, others, and such as nobody would take.
+    fn references(matrix: &PredictionMatrix) -> [PredictionMatrix; 3] {
+        let values = matrix.values();
+        let bits = (0..values.len() as u32).map(|i| f32::from_bits(i.wrapping_mul(0x9E37_79B1)));
+        [
+            values.to_vec(),
+            values.iter().rev().copied().collect(),
+            bits.collect(),
+        ]
+        .map(|values| PredictionMatrix::new(matrix.n_classes(), values))
+    }
+
     fn assert_kept(model: Model, matrix: &PredictionMatrix, promise: &Promise) {
-        let n_rows = matrix.n_rows();
+        assert_kept_beside(model, matrix, None, promise);
+        if let Some(model) = beside(model) {
+            for reference in references(matrix) {
+                assert_kept_beside(model, matrix, Some(reference.view()), promise);
+            }
+        }
+    }
+
+    fn assert_kept_beside(
+        model: Model,
+        matrix: &PredictionMatrix,
+        reference: Option<Rows<'_>>,
+        promise: &Promise,
+    ) {
+        let (n_rows, n_classes, keep_top) = (matrix.n_rows(), matrix.n_classes(), promise.keep_top);
         let mut is_exact = vec![false; n_rows];
-        let (payload, counts) = encode_with(model, matrix.view(), &mut is_exact, promise.keep_top);
+        let (payload, counts) =
+            encode_with(model, matrix.view(), reference, &mut is_exact, keep_top);
+        assert_eq!(needs_reference(&payload), reference.is_some());
         let spent = counts.codebooks + counts.codes + counts.raw;
         assert_eq!(payload.len() as u64, spent.div_ceil(8));
         assert!(counts.codes as f64 >= counts.entropy - 1e-6 * (1.0 + counts.entropy));
-        let decoded = decode(&payload, n_rows, matrix.n_classes(), promise.keep_top).unwrap();
+        let decoded = decode_beside(&payload, n_rows, n_classes, reference, keep_top).unwrap();
         for (original, decoded) in matrix.rows().zip(decoded.rows()) {
             assert!(
                 promise.measure(original, decoded).is_some(),
@@ -775,7 +961,7 @@ mod tests {
         let matrix = PredictionMatrix::new(2, vec![f32::NAN, -7.5, 0.25, 0.75]);
         let steps = Model::Predicted(Numbers::Steps(Step::new(0.1, 1.0).unwrap()));
         for model in uniform_models(0.1).into_iter().chain([steps]) {
-            let (payload, counts) = encode_with(model, matrix.view(), &mut [true, false], 1);
+            let (payload, counts) = encode_with(model, matrix.view(), None, &mut [true, false], 1);
             assert_eq!(counts.raw, 64);
             let decoded = decode(&payload, 2, 2, 1).unwrap();
             let bits: Vec<u32> = decoded.values()[..2].iter().map(|v| v.to_bits()).collect();
@@ -788,7 +974,7 @@ mod tests {
     fn certain_rows_cost_nothing_beyond_the_codebook() {
         let matrix = PredictionMatrix::new(100, [vec![1.0], vec![0.0; 99]].concat().repeat(1000));
         for model in every_model() {
-            let (payload, _) = encode_with(model, matrix.view(), &mut EVERY_ROW.clone(), 1);
+            let (payload, _) = encode_with(model, matrix.view(), None, &mut EVERY_ROW.clone(), 1);
             match model {
                 Model::Bits | Model::Multiples(_) => {}
                 _ => assert!(payload.len() < 100, "{} bytes", payload.len()),
@@ -806,7 +992,7 @@ mod tests {
             .into_iter()
             .flat_map(|model| [(model, 1), (model, 4)])
         {
-            let (payload, _) = encode_with(model, matrix.view(), &mut [false; 30], keep_top);
+            let (payload, _) = encode_with(model, matrix.view(), None, &mut [false; 30], keep_top);
             for bit in 0..payload.len() * 8 {
                 let mut damaged = payload.clone();
                 damaged[bit / 8] ^= 1 << (bit % 8);
@@ -817,6 +1003,67 @@ mod tests {
             for end in 0..payload.len() {
                 assert!(decode(&payload[..end], 30, 10, keep_top).is_err());
             }
+        }
+    }
+
+    /// Rows and those of a reference that are much alike.
+    fn alike() -> (PredictionMatrix, PredictionMatrix) {
+        let value = |i: usize| match i % 5 {
+            0 => (i * 7919 % 97) as f32 / 108.0,
+            _ => (i * 7919 % 97) as f32 / 4850.0,
+        };
+        let values: Vec<f32> = (0..300).map(value).collect();
+        let known = values.iter().enumerate();
+        let known = known.map(|(i, v)| v * (1.0 + (i * 31 % 7) as f32 / 100.0));
+        let known = PredictionMatrix::new(10, known.collect());
+        (PredictionMatrix::new(10, values), known)
+    }
+
+    #[test]
+    fn every_flipped_bit_beside_a_reference_decodes_or_is_refused_without_a_panic() {
+        let (matrix, reference) = alike();
+        let reference = Some(reference.view());
+        for model in every_model().into_iter().filter_map(beside) {
+            let (payload, _) = encode_with(model, matrix.view(), reference, &mut [false; 30], 4);
+            for bit in 0..payload.len() * 8 {
+                let mut damaged = payload.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                match decode_beside(&damaged, 30, 10, reference, 4) {
+                    Ok(decoded) => assert_eq!(decoded.n_rows(), 30),
+                    Err(error) => {
+                        let is_of_checksum = matches!(error, Error::WrongReference);
+                        assert!(is_of_checksum || !(8..40).contains(&bit), "{error}");
+                    }
+                }
+            }
+            for end in 0..payload.len() {
+                assert!(decode_beside(&payload[..end], 30, 10, reference, 4).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn rows_beside_a_reference_need_that_one() {
+        let (matrix, reference) = alike();
+        for bound in [Bound::MaxError(0.002), Bound::MaxError(1e-4), Bound::Exact] {
+            let promise = Promise::new(Kind::Values, bound);
+            let mut is_exact = [false; 30];
+            let known = Some(reference.view());
+            let (alone, _) = encode(matrix.view(), &mut is_exact, &promise, None);
+            let (payload, _) = encode_beside(matrix.view(), known, &mut is_exact, &promise, None);
+            assert!(needs_reference(&payload) && payload.len() < alone.len());
+            let error = decode(&payload, 30, 10, 1).unwrap_err();
+            assert!(matches!(error, Error::Corrupt(_)), "{error}");
+            let mut others = reference.values().to_vec();
+            others[299] = others[299].next_up();
+            let others = Rows::new(10, &others);
+            let error = decode_beside(&payload, 30, 10, Some(others), 1).unwrap_err();
+            assert!(matches!(error, Error::WrongReference), "{error}");
+            // One that tells nothing is not used.
+            let [.., useless] = references(&matrix);
+            let useless = Some(useless.view());
+            let (payload, _) = encode_beside(matrix.view(), useless, &mut is_exact, &promise, None);
+            assert_eq!(payload, alone);
         }
     }
 
@@ -867,12 +1114,18 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(
-            model in 0u8..9,
+            model in 0u8..14,
             keep_top in 1usize..5,
             mut bytes in prop::collection::vec(any::<u8>(), 1..200),
         ) {
             bytes[0] = model;
             let _ = decode(&bytes, 50, 12, keep_top);
+            let reference = PredictionMatrix::new(12, vec![0.25; 600]);
+            let checksum = super::super::beside::checksum(reference.view());
+            if bytes.len() > 5 {
+                bytes[1..5].copy_from_slice(&checksum.to_le_bytes());
+            }
+            let _ = decode_beside(&bytes, 50, 12, Some(reference.view()), keep_top);
         }
 
         #[test]
@@ -886,7 +1139,7 @@ mod tests {
                 .collect();
             let matrix = PredictionMatrix::new(n_classes, values);
             for model in every_model() {
-                let (mut payload, _) = encode_with(model, matrix.view(), &mut [false; 60], 2);
+                let (mut payload, _) = encode_with(model, matrix.view(), None, &mut [false; 60], 2);
                 for flip in &flips {
                     let bit = flip.index(payload.len() * 8);
                     payload[bit / 8] ^= 1 << (bit % 8);

@@ -20,7 +20,7 @@ use super::tokens::{LEVELS, RUNS, Token};
 /// The number of contexts of a band. Format-stable.
 pub const N_POSITIONS: usize = 96;
 /// The largest number of bands.
-const MAX_BANDS: usize = 4;
+const MAX_BANDS: usize = 6;
 /// The largest number of followers of a group.
 const MAX_FOLLOWERS: usize = 3;
 

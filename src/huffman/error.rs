@@ -135,6 +135,23 @@ pub enum Error {
         /// The damaged part.
         part: String,
     },
+    /// Rows that are told against those of a reference, which is not there.
+    #[error(
+        "its rows are told against those of a reference (SHA-256 {sha256}); name that file with --reference"
+    )]
+    ReferenceMissing {
+        /// The hash of the reference, in hexadecimal.
+        sha256: String,
+    },
+    /// Rows of a reference that are not those that rows were told against.
+    #[error("its rows are told against others than those of this reference")]
+    WrongReference,
+    /// Rows beyond those of the reference.
+    #[error("more rows than the reference has: {n_rows}")]
+    ReferenceTooShort {
+        /// Rows of the reference.
+        n_rows: u64,
+    },
     /// Rows that a file does not have.
     #[error("rows {start}..{end} are out of range; the file has rows 0..{n_rows}")]
     RowsOutOfRange {

@@ -28,7 +28,7 @@ const N_EXPECTATIONS: usize = 90;
 const N_RESTS: usize = 5;
 const FINENESS: usize = N_EXPECTATIONS + N_RESTS;
 
-const RIDGE: Ridge = Ridge {
+pub(super) const RIDGE: Ridge = Ridge {
     absolute: 64.0,
     relative: 0.0,
 };
@@ -49,7 +49,7 @@ pub enum Levels {
 /// A level as the regression sees it: log2(1 + 4 level), linear between powers of two; 0 for 0, which is
 /// farther from 1 than 1 is from 2.
 #[inline(always)]
-fn feature(level: u32) -> f32 {
+pub(super) fn feature(level: u32) -> f32 {
     match FEATURES.get(level as usize) {
         Some(&feature) => feature,
         None => compute_feature(level),
@@ -75,10 +75,10 @@ const fn compute_feature(level: u32) -> f32 {
 }
 
 /// Bands of contexts: of variances below 0.1, 0.3, 1, and above. Format-stable.
-const N_BANDS: usize = 4;
+pub(super) const N_BANDS: usize = 4;
 
 /// The first context of a class whose features have such a variance about their expectations.
-fn first_context(variance: f64) -> u16 {
+pub(super) fn first_context(variance: f64) -> u16 {
     let n_below = [0.1, 0.3, 1.0].map(|least| usize::from(variance >= least));
     (n_below.iter().sum::<usize>() * N_POSITIONS) as u16
 }
@@ -86,7 +86,7 @@ fn first_context(variance: f64) -> u16 {
 /// The context of an expectation within its band: from below 0 to above 22 in steps of a quarter.
 /// Format-stable.
 #[inline(always)]
-fn position(expectation: f32) -> usize {
+pub(super) fn position(expectation: f32) -> usize {
     // A cast of a float saturates.
     ((expectation * 4.0 + 2.5) as u8)
         .min(N_EXPECTATIONS as u8 - 1)
@@ -142,23 +142,23 @@ impl Expecting {
 }
 
 /// The context of the top level, by the number of other levels above 0.
-fn rest_context(n_others: usize) -> usize {
+pub(super) fn rest_context(n_others: usize) -> usize {
     N_EXPECTATIONS + ((n_others + 1).ilog2() as usize).min(N_RESTS - 1)
 }
 
 /// What the levels of the other classes tell of the top level.
 #[derive(Debug, Clone, Copy, Default)]
-struct Others {
+pub(super) struct Others {
     /// How many are above 0.
-    n: usize,
-    largest: u32,
+    pub(super) n: usize,
+    pub(super) largest: u32,
     sum: u64,
     sum_of_squares: u64,
 }
 
 impl Others {
     #[inline(always)]
-    fn add(&mut self, level: u32) {
+    pub(super) fn add(&mut self, level: u32) {
         self.n += 1;
         self.largest = self.largest.max(level);
         self.sum += u64::from(level);
@@ -166,7 +166,7 @@ impl Others {
     }
 
     /// What the top level most likely is: the mass left, but not below the largest other level.
-    fn likely_top(&self, scale: Scale) -> u32 {
+    pub(super) fn likely_top(&self, scale: Scale) -> u32 {
         let left = match scale {
             Scale::Uniform(uniform) => {
                 u64::from(uniform.n_levels()).saturating_sub(self.sum) as u32
@@ -179,14 +179,14 @@ impl Others {
 
 /// The quantizer of a row.
 #[derive(Debug, Clone, Copy)]
-enum Scale {
+pub(super) enum Scale {
     Uniform(Uniform),
     Root(Root),
 }
 
 impl Scale {
     /// The largest level that a decoder takes.
-    fn max_level(self) -> u32 {
+    pub(super) fn max_level(self) -> u32 {
         match self {
             Self::Uniform(uniform) => uniform.n_levels(),
             Self::Root(_) => 1 << 21,
@@ -272,7 +272,7 @@ pub fn encode(matrix: Rows<'_>, is_exact: &[bool], levels: Levels, keep_top: usi
 
 /// Finds the coarsest quantizer of each row that keeps its divergence within a bound.
 #[derive(Default)]
-struct FinenessFinder {
+pub(super) struct FinenessFinder {
     /// That of the row before: where the search begins.
     fineness: u32,
     roots: Vec<f64>,
@@ -281,7 +281,7 @@ struct FinenessFinder {
 
 impl FinenessFinder {
     /// Fills `levels`.
-    fn quantize(&mut self, row: &[f32], max_kl: f64, levels: &mut [u32]) -> Root {
+    pub(super) fn quantize(&mut self, row: &[f32], max_kl: f64, levels: &mut [u32]) -> Root {
         /// What rounding of the decoded values to f32 may add.
         const F32_MARGIN: f64 = 2e-7;
         self.roots.clear();

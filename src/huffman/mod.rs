@@ -1,17 +1,20 @@
 #![doc = include_str!("FORMAT.md")]
 
+pub mod beside;
 pub mod bitstream;
 pub mod block;
 pub mod codebook;
 pub mod contexts;
 mod error;
 pub mod expected;
+pub mod expected_beside;
 pub mod frame;
 pub mod index;
 pub mod meter;
 pub mod order;
 pub mod plain;
 pub mod predicted;
+pub mod predicted_beside;
 pub mod promise;
 pub mod quantizer;
 pub mod ranked;

@@ -17,12 +17,12 @@ use super::tokens::{from_zigzag, zigzag};
 use crate::matrix::Rows;
 
 const HEAD: usize = 0;
-const RAW: usize = 1;
-const ORDER: usize = 2;
+pub(super) const RAW: usize = 1;
+pub(super) const ORDER: usize = 2;
 
 /// The contexts of numbers in the first row, and before the first fit.
-const FIRST_ROW: usize = N_POSITIONS - 2;
-const NOT_FITTED: usize = N_POSITIONS - 1;
+pub(super) const FIRST_ROW: usize = N_POSITIONS - 2;
+pub(super) const NOT_FITTED: usize = N_POSITIONS - 1;
 
 /// How values become integers.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,11 +37,11 @@ pub enum Numbers {
 
 impl Numbers {
     /// Whether values come back bit for bit.
-    fn is_exact(self) -> bool {
+    pub(super) fn is_exact(self) -> bool {
         matches!(self, Self::OrderedBits | Self::Bits)
     }
 
-    fn ridge(self) -> Ridge {
+    pub(super) fn ridge(self) -> Ridge {
         match self {
             // About the noise of rounding to a step.
             Self::Steps(_) => Ridge {
@@ -58,7 +58,7 @@ impl Numbers {
 
 /// A value, or 0 for one that is no finite number.
 #[inline]
-fn finite(value: f32) -> f32 {
+pub(super) fn finite(value: f32) -> f32 {
     if value.is_finite() { value } else { 0.0 }
 }
 
@@ -69,7 +69,7 @@ const MAGIC: f32 = 1.5 * (1 << 23) as f32;
 
 /// The nearest integer, of two the even one; of large numbers that next to 0. Format-stable.
 #[inline(always)]
-fn round(value: f32) -> i32 {
+pub(super) fn round(value: f32) -> i32 {
     match value.abs() < SMALL {
         true => (value + MAGIC).to_bits() as i32 - MAGIC.to_bits() as i32,
         false => value as i32,
@@ -78,18 +78,18 @@ fn round(value: f32) -> i32 {
 
 /// The exponent of 2 of a number, rounded down; -1023 for 0.
 #[inline]
-fn exponent(value: f64) -> i32 {
+pub(super) fn exponent(value: f64) -> i32 {
     (value.to_bits() >> 52 & 0x7FF) as i32 - 1023
 }
 
 /// The context of a variance of about two to the power of `exponent`. Format-stable.
 #[inline]
-fn context(exponent: i32) -> usize {
+pub(super) fn context(exponent: i32) -> usize {
     (exponent + 8).clamp(0, FIRST_ROW as i32 - 1) as usize
 }
 
 /// The alphabets, given those of the groups.
-fn alphabets(keep_top: usize, of_groups: Vec<Alphabet>) -> Vec<Alphabet> {
+pub(super) fn alphabets(keep_top: usize, of_groups: Vec<Alphabet>) -> Vec<Alphabet> {
     let mut alphabets = [2, 1]
         .map(|n| Alphabet::of_symbols(n).telling(Part::ExactRows))
         .to_vec();
@@ -99,7 +99,7 @@ fn alphabets(keep_top: usize, of_groups: Vec<Alphabet>) -> Vec<Alphabet> {
     alphabets
 }
 
-fn groups_alphabet(keep_top: usize) -> usize {
+pub(super) fn groups_alphabet(keep_top: usize) -> usize {
     ORDER + Order::n_alphabets(keep_top, false)
 }
 
@@ -240,13 +240,18 @@ impl Walk {
 
 /// What a number is for the regression if all bits are predicted as values.
 #[inline(always)]
-fn feature_of_bits(number: i32, first: i32) -> f32 {
+pub(super) fn feature_of_bits(number: i32, first: i32) -> f32 {
     finite(finite(from_ordered(number)) - finite(from_ordered(first)))
 }
 
 /// The prediction of a value's bits and its context.
 #[inline(always)]
-fn predict_bits(first: i32, expectation: f32, is_fitted: bool, of_variance: i32) -> (i32, usize) {
+pub(super) fn predict_bits(
+    first: i32,
+    expectation: f32,
+    is_fitted: bool,
+    of_variance: i32,
+) -> (i32, usize) {
     let expected = finite(finite(from_ordered(first)) + expectation);
     let context = match is_fitted {
         true => {

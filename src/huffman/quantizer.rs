@@ -197,6 +197,12 @@ impl Step {
         }
     }
 
+    /// The step as a number.
+    #[inline]
+    pub(super) fn size(self) -> f64 {
+        self.0
+    }
+
     /// The bits of the step, for a block to state.
     pub fn to_bits(self) -> u64 {
         self.0.to_bits()

@@ -117,7 +117,7 @@ impl Block {
             keep_top,
             ..
         } = *self;
-        Ok(block::measure(&self.payload, n_rows, n_classes, keep_top)?)
+        block::measure(&self.payload, n_rows, n_classes, None, keep_top)
     }
 
     /// Decodes the rows.
@@ -131,7 +131,7 @@ impl Block {
             keep_top,
             ..
         } = *self;
-        Ok(block::decode(&self.payload, n_rows, n_classes, keep_top)?)
+        block::decode(&self.payload, n_rows, n_classes, keep_top)
     }
 }
 

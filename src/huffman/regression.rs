@@ -57,6 +57,56 @@ pub trait Visitor {
     fn feature(&mut self, class: usize, expectation: f32) -> Result<f32, Corrupt>;
 }
 
+/// The columns of a row and of that of a reference beside it: in each panel, first its classes in the
+/// reference, then the same in the row. Format-stable.
+#[derive(Debug, Clone, Copy)]
+pub struct Columns {
+    n_classes: usize,
+    /// Classes of a panel.
+    n_beside: usize,
+}
+
+impl Columns {
+    /// Those of rows of `n_classes`.
+    pub fn new(n_classes: usize) -> Self {
+        let n_beside = if 2 * n_classes <= MAX_WHOLE {
+            n_classes
+        } else if 2 * n_classes <= MAX_PANELLED {
+            PANEL / 2
+        } else {
+            1
+        };
+        Self {
+            n_classes,
+            n_beside,
+        }
+    }
+
+    /// Number of columns.
+    pub fn count(self) -> usize {
+        2 * self.n_classes
+    }
+
+    /// The column of each class of the reference, and that of the same class of the row.
+    pub fn of_classes(self) -> impl Iterator<Item = (usize, usize)> {
+        (0..self.n_classes).map(move |class| {
+            let first = class / self.n_beside * self.n_beside;
+            let n_here = self.n_beside.min(self.n_classes - first);
+            let column = first + class;
+            (column, column + n_here)
+        })
+    }
+
+    /// The class of each column of the row; none of those of the reference.
+    pub fn classes(self) -> Vec<Option<usize>> {
+        let mut classes = vec![None; self.count()];
+        for (class, (_, column)) in self.of_classes().enumerate() {
+            classes[column] = Some(class);
+        }
+        classes
+    }
+}
+
 /// The regression, and the sums that it is fitted to.
 #[derive(Debug)]
 pub struct Regression {
@@ -115,6 +165,28 @@ impl Regression {
         } else {
             (1, 1)
         };
+        Self::of_panels(n_classes, width, n_tops, n_rows, ridge)
+    }
+
+    /// The regression of rows beside those of a reference: its columns are [`Columns`], and so are the classes
+    /// of all other methods. There are as many top classes as classes.
+    pub fn beside(columns: Columns, n_rows: usize, by_top: bool, ridge: Ridge) -> Self {
+        let is_whole = columns.count() <= MAX_WHOLE;
+        let n_tops = match is_whole && by_top {
+            true => columns.n_classes,
+            false => 1,
+        };
+        let width = 2 * columns.n_beside;
+        Self::of_panels(columns.count(), width, n_tops, n_rows, ridge)
+    }
+
+    fn of_panels(
+        n_classes: usize,
+        width: usize,
+        n_tops: usize,
+        n_rows: usize,
+        ridge: Ridge,
+    ) -> Self {
         let stride = width.next_multiple_of(N_LANES);
         Self {
             n_classes,

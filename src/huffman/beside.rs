@@ -1,0 +1,121 @@
+//! Rows beside those of a reference, which encoder and decoder both know (FORMAT.md, section 13).
+//!
+//! A model that was trained again, or with another seed, predicts mostly what the one before did on the
+//! same inputs. The models of `*_beside` code a row with that of the reference at hand, and a block says
+//! by a checksum which rows these were.
+
+use super::order::first_classes;
+use crate::matrix::Rows;
+
+/// The checksum of the rows of a reference that a block was told against.
+pub fn checksum(reference: Rows<'_>) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    let mut bytes = [0; 4096];
+    for values in reference.values().chunks(bytes.len() / 4) {
+        for (bytes, value) in bytes.chunks_exact_mut(4).zip(values) {
+            bytes.copy_from_slice(&value.to_le_bytes());
+        }
+        hasher.update(&bytes[..4 * values.len()]);
+    }
+    hasher.finalize()
+}
+
+/// A row of a reference as probabilities: all from 0 to 1, whatever the reference holds.
+#[derive(Debug, Default)]
+pub struct Known {
+    values: Vec<f32>,
+}
+
+impl Known {
+    /// Takes the row at hand.
+    #[inline(always)]
+    pub fn take(&mut self, row: &[f32]) {
+        self.values.clear();
+        // A comparison with no number is false.
+        let clamped = row.iter().map(|&value| match value > 0.0 {
+            true if value < 1.0 => value,
+            true => 1.0,
+            false => 0.0,
+        });
+        self.values.extend(clamped);
+    }
+
+    /// The probabilities.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// Where a class stands in falling order, of equals the first class first.
+    #[inline(always)]
+    pub fn rank(&self, class: usize) -> usize {
+        let value = self.values[class];
+        let (before, after) = self.values.split_at(class);
+        let n_before = before.iter().filter(|&&other| other >= value).count();
+        n_before + after.iter().filter(|&&other| other > value).count()
+    }
+
+    /// The class of a rank; `None` if there are not so many.
+    pub fn class(&self, rank: usize) -> Option<usize> {
+        match rank < self.values.len() {
+            true => first_classes(&self.values, rank + 1).pop(),
+            false => None,
+        }
+    }
+
+    /// How far the largest probability is from 1: from 0 to 72, logarithmically. Format-stable.
+    #[inline(always)]
+    pub fn doubt(&self) -> usize {
+        let largest = crate::matrix::largest(&self.values);
+        (feature(1.0 - f64::from(largest), f64::from(1 << 16)) * 4.0) as usize
+    }
+}
+
+/// log2(1 + 4 level), linear between powers of two, of a level that need not be whole: `value` times
+/// `scale`. Format-stable.
+#[inline(always)]
+pub fn feature(value: f64, scale: f64) -> f32 {
+    let number = 4.0 * (value * scale) + 1.0;
+    let bits = number.to_bits();
+    let exponent = (bits >> 52) as i32 - 1023;
+    // The leading one of the mantissa counts for the exponent.
+    let mantissa = f64::from_bits(bits & ((1 << 52) - 1) | 1023 << 52);
+    (f64::from(exponent - 1) + mantissa) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_those_of_whole_levels_and_lines_between() {
+        for level in [0u32, 1, 4, 5, 16, 1000, 1 << 20] {
+            let expected = super::super::expected::feature(level);
+            assert_eq!(feature(f64::from(level), 1.0), expected);
+            assert_eq!(feature(f64::from(level) / 64.0, 64.0), expected);
+        }
+        assert_eq!(feature(0.125, 1.0), 0.5);
+    }
+
+    #[test]
+    fn known_classes_have_ranks() {
+        let mut known = Known::default();
+        known.take(&[0.25, 0.5, f32::NAN, 0.25, -1.0, 7.0]);
+        assert_eq!(known.values(), [0.25, 0.5, 0.0, 0.25, 0.0, 1.0]);
+        let ranks: Vec<usize> = (0..6).map(|class| known.rank(class)).collect();
+        assert_eq!(ranks, [2, 1, 4, 3, 5, 0]);
+        for (class, rank) in ranks.into_iter().enumerate() {
+            assert_eq!(known.class(rank), Some(class));
+        }
+        assert_eq!(known.class(6), None);
+        assert_eq!(known.doubt(), 0);
+        known.take(&[0.0, 0.0]);
+        assert_eq!(known.doubt(), 72);
+    }
+
+    #[test]
+    fn a_checksum_is_that_of_the_values_in_order() {
+        let values: Vec<f32> = (0..3000).map(|i| i as f32).collect();
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        assert_eq!(checksum(Rows::new(3, &values)), crc32fast::hash(&bytes));
+    }
+}

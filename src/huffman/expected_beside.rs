@@ -1,0 +1,349 @@
+//! Rows of probabilities beside those of a reference: each class is coded in the context of what the row
+//! of the reference and the classes before let expect of it (FORMAT.md, section 13).
+//!
+//! As [`expected`](super::expected), but for three things. The top class is told by its rank in the row of
+//! the reference, jointly with whether the row is certain, in the context of how certain that row is. The
+//! fineness of a row is told by its difference from that of the last row beside one as certain. And the
+//! [`Regression`] has the classes of the reference in front of those of the row, which it takes as
+//! differences from these: before it has learned anything, it expects what the reference has.
+
+use super::Corrupt;
+use super::beside::{self, Known};
+use super::bitstream::BitReader;
+use super::block::{Choices, Coded, Symbol, Tables};
+use super::codebook::Alphabet;
+use super::contexts::{ContextDecoder, N_POSITIONS, Sequence};
+use super::expected::{
+    FinenessFinder, Levels, N_BANDS, Others, RIDGE, Scale, feature, first_context, position,
+    rest_context,
+};
+use super::meter::{Part, Watch};
+use super::order::Order;
+use super::quantizer::Root;
+use super::regression::{Columns, Regression, Visitor};
+use super::tokens::{from_zigzag, zigzag};
+use crate::matrix::{Rows, argmax};
+
+const RAW: usize = 0;
+const ORDER: usize = 1;
+
+/// The contexts of heads and of finenesses, by the doubt of the reference, after those of levels.
+const HEAD: usize = N_BANDS * N_POSITIONS;
+const FINENESS: usize = HEAD + N_POSITIONS;
+
+fn n_bands(levels: Levels) -> usize {
+    match levels {
+        Levels::Uniform(_) => N_BANDS + 1,
+        Levels::Root { .. } => N_BANDS + 2,
+    }
+}
+
+/// The alphabets, given those of the groups.
+fn alphabets(keep_top: usize, of_groups: Vec<Alphabet>) -> Vec<Alphabet> {
+    let mut alphabets = vec![Alphabet::of_symbols(1).telling(Part::ExactRows)];
+    let of_order = Alphabet::of_levels().telling(Part::Order);
+    alphabets.resize(groups_alphabet(keep_top), of_order);
+    alphabets.extend(of_groups);
+    alphabets
+}
+
+fn groups_alphabet(keep_top: usize) -> usize {
+    ORDER + Order::n_alphabets(keep_top, true)
+}
+
+/// The head of a row stored exactly; others tell twice a rank, and whether the row is certain.
+fn exact_head(n_classes: usize) -> u32 {
+    2 * n_classes as u32
+}
+
+/// What encoder and decoder know alike.
+struct Walk {
+    known: Known,
+    regression: Regression,
+    columns: Vec<(usize, usize)>,
+    /// Of each class.
+    first_contexts: Vec<u16>,
+    /// Of the columns of the row at hand.
+    features: Vec<f32>,
+    expectations: Vec<f32>,
+    /// By the doubt of the reference.
+    last_fineness: [i32; N_POSITIONS],
+}
+
+impl Walk {
+    fn new(n_classes: usize, n_rows: usize) -> Self {
+        let columns = Columns::new(n_classes);
+        Self {
+            known: Known::default(),
+            regression: Regression::beside(columns, n_rows, true, RIDGE),
+            columns: columns.of_classes().collect(),
+            first_contexts: vec![0; n_classes],
+            features: vec![0.0; columns.count()],
+            expectations: vec![0.0; columns.count()],
+            last_fineness: [0; N_POSITIONS],
+        }
+    }
+
+    /// Takes the classes of the reference as features.
+    #[inline(always)]
+    fn take_known(&mut self, scale: Scale) {
+        let known = self.columns.iter().zip(self.known.values());
+        match scale {
+            Scale::Uniform(uniform) => {
+                let n_levels = f64::from(uniform.n_levels());
+                for (&(column, _), &value) in known {
+                    self.features[column] = beside::feature(value.into(), n_levels);
+                }
+            }
+            Scale::Root(root) => {
+                let scale = (1u64 << root.fineness()) as f64;
+                for (&(column, _), &value) in known {
+                    let root = (f64::from(value) * scale).sqrt();
+                    self.features[column] = beside::feature(root, 1.0);
+                }
+            }
+        }
+    }
+
+    /// Appends the levels of all classes but the top one in their contexts.
+    #[inline(always)]
+    fn push_row(&mut self, top: usize, scale: Scale, levels: &[u32], sequence: &mut Sequence) {
+        self.take_known(scale);
+        for (&(known, column), &level) in self.columns.iter().zip(levels) {
+            self.features[column] = feature(level) - self.features[known];
+        }
+        self.features[self.columns[top].1] = 0.0;
+        self.regression
+            .expect::<true>(top, &self.features, &mut self.expectations);
+        for (class, (&first, &level)) in self.first_contexts.iter().zip(levels).enumerate() {
+            if class != top {
+                let (known, column) = self.columns[class];
+                let expectation = self.expectations[column] + self.features[known];
+                sequence.push_number(usize::from(first) + position(expectation), level);
+            }
+        }
+        self.learn(top);
+    }
+
+    /// Learns the row at hand.
+    fn learn(&mut self, top: usize) {
+        if self.regression.learn(top) {
+            for (first, &(_, column)) in self.first_contexts.iter_mut().zip(&self.columns) {
+                *first = first_context(self.regression.variance(column));
+            }
+        }
+    }
+}
+
+/// Codes the rows of `matrix` beside those of `reference`; those marked in `is_exact` bit for bit.
+#[inline(always)]
+pub fn encode(
+    matrix: Rows<'_>,
+    reference: Rows<'_>,
+    is_exact: &[bool],
+    levels: Levels,
+    keep_top: usize,
+) -> Coded {
+    let n_classes = matrix.n_classes();
+    let mut walk = Walk::new(n_classes, matrix.n_rows());
+    let mut order = Order::new(keep_top, n_classes, true, ORDER);
+    let mut row_levels = vec![0; n_classes];
+    let mut finder = FinenessFinder::default();
+    let mut sequence = Sequence::new(n_bands(levels), matrix.values().len());
+    let rows = matrix.rows().zip(reference.rows());
+    for ((row, known), &is_exact) in rows.zip(is_exact) {
+        walk.known.take(known);
+        let doubt = walk.known.doubt();
+        if is_exact {
+            sequence.push_number(HEAD + doubt, exact_head(n_classes));
+            Symbol::of_bits(RAW, row).for_each(|symbol| sequence.push(symbol));
+            continue;
+        }
+        let top = argmax(row);
+        let scale = match levels {
+            Levels::Uniform(uniform) => {
+                for (level, &value) in row_levels.iter_mut().zip(row) {
+                    *level = uniform.quantize(value);
+                }
+                Scale::Uniform(uniform)
+            }
+            Levels::Root { max_kl } => Scale::Root(finder.quantize(row, max_kl, &mut row_levels)),
+        };
+        let mut others = Others::default();
+        for (class, &level) in row_levels.iter().enumerate() {
+            if level > 0 && class != top {
+                others.add(level);
+            }
+        }
+        let is_certain = others.n == 0 && row_levels[top] == others.likely_top(scale);
+        let head = 2 * walk.known.rank(top) as u32 + u32::from(is_certain);
+        sequence.push_number(HEAD + doubt, head);
+        if let Scale::Root(root) = scale {
+            let last = std::mem::replace(&mut walk.last_fineness[doubt], root.fineness() as i32);
+            sequence.push_number(FINENESS + doubt, zigzag(root.fineness() as i32 - last));
+        }
+        if !is_certain {
+            walk.push_row(top, scale, &row_levels, &mut sequence);
+            let distance = others.likely_top(scale) as i32 - row_levels[top] as i32;
+            sequence.push_number(rest_context(others.n), zigzag(distance));
+        }
+        order.encode(row, &row_levels, Some(top), |symbol| sequence.push(symbol));
+    }
+    let (groups, symbols) = sequence.into_symbols(groups_alphabet(keep_top));
+    Coded {
+        alphabets: alphabets(keep_top, groups.alphabets()),
+        choices: Choices::Groups(groups),
+        symbols,
+    }
+}
+
+/// Decodes the rows of a block beside those of `reference`.
+///
+/// # Errors
+/// [`Corrupt`] if the payload is not what an encoder writes.
+#[inline(always)]
+pub fn decode(
+    reader: &mut BitReader,
+    reference: Rows<'_>,
+    levels: Levels,
+    keep_top: usize,
+    values: &mut [f32],
+    watch: impl Watch,
+) -> Result<(), Corrupt> {
+    let n_classes = reference.n_classes();
+    let contexts = ContextDecoder::read_from(reader, n_bands(levels), groups_alphabet(keep_top))?;
+    let alphabets = alphabets(keep_top, contexts.alphabets());
+    let mut decoder = Decoder {
+        tables: Tables::read_from(reader, &alphabets, watch)?,
+        contexts,
+        walk: Walk::new(n_classes, values.len() / n_classes),
+        class_of: Columns::new(n_classes).classes(),
+        row_levels: vec![0; n_classes],
+    };
+    let mut order = Order::new(keep_top, n_classes, true, ORDER);
+    for (row, known) in values.chunks_exact_mut(n_classes).zip(reference.rows()) {
+        decoder.walk.known.take(known);
+        let doubt = decoder.walk.known.doubt();
+        let head = decoder.number(HEAD + doubt, reader)?;
+        if head == exact_head(n_classes) {
+            decoder.tables.bits(RAW, reader, row)?;
+            continue;
+        }
+        let top = decoder
+            .walk
+            .known
+            .class(head as usize / 2)
+            .ok_or(Corrupt("a top class does not exist"))?;
+        let scale = match levels {
+            Levels::Uniform(uniform) => Scale::Uniform(uniform),
+            Levels::Root { .. } => {
+                let number = decoder.number(FINENESS + doubt, reader)?;
+                let last = &mut decoder.walk.last_fineness[doubt];
+                *last = from_zigzag(number).wrapping_add(*last);
+                Scale::Root(Root::new(*last)?)
+            }
+        };
+        if head % 2 == 1 {
+            decoder.row_levels.fill(0);
+            decoder.row_levels[top] = Others::default().likely_top(scale);
+        } else {
+            decoder.levels(reader, top, scale)?;
+        }
+        match scale {
+            Scale::Uniform(uniform) => {
+                for (value, &level) in row.iter_mut().zip(&decoder.row_levels) {
+                    *value = uniform.dequantize(level);
+                }
+            }
+            Scale::Root(_) => Root::dequantize_row(&decoder.row_levels, row)?,
+        }
+        order.decode(row, Some(top), &decoder.tables, reader)?;
+    }
+    Ok(())
+}
+
+struct Decoder<W> {
+    tables: Tables<W>,
+    contexts: ContextDecoder,
+    walk: Walk,
+    /// Of each column; none of the reference's.
+    class_of: Vec<Option<usize>>,
+    row_levels: Vec<u32>,
+}
+
+impl<W: Watch> Decoder<W> {
+    #[inline(always)]
+    fn number(&mut self, context: usize, reader: &mut BitReader) -> Result<u32, Corrupt> {
+        self.contexts.number(context, &self.tables, reader)
+    }
+
+    /// Decodes the levels of a row.
+    #[inline(always)]
+    fn levels(&mut self, reader: &mut BitReader, top: usize, scale: Scale) -> Result<(), Corrupt> {
+        self.walk.take_known(scale);
+        let max_level = scale.max_level();
+        let mut visitor = LevelReader {
+            reader,
+            tables: &self.tables,
+            contexts: &mut self.contexts,
+            first_contexts: &self.walk.first_contexts,
+            class_of: &self.class_of,
+            columns: &self.walk.columns,
+            features: &self.walk.features,
+            top,
+            max_level,
+            row_levels: &mut self.row_levels,
+            others: Others::default(),
+        };
+        self.walk.regression.walk(top, &mut visitor)?;
+        let others = visitor.others;
+        self.walk.learn(top);
+        let rest = self.number(rest_context(others.n), reader)?;
+        let level = i64::from(others.likely_top(scale)) - i64::from(from_zigzag(rest));
+        if !(i64::from(others.largest)..=i64::from(max_level)).contains(&level) {
+            return Err(Corrupt("the level of a top class is out of range"));
+        }
+        self.row_levels[top] = level as u32;
+        Ok(())
+    }
+}
+
+/// Reads the levels of all classes but the top one; those of the reference are known.
+struct LevelReader<'a, 'b, W> {
+    reader: &'a mut BitReader<'b>,
+    tables: &'a Tables<W>,
+    contexts: &'a mut ContextDecoder,
+    first_contexts: &'a [u16],
+    class_of: &'a [Option<usize>],
+    columns: &'a [(usize, usize)],
+    features: &'a [f32],
+    top: usize,
+    max_level: u32,
+    row_levels: &'a mut [u32],
+    others: Others,
+}
+
+impl<W: Watch> Visitor for LevelReader<'_, '_, W> {
+    const IS_SPARSE: bool = true;
+
+    #[inline(always)]
+    fn feature(&mut self, column: usize, expectation: f32) -> Result<f32, Corrupt> {
+        let Some(class) = self.class_of[column] else {
+            return Ok(self.features[column]);
+        };
+        if class == self.top {
+            return Ok(0.0);
+        }
+        let known = self.features[self.columns[class].0];
+        let context = usize::from(self.first_contexts[class]) + position(expectation + known);
+        let level = self.contexts.number(context, self.tables, self.reader)?;
+        if level > self.max_level {
+            return Err(Corrupt("a level is out of range"));
+        }
+        self.row_levels[class] = level;
+        if level > 0 {
+            self.others.add(level);
+        }
+        Ok(feature(level) - known)
+    }
+}

@@ -1,0 +1,302 @@
+//! Rows of any values beside those of a reference: each value is predicted from the row of the reference
+//! and from those before it in the row (FORMAT.md, section 13).
+//!
+//! As [`predicted`](super::predicted), with the values of the reference, as differences from its own first
+//! row, in front of those of the row for the [`Regression`], which takes the latter as differences from the
+//! former: before it has learned anything, it expects what the reference has.
+
+use super::Corrupt;
+use super::bitstream::BitReader;
+use super::block::{Choices, Coded, Symbol, Tables};
+use super::contexts::{ContextDecoder, Sequence};
+use super::meter::Watch;
+use super::order::Order;
+use super::predicted::{
+    FIRST_ROW, NOT_FITTED, Numbers, ORDER, RAW, alphabets, context, exponent, feature_of_bits,
+    finite, groups_alphabet, predict_bits, round,
+};
+use super::quantizer::{from_ordered, ordered};
+use super::regression::{Columns, Regression, Visitor};
+use super::tokens::{from_zigzag, zigzag};
+use crate::matrix::Rows;
+
+const HEAD: usize = 0;
+
+impl Numbers {
+    /// What a value of the reference is for the regression: how far it is from the first one of its class.
+    #[inline(always)]
+    fn known_feature(self, value: f32, first: f32) -> f32 {
+        finite(match self {
+            Self::Steps(step) => {
+                let [value, first] = [value, first].map(|v| f64::from(finite(v)) / step.size());
+                (value - first) as f32
+            }
+            Self::OrderedBits => ordered(value).wrapping_sub(ordered(first)) as f32,
+            Self::Bits => finite(value) - finite(first),
+        })
+    }
+
+    /// What a number is for the regression, given the first one of its class and what the reference has.
+    #[inline(always)]
+    fn feature(self, number: i32, first: i32, known: f32) -> f32 {
+        match self {
+            Self::Bits => finite(feature_of_bits(number, first) - known),
+            _ => number.wrapping_sub(first) as f32 - known,
+        }
+    }
+}
+
+/// What encoder and decoder know alike while they walk a row.
+struct Walk {
+    numbers: Numbers,
+    regression: Regression,
+    columns: Vec<(usize, usize)>,
+    /// The numbers of the first row, once there is one, and the values of the reference beside it.
+    first: Vec<i32>,
+    first_known: Vec<f32>,
+    /// The exponents of the variances of all classes, as of the last fit.
+    exponents: Vec<i32>,
+    /// Of the columns of the row at hand.
+    features: Vec<f32>,
+    expectations: Vec<f32>,
+}
+
+impl Walk {
+    fn new(numbers: Numbers, n_classes: usize, n_rows: usize) -> Self {
+        let columns = Columns::new(n_classes);
+        Self {
+            numbers,
+            regression: Regression::beside(columns, n_rows, false, numbers.ridge()),
+            columns: columns.of_classes().collect(),
+            first: Vec::new(),
+            first_known: Vec::new(),
+            exponents: vec![0; n_classes],
+            features: vec![0.0; columns.count()],
+            expectations: vec![0.0; columns.count()],
+        }
+    }
+
+    /// Takes the first row, whose features are 0 as are those of the reference.
+    fn start(&mut self, row: &[i32], known: &[f32]) {
+        self.first.extend_from_slice(row);
+        self.first_known.extend_from_slice(known);
+        self.regression.learn(0);
+    }
+
+    /// Takes the values of the reference as features.
+    #[inline(always)]
+    fn take_known(&mut self, known: &[f32]) {
+        let known = known.iter().zip(&self.first_known);
+        for (&(column, _), (&value, &first)) in self.columns.iter().zip(known) {
+            self.features[column] = self.numbers.known_feature(value, first);
+        }
+    }
+
+    /// Appends the numbers of a row: how much each is larger than predicted, in its context.
+    #[inline(always)]
+    fn push_row(&mut self, row: &[i32], known: &[f32], sequence: &mut Sequence) {
+        if self.first.is_empty() {
+            let mut before = 0;
+            for &number in row {
+                sequence.push_number(FIRST_ROW, zigzag(number.wrapping_sub(before)));
+                before = number;
+            }
+            self.start(row, known);
+            return;
+        }
+        self.take_known(known);
+        let numbers = row.iter().zip(&self.first);
+        for (&(known, column), (&number, &first)) in self.columns.iter().zip(numbers) {
+            let known = self.features[known];
+            self.features[column] = self.numbers.feature(number, first, known);
+        }
+        self.regression
+            .expect::<false>(0, &self.features, &mut self.expectations);
+        let is_fitted = self.regression.is_fitted();
+        for (class, &number) in row.iter().enumerate() {
+            let (known, column) = self.columns[class];
+            let (predicted, context) = predict(
+                self.numbers,
+                self.first[class],
+                self.expectations[column] + self.features[known],
+                is_fitted,
+                self.exponents[class],
+            );
+            sequence.push_number(context, zigzag(number.wrapping_sub(predicted)));
+        }
+        self.learn();
+    }
+
+    /// Learns the row at hand.
+    fn learn(&mut self) {
+        if self.regression.learn(0) {
+            for (of_variance, &(_, column)) in self.exponents.iter_mut().zip(&self.columns) {
+                *of_variance = exponent(self.regression.variance(column));
+            }
+        }
+    }
+}
+
+/// The prediction of a number and its context.
+#[inline(always)]
+fn predict(
+    numbers: Numbers,
+    first: i32,
+    expectation: f32,
+    is_fitted: bool,
+    of_variance: i32,
+) -> (i32, usize) {
+    match numbers {
+        Numbers::Bits => predict_bits(first, expectation, is_fitted, of_variance),
+        _ if is_fitted => (first.wrapping_add(round(expectation)), context(of_variance)),
+        _ => (first, NOT_FITTED),
+    }
+}
+
+/// Codes the rows of `matrix` beside those of `reference`; those marked in `is_exact` bit for bit, as are
+/// rows that have no numbers (which get marked).
+#[inline(always)]
+pub fn encode(
+    matrix: Rows<'_>,
+    reference: Rows<'_>,
+    is_exact: &mut [bool],
+    numbers: Numbers,
+    keep_top: usize,
+) -> Coded {
+    let n_classes = matrix.n_classes();
+    let mut walk = Walk::new(numbers, n_classes, matrix.n_rows());
+    let mut order = Order::new(keep_top, n_classes, false, ORDER);
+    let mut row_numbers = vec![0; n_classes];
+    let mut sequence = Sequence::new(1, matrix.values().len());
+    let rows = matrix.rows().zip(reference.rows());
+    for ((row, known), is_exact) in rows.zip(is_exact) {
+        for (number, &value) in row_numbers.iter_mut().zip(row) {
+            *number = match numbers {
+                Numbers::Steps(step) => step.quantize(value).unwrap_or_else(|| {
+                    *is_exact = true;
+                    0
+                }),
+                Numbers::OrderedBits | Numbers::Bits => ordered(value),
+            };
+        }
+        sequence.push(Symbol::new(HEAD, u32::from(*is_exact)));
+        if *is_exact {
+            Symbol::of_bits(RAW, row).for_each(|symbol| sequence.push(symbol));
+            continue;
+        }
+        walk.push_row(&row_numbers, known, &mut sequence);
+        if !numbers.is_exact() {
+            order.encode(row, &row_numbers, None, |symbol| sequence.push(symbol));
+        }
+    }
+    let (groups, symbols) = sequence.into_symbols(groups_alphabet(keep_top));
+    Coded {
+        alphabets: alphabets(keep_top, groups.alphabets()),
+        choices: Choices::Groups(groups),
+        symbols,
+    }
+}
+
+/// Decodes the rows of a block beside those of `reference`.
+///
+/// # Errors
+/// [`Corrupt`] if the payload is not what an encoder writes.
+#[inline(always)]
+pub fn decode(
+    reader: &mut BitReader,
+    reference: Rows<'_>,
+    numbers: Numbers,
+    keep_top: usize,
+    values: &mut [f32],
+    watch: impl Watch,
+) -> Result<(), Corrupt> {
+    let n_classes = reference.n_classes();
+    let mut contexts = ContextDecoder::read_from(reader, 1, groups_alphabet(keep_top))?;
+    let tables = Tables::read_from(reader, &alphabets(keep_top, contexts.alphabets()), watch)?;
+    let mut walk = Walk::new(numbers, n_classes, values.len() / n_classes);
+    let class_of = Columns::new(n_classes).classes();
+    let mut order = Order::new(keep_top, n_classes, false, ORDER);
+    let mut row_numbers = vec![0; n_classes];
+    for (row, known) in values.chunks_exact_mut(n_classes).zip(reference.rows()) {
+        if tables.number(HEAD, reader)? == 1 {
+            tables.bits(RAW, reader, row)?;
+            continue;
+        }
+        if walk.first.is_empty() {
+            let mut before = 0i32;
+            for number in &mut row_numbers {
+                let difference = contexts.number(FIRST_ROW, &tables, reader)?;
+                before = before.wrapping_add(from_zigzag(difference));
+                *number = before;
+            }
+            walk.start(&row_numbers, known);
+        } else {
+            walk.take_known(known);
+            let mut visitor = NumberReader {
+                reader,
+                tables: &tables,
+                contexts: &mut contexts,
+                class_of: &class_of,
+                columns: &walk.columns,
+                numbers,
+                is_fitted: walk.regression.is_fitted(),
+                first: &walk.first,
+                exponents: &walk.exponents,
+                features: &walk.features,
+                row: &mut row_numbers,
+            };
+            walk.regression.walk(0, &mut visitor)?;
+            walk.learn();
+        }
+        for (value, &number) in row.iter_mut().zip(&row_numbers) {
+            *value = match numbers {
+                Numbers::Steps(step) => step.dequantize(number),
+                Numbers::OrderedBits | Numbers::Bits => from_ordered(number),
+            };
+        }
+        if !numbers.is_exact() {
+            order.decode(row, None, &tables, reader)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the numbers of a row; those of the reference are known.
+struct NumberReader<'a, 'b, W> {
+    reader: &'a mut BitReader<'b>,
+    tables: &'a Tables<W>,
+    contexts: &'a mut ContextDecoder,
+    /// Of each column; none of the reference's.
+    class_of: &'a [Option<usize>],
+    columns: &'a [(usize, usize)],
+    numbers: Numbers,
+    is_fitted: bool,
+    first: &'a [i32],
+    exponents: &'a [i32],
+    features: &'a [f32],
+    row: &'a mut [i32],
+}
+
+impl<W: Watch> Visitor for NumberReader<'_, '_, W> {
+    const IS_SPARSE: bool = false;
+
+    #[inline(always)]
+    fn feature(&mut self, column: usize, expectation: f32) -> Result<f32, Corrupt> {
+        let Some(class) = self.class_of[column] else {
+            return Ok(self.features[column]);
+        };
+        let first = self.first[class];
+        let known = self.features[self.columns[class].0];
+        let (predicted, context) = predict(
+            self.numbers,
+            first,
+            expectation + known,
+            self.is_fitted,
+            self.exponents[class],
+        );
+        let difference = self.contexts.number(context, self.tables, self.reader)?;
+        let number = predicted.wrapping_add(from_zigzag(difference));
+        self.row[class] = number;
+        Ok(self.numbers.feature(number, first, known))
+    }
+}
