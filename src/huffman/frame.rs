@@ -18,8 +18,10 @@ use super::promise::{Bound, Figures, Promise};
 pub const MAGIC: [u8; 4] = [0x89, b'H', b'U', b'F'];
 /// The last bytes of every frame.
 pub(super) const END_MAGIC: [u8; 4] = [b'H', b'U', b'F', 0x0A];
-/// The format version written and the newest one read.
-pub const VERSION: u8 = 1;
+/// The newest format version read, and the one written where the version before will not do.
+pub const VERSION: u8 = 2;
+/// The version of frames that name no reference.
+const VERSION_ALONE: u8 = 1;
 /// The largest number of classes.
 pub const MAX_CLASSES: usize = 1 << 20;
 /// The largest number of values (rows times classes) in a block, so that a reader's memory is bounded.
@@ -61,8 +63,20 @@ pub struct FrameHeader {
     /// SHA-256 of the checkpoint that made the predictions, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_sha256: Option<String>,
+    /// What the rows are told against: row `k` of the frame against row `k` of the reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<ReferenceName>,
     /// The program that wrote the frame.
     pub producer: String,
+}
+
+/// Which predictions rows are told against.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReferenceName {
+    /// SHA-256 of the reference's `.huff` file, in hexadecimal.
+    pub sha256: String,
+    /// Number of its rows; the frame has no more.
+    pub rows: u64,
 }
 
 impl FrameHeader {
@@ -76,6 +90,7 @@ impl FrameHeader {
             classes,
             class_names: None,
             model_sha256: None,
+            reference: None,
             producer: concat!("pc ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         header.validate()?;
@@ -85,11 +100,18 @@ impl FrameHeader {
     /// Checks what serde cannot.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and [`Error::Header`] for class names of another number.
+    /// As [`new`](Self::new), and [`Error::Header`] for class names of another number, or a reference
+    /// whose hash is none.
     pub fn validate(&self) -> Result<(), Error> {
         self.promise.validate()?;
         if !(1..=MAX_CLASSES).contains(&self.classes) {
             return Err(Error::ClassesOutOfRange(self.classes));
+        }
+        if let Some(ReferenceName { sha256, .. }) = &self.reference {
+            let is_hex = |digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+            if sha256.len() != 64 || !sha256.bytes().all(is_hex) {
+                return Err(Error::Header("the SHA-256 of the reference is none".into()));
+            }
         }
         match &self.class_names {
             Some(names) if names.len() != self.classes => Err(Error::Header(format!(
@@ -101,6 +123,14 @@ impl FrameHeader {
         }
     }
 
+    /// The version of the format that the frame needs.
+    pub fn version(&self) -> u8 {
+        match self.reference {
+            None => VERSION_ALONE,
+            Some(_) => VERSION,
+        }
+    }
+
     /// Bytes of the header in a frame.
     ///
     /// # Errors
@@ -109,7 +139,7 @@ impl FrameHeader {
         let json = serde_json::to_vec(self).map_err(|error| Error::Header(error.to_string()))?;
         check_limit("the header's size", json.len() as u64, MAX_HEADER_BYTES)?;
         let mut bytes = MAGIC.to_vec();
-        bytes.push(VERSION);
+        bytes.push(self.version());
         write_varint(&mut bytes, json.len() as u64);
         bytes.extend(json);
         append_checksum(&mut bytes);
@@ -137,8 +167,9 @@ impl FrameHeader {
         }
         let mut part = Part::new(reader, PART);
         part.hasher.update(&magic);
-        match part.array::<1>()?[0] {
-            VERSION => {}
+        let [version] = part.array()?;
+        match version {
+            VERSION_ALONE..=VERSION => {}
             0 => return Err(Error::Corrupt("format version 0 does not exist")),
             found => return Err(Error::TooNew { found }),
         }
@@ -151,7 +182,12 @@ impl FrameHeader {
         let header: Self =
             serde_json::from_slice(&json).map_err(|error| Error::Header(error.to_string()))?;
         header.validate()?;
-        Ok((header, 4 + n_bytes))
+        match header.version() == version {
+            true => Ok((header, 4 + n_bytes)),
+            false => Err(Error::Header(
+                "frames of version 2, and no others, name a reference".to_owned(),
+            )),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::frame::{
     BLOCK_TAG, BYTES_A_BLOCK, DEFAULT_MEMORY_LIMIT, END_MAGIC, INDEX_TAG, Index, IndexEntry,
     N_END_BYTES, NEITHER, check_memory, n_varint_bytes, read_exact,
 };
-use super::reader::{BlockStart, block_name, check_fits};
+use super::reader::{BlockStart, ReferenceRows, block_name, check_fits, missing};
 use super::{Block, Error, FrameHeader, Summary};
 use crate::matrix::PredictionMatrix;
 
@@ -60,6 +60,7 @@ struct Place {
     offset: u64,
     n_bytes: u32,
     first_row: u64,
+    row_in_frame: u64,
     n_rows: u32,
 }
 
@@ -170,6 +171,7 @@ impl FileIndex {
                     offset,
                     n_bytes: entry.n_bytes,
                     first_row,
+                    row_in_frame: first_row - file.summary.n_rows,
                     n_rows: entry.n_rows,
                 });
                 let n_framing = n_framing_bytes(*entry);
@@ -260,7 +262,9 @@ impl FileIndex {
         if tag[0] != BLOCK_TAG {
             return Err(unlike_index());
         }
-        let (block, n_bytes) = match Block::read_from(&mut bytes, header, self.memory, |_| name()) {
+        let first_row = place.row_in_frame;
+        let read = Block::read_from(&mut bytes, header, self.memory, first_row, |_| name());
+        let (block, n_bytes) = match read {
             Err(Error::Truncated { .. } | Error::Corrupt(_) | Error::LimitExceeded { .. }) => {
                 return Err(unlike_index());
             }
@@ -305,11 +309,24 @@ impl FileIndex {
         reader: &mut R,
         rows: Range<u64>,
     ) -> Result<PredictionMatrix, Error> {
+        self.read_rows_with(reader, rows, missing)
+    }
+
+    /// As [`read_rows`](Self::read_rows), with rows of references from `find`.
+    ///
+    /// # Errors
+    /// As [`read_rows`](Self::read_rows) and [`Block::decode_with`].
+    pub fn read_rows_with<R: Read + Seek>(
+        &self,
+        reader: &mut R,
+        rows: Range<u64>,
+        mut find: impl FnMut(&ReferenceRows) -> Result<PredictionMatrix, Error>,
+    ) -> Result<PredictionMatrix, Error> {
         self.check_rows(&rows)?;
         let mut values = Vec::new();
         for block in self.blocks_of(&rows) {
             let of_block = self.rows_of(block);
-            let matrix = self.read_block(reader, block)?.decode()?;
+            let matrix = self.read_block(reader, block)?.decode_with(&mut find)?;
             values.extend_from_slice(within(&matrix, of_block.start, &rows));
         }
         Ok(PredictionMatrix::new(self.n_classes(), values))

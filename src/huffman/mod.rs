@@ -26,8 +26,8 @@ pub mod tokens;
 mod writer;
 
 pub use error::{Corrupt, Error};
-pub use frame::{FrameHeader, Summary};
+pub use frame::{FrameHeader, ReferenceName, Summary};
 pub use index::FileIndex;
 pub use promise::{Bound, Figures, Kind, Promise};
-pub use reader::{Block, FrameReader};
+pub use reader::{Block, FrameReader, ReferenceRows};
 pub use writer::FrameWriter;

@@ -1,6 +1,7 @@
 //! Reading frames from a stream.
 
 use std::io::Read;
+use std::ops::Range;
 
 use super::block;
 use super::frame::{
@@ -11,6 +12,15 @@ use super::meter::PayloadBits;
 use super::{Error, FrameHeader, Summary};
 use crate::matrix::PredictionMatrix;
 
+/// The rows of a reference that those of a block are told against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReferenceRows {
+    /// SHA-256 of the reference's `.huff` file, in hexadecimal.
+    pub sha256: String,
+    /// Which of its rows.
+    pub rows: Range<u64>,
+}
+
 /// A block as it was read: whole, but not decoded yet, so that this can be left to another thread.
 #[derive(Debug, Clone)]
 pub struct Block {
@@ -18,6 +28,8 @@ pub struct Block {
     n_classes: usize,
     keep_top: usize,
     payload: Vec<u8>,
+    /// Those that it needs.
+    reference: Option<ReferenceRows>,
 }
 
 /// How messages call any block.
@@ -61,7 +73,8 @@ impl BlockStart {
 }
 
 impl Block {
-    /// Reads a block, its tag excepted; also returns its bytes, tag and all. `name` is for messages.
+    /// Reads a block, its tag excepted; also returns its bytes, tag and all. `first_row` counts within the
+    /// frame, `name` is for messages.
     ///
     /// # Errors
     /// [`Error::Truncated`], [`Error::Checksum`], [`Error::Corrupt`], [`Error::LimitExceeded`],
@@ -70,6 +83,7 @@ impl Block {
         reader: &mut impl Read,
         header: &FrameHeader,
         memory: u64,
+        first_row: u64,
         name: impl FnOnce(u64) -> String,
     ) -> Result<(Self, u64), Error> {
         let mut part = Part::new(reader, PART);
@@ -80,7 +94,19 @@ impl Block {
         check_memory(PART, n_payload_bytes + 4 * n_values, memory)?;
         let payload = part.bytes(n_payload_bytes)?;
         let n_bytes = 1 + part.check(|| name(n_rows))?;
+        let mut reference = None;
+        if let Some(name) = &header.reference {
+            let end = first_row.saturating_add(n_rows);
+            if end > name.rows {
+                return Err(Error::Corrupt("a frame has more rows than its reference"));
+            }
+            reference = block::needs_reference(&payload).then(|| ReferenceRows {
+                sha256: name.sha256.clone(),
+                rows: first_row..end,
+            });
+        }
         let block = Self {
+            reference,
             n_rows: n_rows as usize,
             n_classes: header.classes,
             keep_top: header.promise.keep_top,
@@ -106,33 +132,87 @@ impl Block {
             .is_some_and(|&model| block::is_of_bits(model))
     }
 
+    /// The rows of a reference that it cannot be decoded without, if so.
+    pub fn reference(&self) -> Option<&ReferenceRows> {
+        self.reference.as_ref()
+    }
+
     /// Decodes the rows only to find where the bits of the payload went.
     ///
     /// # Errors
     /// As [`decode`](Self::decode).
     pub fn measure(&self) -> Result<PayloadBits, Error> {
+        self.measure_with(missing)
+    }
+
+    /// As [`measure`](Self::measure), with rows of a reference from `find` if it needs them.
+    ///
+    /// # Errors
+    /// As [`decode_with`](Self::decode_with).
+    pub fn measure_with(
+        &self,
+        find: impl FnOnce(&ReferenceRows) -> Result<PredictionMatrix, Error>,
+    ) -> Result<PayloadBits, Error> {
+        let reference = self.find(find)?;
+        let reference = reference.as_ref().map(PredictionMatrix::view);
         let Self {
             n_rows,
             n_classes,
             keep_top,
             ..
         } = *self;
-        block::measure(&self.payload, n_rows, n_classes, None, keep_top)
+        block::measure(&self.payload, n_rows, n_classes, reference, keep_top)
     }
 
     /// Decodes the rows.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] for bytes that no writer makes.
+    /// [`Error::Corrupt`] for bytes that no writer makes; [`Error::ReferenceMissing`] if it has a
+    /// [`reference`](Self::reference).
     pub fn decode(&self) -> Result<PredictionMatrix, Error> {
+        self.decode_with(missing)
+    }
+
+    /// As [`decode`](Self::decode), with rows of a reference from `find` if it needs them.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode) and `find`, and [`Error::WrongReference`] for other rows.
+    pub fn decode_with(
+        &self,
+        find: impl FnOnce(&ReferenceRows) -> Result<PredictionMatrix, Error>,
+    ) -> Result<PredictionMatrix, Error> {
+        let reference = self.find(find)?;
+        let reference = reference.as_ref().map(PredictionMatrix::view);
         let Self {
             n_rows,
             n_classes,
             keep_top,
             ..
         } = *self;
-        block::decode(&self.payload, n_rows, n_classes, keep_top)
+        block::decode_beside(&self.payload, n_rows, n_classes, reference, keep_top)
     }
+
+    /// The rows of a reference that it needs.
+    fn find(
+        &self,
+        find: impl FnOnce(&ReferenceRows) -> Result<PredictionMatrix, Error>,
+    ) -> Result<Option<PredictionMatrix>, Error> {
+        let Some(needed) = &self.reference else {
+            return Ok(None);
+        };
+        let reference = find(needed)?;
+        match (reference.n_rows(), reference.n_classes()) == (self.n_rows, self.n_classes) {
+            true => Ok(Some(reference)),
+            false => Err(Error::WrongReference),
+        }
+    }
+}
+
+/// Finds no rows of a reference.
+pub(super) fn missing(rows: &ReferenceRows) -> Result<PredictionMatrix, Error> {
+    Err(Error::ReferenceMissing {
+        sha256: rows.sha256.clone(),
+    })
 }
 
 /// Reads the frames of a stream, block by block.
@@ -208,6 +288,19 @@ impl<R: Read> FrameReader<R> {
             .transpose()
     }
 
+    /// As [`next_block`](Self::next_block), with rows of references from `find`.
+    ///
+    /// # Errors
+    /// As [`next_raw_block`](Self::next_raw_block) and [`Block::decode_with`].
+    pub fn next_block_with(
+        &mut self,
+        find: impl FnOnce(&ReferenceRows) -> Result<PredictionMatrix, Error>,
+    ) -> Result<Option<PredictionMatrix>, Error> {
+        self.next_raw_block()?
+            .map(|block| block.decode_with(find))
+            .transpose()
+    }
+
     /// The next block, not decoded yet, or `None` after the last frame.
     ///
     /// # Errors
@@ -244,7 +337,13 @@ impl<R: Read> FrameReader<R> {
         let number = self.blocks.len();
         let first_row = self.summary.n_rows + self.frame.n_rows;
         let name = |n_rows| block_name(number, first_row, n_rows);
-        let (block, n_bytes) = Block::read_from(&mut self.reader, &self.header, self.memory, name)?;
+        let (block, n_bytes) = Block::read_from(
+            &mut self.reader,
+            &self.header,
+            self.memory,
+            self.frame.n_rows,
+            name,
+        )?;
         self.blocks.push(IndexEntry {
             n_rows: block.n_rows as u32,
             n_bytes: n_bytes as u32,
@@ -320,7 +419,7 @@ pub(super) fn check_fits(before: &FrameHeader, header: &FrameHeader) -> Result<(
 mod tests {
     use super::*;
     use crate::huffman::frame::rows_per_block;
-    use crate::huffman::{Bound, FileIndex, FrameWriter, Kind, Promise};
+    use crate::huffman::{Bound, FileIndex, FrameWriter, Kind, Promise, ReferenceName};
 
     const N_CLASSES: usize = 4;
 
@@ -420,11 +519,11 @@ mod tests {
             Err(Error::NotHuff { .. })
         ));
         let mut newer = frame(&matrix());
-        newer[4] = 2;
+        newer[4] = 3;
         let message = read_all(&newer).unwrap_err().to_string();
         assert_eq!(
             message,
-            "format version 2 is newer than this pc supports (1); upgrade pc"
+            "format version 3 is newer than this pc supports (2); upgrade pc"
         );
     }
 
@@ -611,6 +710,161 @@ mod tests {
             read.figures.largest_error = written.figures.largest_error;
             assert_eq!(read, written);
         }
+    }
+
+    /// A header that names a reference of so many rows.
+    fn header_beside(rows: u64) -> FrameHeader {
+        FrameHeader {
+            reference: Some(ReferenceName {
+                sha256: "0123456789abcdef".repeat(4),
+                rows,
+            }),
+            ..header()
+        }
+    }
+
+    /// Some rows, much like those of seed 0.
+    fn rows_like(n_rows: usize, seed: usize) -> PredictionMatrix {
+        let value = |i: usize| {
+            let rest = (i * 7919 % 101) as f32 / 400.0;
+            rest + ((i + seed) * 31 % 7 * seed.min(1)) as f32 / 2000.0
+        };
+        PredictionMatrix::new(N_CLASSES, (0..n_rows * N_CLASSES).map(value).collect())
+    }
+
+    #[test]
+    fn rows_beside_a_reference_come_back_whole_and_in_part() {
+        let n_rows = 2 * rows_per_block(N_CLASSES) + 5000;
+        let reference = rows_like(n_rows + 7, 0);
+        let matrix = rows_like(n_rows, 3);
+        let mut first = reference.values().to_vec();
+        first.truncate(n_rows * N_CLASSES);
+        let first = PredictionMatrix::new(N_CLASSES, first);
+        let write = |n_rows_at_once: usize| {
+            let header = header_beside(n_rows as u64 + 7);
+            let mut writer = FrameWriter::new(Vec::new(), header).unwrap();
+            let n_values = n_rows_at_once * N_CLASSES;
+            let chunks = matrix.values().chunks(n_values);
+            for (values, known) in chunks.zip(first.values().chunks(n_values)) {
+                let [rows, known] =
+                    [values, known].map(|v| PredictionMatrix::new(N_CLASSES, v.to_vec()));
+                writer.write_with_reference(&rows, &known).unwrap();
+            }
+            writer.finish().unwrap().0
+        };
+        let bytes = write(n_rows);
+        assert!(bytes == write(1000), "how rows are handed over");
+        assert_eq!(bytes[4], 2);
+        assert!(bytes.len() < frame(&matrix).len());
+
+        let find = |needed: &ReferenceRows| {
+            assert_eq!(needed.sha256, "0123456789abcdef".repeat(4));
+            let [start, end] = [needed.rows.start, needed.rows.end].map(|row| row as usize);
+            let values = reference.values()[start * N_CLASSES..end * N_CLASSES].to_vec();
+            Ok(PredictionMatrix::new(N_CLASSES, values))
+        };
+        // Frames count the rows of their references on their own.
+        let twice = [frame(&matrix), bytes.clone(), bytes.clone()].concat();
+        let mut reader = FrameReader::new(&twice[..]).unwrap();
+        let mut all = Vec::new();
+        while let Some(block) = reader.next_block_with(find).unwrap() {
+            all.extend_from_slice(block.values());
+        }
+        assert_eq!(all.len(), 3 * n_rows * N_CLASSES);
+        for (a, b) in all.iter().zip(matrix.values().repeat(3)) {
+            assert!((a - b).abs() <= 0.002);
+        }
+        let mut file = std::io::Cursor::new(&twice);
+        let index = FileIndex::read_from(&mut file).unwrap();
+        let n_rows = n_rows as u64;
+        for rows in [
+            0..1,
+            n_rows - 1..n_rows + 1,
+            2 * n_rows + 16_000..2 * n_rows + 17_000,
+            3 * n_rows - 1..3 * n_rows,
+        ] {
+            let found = index.read_rows_with(&mut file, rows.clone(), find).unwrap();
+            let values = &all[rows.start as usize * N_CLASSES..rows.end as usize * N_CLASSES];
+            assert_eq!(found.values(), values, "{rows:?}");
+        }
+
+        // Without the reference, or with another one, nothing comes.
+        let error = read_all(&bytes).unwrap_err().to_string();
+        let hash = "0123456789abcdef".repeat(4);
+        assert_eq!(
+            error,
+            format!(
+                "its rows are told against those of a reference (SHA-256 {hash}); name that file with --reference"
+            )
+        );
+        assert!(matches!(
+            index.read_rows(&mut file, n_rows..n_rows + 1),
+            Err(Error::ReferenceMissing { .. })
+        ));
+        for others in [rows_like(rows_per_block(N_CLASSES), 1), rows_like(3, 0)] {
+            let mut reader = FrameReader::new(&bytes[..]).unwrap();
+            let error = reader.next_block_with(|_| Ok(others)).unwrap_err();
+            assert!(matches!(error, Error::WrongReference), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_frame_beside_a_reference_is_an_error() {
+        let (reference, matrix) = (rows_like(40, 0), rows_like(40, 3));
+        let mut writer = FrameWriter::new(Vec::new(), header_beside(40)).unwrap();
+        writer.write_with_reference(&matrix, &reference).unwrap();
+        let (bytes, ..) = writer.finish().unwrap();
+        let read = |bytes: &[u8]| {
+            let mut reader = FrameReader::new(bytes)?;
+            let mut n_beside = 0;
+            while let Some(block) = reader.next_raw_block()? {
+                n_beside += usize::from(block.reference().is_some());
+                block.decode_with(|_| Ok(reference.clone()))?;
+            }
+            Ok::<_, Error>(n_beside)
+        };
+        assert_eq!(read(&bytes).unwrap(), 1);
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(read(&damaged).is_err(), "bit {bit}");
+        }
+        for end in 0..bytes.len() {
+            assert!(read(&bytes[..end]).is_err());
+        }
+    }
+
+    #[test]
+    fn headers_and_versions_agree_on_references() {
+        let mut header = header_beside(3);
+        let bytes = header.to_bytes().unwrap();
+        assert_eq!(bytes[4], 2);
+        let mut older = bytes;
+        older[4] = 1;
+        let n_checked = older.len() - 4;
+        older.truncate(n_checked);
+        super::super::frame::append_checksum(&mut older);
+        assert!(matches!(read_all(&older), Err(Error::Header(_))));
+        for sha256 in ["", "0123", &"0123456789ABCDEF".repeat(4)] {
+            header.reference.as_mut().unwrap().sha256 = sha256.to_owned();
+            assert!(matches!(header.validate(), Err(Error::Header(_))));
+        }
+        let mut writer = FrameWriter::new(Vec::new(), header_beside(3)).unwrap();
+        let rows = rows_like(2, 0);
+        writer.write_with_reference(&rows, &rows).unwrap();
+        assert!(matches!(
+            writer.write_with_reference(&rows, &rows),
+            Err(Error::ReferenceTooShort { n_rows: 3 })
+        ));
+        // A frame that goes beyond its reference all the same.
+        let rows = rows_like(40, 0);
+        let mut writer = FrameWriter::new(Vec::new(), header_beside(40)).unwrap();
+        writer.write_with_reference(&rows, &rows).unwrap();
+        let (bytes, ..) = writer.finish().unwrap();
+        let n_header = header_beside(40).to_bytes().unwrap().len();
+        let shorter = [&header_beside(39).to_bytes().unwrap(), &bytes[n_header..]].concat();
+        let mut reader = FrameReader::new(&shorter[..]).unwrap();
+        assert!(matches!(reader.next_raw_block(), Err(Error::Corrupt(_))));
     }
 
     #[test]

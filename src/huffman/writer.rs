@@ -22,9 +22,10 @@ pub struct FrameWriter<W> {
     index: Index,
     /// The model of the blocks at hand.
     choice: Option<Choice>,
-    /// Values of rows that do not make a block yet.
+    /// Values of rows that do not make a block yet, and those of the reference beside them.
     pending: Vec<f32>,
-    /// The float64 values that these were rounded from, if they were.
+    pending_reference: Vec<f32>,
+    /// The float64 values that the rows were rounded from, if they were.
     pending_f64: Vec<f64>,
     summary: Summary,
     bit_counts: BitCounts,
@@ -58,6 +59,7 @@ impl<W: Write> FrameWriter<W> {
             },
             choice: None,
             pending: Vec::new(),
+            pending_reference: Vec::new(),
             pending_f64: Vec::new(),
             summary: Summary {
                 n_bytes,
@@ -75,11 +77,33 @@ impl<W: Write> FrameWriter<W> {
     /// written; [`Error::Io`].
     ///
     /// # Panics
-    /// If the matrix has other classes than the header.
+    /// If the matrix has other classes than the header, or the header names a reference.
     pub fn write(&mut self, matrix: &PredictionMatrix) -> Result<(), Error> {
+        self.assert_alone();
+        self.write_rows(matrix, &[])
+    }
+
+    /// As [`write`](Self::write), with the same rows of the reference that the header names.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), and [`Error::ReferenceTooShort`].
+    ///
+    /// # Panics
+    /// If one of the matrices has other classes than the header or other rows than the other one, or the
+    /// header names no reference.
+    pub fn write_with_reference(
+        &mut self,
+        matrix: &PredictionMatrix,
+        reference: &PredictionMatrix,
+    ) -> Result<(), Error> {
+        self.assert_beside(matrix.values().len(), reference);
+        self.write_rows(matrix, reference.values())
+    }
+
+    fn write_rows(&mut self, matrix: &PredictionMatrix, reference: &[f32]) -> Result<(), Error> {
         assert_eq!(matrix.n_classes(), self.header.classes);
         self.header.promise.check(matrix.view(), self.next_row())?;
-        self.append(matrix.values(), &[])
+        self.append(matrix.values(), &[], reference)
     }
 
     /// As [`write`](Self::write), with rows of float64: the promise is kept of the float64 values.
@@ -88,28 +112,77 @@ impl<W: Write> FrameWriter<W> {
     /// As [`write`](Self::write) and [`rounding::round`].
     ///
     /// # Panics
-    /// If `values` are no rows of the header's classes, or rows of float32 are waiting to be written.
+    /// If `values` are no rows of the header's classes, rows of float32 are waiting to be written, or the
+    /// header names a reference.
     pub fn write_f64(&mut self, values: &[f64]) -> Result<(), Error> {
+        self.assert_alone();
+        self.write_f64_rows(values, &[])
+    }
+
+    /// As [`write_f64`](Self::write_f64), with the same rows of the reference that the header names.
+    ///
+    /// # Errors
+    /// As [`write_f64`](Self::write_f64), and [`Error::ReferenceTooShort`].
+    ///
+    /// # Panics
+    /// As [`write_f64`](Self::write_f64) and [`write_with_reference`](Self::write_with_reference).
+    pub fn write_f64_with_reference(
+        &mut self,
+        values: &[f64],
+        reference: &PredictionMatrix,
+    ) -> Result<(), Error> {
+        self.assert_beside(values.len(), reference);
+        self.write_f64_rows(values, reference.values())
+    }
+
+    fn write_f64_rows(&mut self, values: &[f64], reference: &[f32]) -> Result<(), Error> {
         let promise = self.header.promise;
         let first_row = self.next_row();
         let rounded = rounding::round(values, self.header.classes, &promise, first_row)?;
         promise.check(rounded.view(), first_row)?;
         match promise.bound {
             // What is rounded is the same.
-            Bound::Exact => self.append(rounded.values(), &[]),
-            _ => self.append(rounded.values(), values),
+            Bound::Exact => self.append(rounded.values(), &[], reference),
+            _ => self.append(rounded.values(), values, reference),
         }
     }
 
+    fn assert_alone(&self) {
+        assert!(
+            self.header.reference.is_none(),
+            "rows of a frame that names a reference come with its rows"
+        );
+    }
+
+    fn assert_beside(&self, n_values: usize, reference: &PredictionMatrix) {
+        assert!(
+            self.header.reference.is_some(),
+            "a header that names a reference"
+        );
+        assert_eq!(self.header.classes, reference.n_classes());
+        assert_eq!(n_values, reference.values().len());
+    }
+
     /// The number of the next row.
-    fn next_row(&self) -> u64 {
+    pub fn next_row(&self) -> u64 {
         self.summary.n_rows + (self.pending.len() / self.header.classes) as u64
     }
 
-    /// Writes values and what they were rounded from, if anything.
-    fn append(&mut self, mut values: &[f32], mut originals: &[f64]) -> Result<(), Error> {
+    /// Writes values, what they were rounded from, if anything, and beside those of the reference, if there
+    /// is one.
+    fn append(
+        &mut self,
+        mut values: &[f32],
+        mut originals: &[f64],
+        mut reference: &[f32],
+    ) -> Result<(), Error> {
         if values.is_empty() {
             return Ok(());
+        }
+        if let Some(name) = &self.header.reference
+            && self.next_row() + (values.len() / self.header.classes) as u64 > name.rows
+        {
+            return Err(Error::ReferenceTooShort { n_rows: name.rows });
         }
         assert!(
             self.pending.is_empty() || self.pending_f64.is_empty() == originals.is_empty(),
@@ -122,6 +195,8 @@ impl<W: Write> FrameWriter<W> {
                 .extend_from_slice(take_first(&mut values, n_missing));
             self.pending_f64
                 .extend_from_slice(take_first(&mut originals, n_missing));
+            self.pending_reference
+                .extend_from_slice(take_first(&mut reference, n_missing));
             if self.pending.len() < block_values {
                 return Ok(());
             }
@@ -131,16 +206,19 @@ impl<W: Write> FrameWriter<W> {
         self.write_blocks(
             take_first(&mut values, n_whole),
             take_first(&mut originals, n_whole),
+            take_first(&mut reference, n_whole),
         )?;
         self.pending.extend_from_slice(values);
         self.pending_f64.extend_from_slice(originals);
+        self.pending_reference.extend_from_slice(reference);
         Ok(())
     }
 
     fn write_pending(&mut self) -> Result<(), Error> {
         let values = std::mem::take(&mut self.pending);
         let originals = std::mem::take(&mut self.pending_f64);
-        self.write_blocks(&values, &originals)
+        let reference = std::mem::take(&mut self.pending_reference);
+        self.write_blocks(&values, &originals, &reference)
     }
 
     /// Writes the index and returns the writer, the frame's figures and where its bits went. A frame
@@ -159,8 +237,13 @@ impl<W: Write> FrameWriter<W> {
     }
 
     /// Writes blocks of [`rows_per_block`]; the last may have fewer rows. `originals` are what the values were
-    /// rounded from, if anything.
-    fn write_blocks(&mut self, values: &[f32], mut originals: &[f64]) -> Result<(), Error> {
+    /// rounded from, and `reference` what stands beside them, if anything.
+    fn write_blocks(
+        &mut self,
+        values: &[f32],
+        mut originals: &[f64],
+        mut reference: &[f32],
+    ) -> Result<(), Error> {
         let (n_classes, promise) = (self.header.classes, self.header.promise);
         let block_values = rows_per_block(n_classes) * n_classes;
         // Some blocks at a time, so that not all of a large file waits in memory, but enough that threads hardly
@@ -169,17 +252,24 @@ impl<W: Write> FrameWriter<W> {
             let mut blocks = Vec::new();
             for (values, number) in batch.chunks(block_values).zip(self.index.blocks.len()..) {
                 let rows = Rows::new(n_classes, values);
+                let originals = take_first(&mut originals, values.len());
+                let known = match take_first(&mut reference, values.len()) {
+                    [] => None,
+                    known => Some(Rows::new(n_classes, known)),
+                };
                 if number.is_multiple_of(BLOCKS_PER_CHOICE) {
-                    self.choice = Some(block::choose(rows, &promise));
+                    self.choice = Some(block::choose_beside(rows, known, &promise));
                 }
                 // A small block can afford to try everything.
                 let is_large = rows.n_rows() > 2 * block::SAMPLE_ROWS;
-                let originals = take_first(&mut originals, values.len());
-                blocks.push((rows, originals, self.choice.filter(|_| is_large)));
+                let choice = self.choice.filter(|_| is_large);
+                blocks.push((rows, originals, known, choice));
             }
             let blocks: Vec<EncodedBlock> = blocks
                 .into_par_iter()
-                .map(|(rows, originals, choice)| encode(rows, originals, &promise, choice))
+                .map(|(rows, originals, known, choice)| {
+                    encode(rows, originals, known, &promise, choice)
+                })
                 .collect::<Result<_, _>>()?;
             for block in blocks {
                 self.writer.write_all(&block.bytes)?;
@@ -209,13 +299,17 @@ fn take_first<'a, T>(values: &mut &'a [T], n: usize) -> &'a [T] {
 fn encode(
     rows: Rows<'_>,
     originals: &[f64],
+    reference: Option<Rows<'_>>,
     promise: &Promise,
     choice: Option<Choice>,
 ) -> Result<EncodedBlock, Error> {
     let mut is_exact = vec![false; rows.n_rows()];
     loop {
-        let (payload, bit_counts) = block::encode(rows, &mut is_exact, promise, choice);
-        let decoded = block::decode(&payload, rows.n_rows(), rows.n_classes(), promise.keep_top)?;
+        let (payload, bit_counts) =
+            block::encode_beside(rows, reference, &mut is_exact, promise, choice);
+        let (n_rows, n_classes) = (rows.n_rows(), rows.n_classes());
+        let decoded =
+            block::decode_beside(&payload, n_rows, n_classes, reference, promise.keep_top)?;
         let (mut figures, is_kept) = pulp::Arch::new().dispatch(Measure {
             rows,
             originals,

@@ -14,7 +14,7 @@ use super::progress::{Progress, thousands};
 use super::{open_to_seek, promise_text, set_threads};
 use crate::cli::InspectArgs;
 use crate::huffman::block::model_name;
-use crate::huffman::frame::{DEFAULT_MEMORY_LIMIT, VERSION};
+use crate::huffman::frame::DEFAULT_MEMORY_LIMIT;
 use crate::huffman::meter::{Part, PayloadBits};
 use crate::huffman::{self, Bound, FileIndex, FrameHeader, FrameReader, Kind, Promise};
 
@@ -207,7 +207,7 @@ impl Report {
         let mut report = Self {
             file: path.display().to_string(),
             bytes: n_bytes,
-            version: VERSION,
+            version: headers.iter().map(FrameHeader::version).max().unwrap_or(1),
             kind: first.promise.kind,
             rows: 0,
             classes: first.classes,
