@@ -148,8 +148,13 @@ fn predict(
 ) -> (i32, usize) {
     match numbers {
         Numbers::Bits => predict_bits(first, expectation, is_fitted, of_variance),
-        _ if is_fitted => (first.wrapping_add(round(expectation)), context(of_variance)),
-        _ => (first, NOT_FITTED),
+        _ => {
+            let context = match is_fitted {
+                true => context(of_variance),
+                false => NOT_FITTED,
+            };
+            (first.wrapping_add(round(expectation)), context)
+        }
     }
 }
 

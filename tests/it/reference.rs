@@ -11,7 +11,10 @@ use std::io::Cursor;
 use std::ops::Range;
 
 use bitvec::prelude::*;
-use pc::huffman::{Bound, FileIndex, FrameHeader, FrameReader, FrameWriter, Kind, Promise};
+use pc::huffman::{
+    Bound, FileIndex, FrameHeader, FrameReader, FrameWriter, Kind, Promise, ReferenceName,
+    ReferenceRows,
+};
 use pc::matrix::PredictionMatrix;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -40,6 +43,8 @@ struct Seen {
     /// Sizes of panels that were fitted.
     panel_sizes: BTreeSet<usize>,
     longest_code: u32,
+    /// Ranks of top classes in the rows of a reference.
+    top_ranks: BTreeSet<usize>,
 }
 
 /// Section 2: the lowest bit of a byte first.
@@ -620,8 +625,34 @@ impl Regression {
             257..=4096 => 128,
             _ => 1,
         };
-        let has_means_by_top = has_means_by_top && n <= 256;
-        let n_tops = if has_means_by_top { n } else { 1 };
+        let n_tops = if has_means_by_top && n <= 256 { n } else { 1 };
+        let ridge = (absolute, relative);
+        Self::with_panels(n, panel_size, n_rows_of_block, n_tops, ridge)
+    }
+
+    /// Section 13: that of the columns of `n` classes.
+    fn beside(n: usize, n_rows: usize, has_means_by_top: bool, ridge: (f64, f64)) -> Self {
+        let panel_size = match 2 * n {
+            0..=256 => 2 * n,
+            257..=4096 => 128,
+            _ => 2,
+        };
+        let n_tops = if has_means_by_top && 2 * n <= 256 {
+            n
+        } else {
+            1
+        };
+        Self::with_panels(2 * n, panel_size, n_rows, n_tops, ridge)
+    }
+
+    fn with_panels(
+        n: usize,
+        panel_size: usize,
+        n_rows_of_block: usize,
+        n_tops: usize,
+        (absolute, relative): (f64, f64),
+    ) -> Self {
+        let has_means_by_top = n_tops > 1;
         Self {
             n,
             has_means_by_top,
@@ -834,26 +865,14 @@ fn expected_rows(
             regression.learn(bits, top, &features);
         }
         // Step 5.
-        let largest = levels.iter().copied().max().unwrap();
-        let left = match n_levels {
-            Some(n_levels) => {
-                let sum: i64 = levels.iter().map(|&level| i64::from(level)).sum();
-                (i64::from(n_levels) - sum).max(0)
-            }
-            None => {
-                let square = |&level: &u32| i128::from(level) * i128::from(level);
-                let sum: i128 = levels.iter().map(square).sum();
-                ((1i128 << fineness) - sum).max(0).isqrt() as i64
-            }
-        };
-        let likely = left.max(i64::from(largest));
+        let (likely, largest) = likely_top(&levels, n_levels, fineness);
         let mut level = likely;
         if !is_certain {
             let n_others = levels.iter().filter(|&&level| level > 0).count();
             let context = 90 + ((n_others + 1).ilog2() as usize).min(4);
             level -= i64::from(from_zigzag(contexts.number(bits, context)));
             let most = n_levels.unwrap_or(1 << 21);
-            assert!((i64::from(largest)..=i64::from(most)).contains(&level));
+            assert!((largest..=i64::from(most)).contains(&level));
         }
         levels[top] = level as u32;
         // Step 6.
@@ -865,6 +884,23 @@ fn expected_rows(
         values.extend(row);
     }
     values
+}
+
+/// Section 8, step 5: *l*, and the largest of the other levels.
+fn likely_top(levels: &[u32], n_levels: Option<u32>, fineness: i32) -> (i64, i64) {
+    let largest = i64::from(levels.iter().copied().max().unwrap());
+    let left = match n_levels {
+        Some(n_levels) => {
+            let sum: i64 = levels.iter().map(|&level| i64::from(level)).sum();
+            (i64::from(n_levels) - sum).max(0)
+        }
+        None => {
+            let square = |&level: &u32| i128::from(level) * i128::from(level);
+            let sum: i128 = levels.iter().map(square).sum();
+            ((1i128 << fineness) - sum).max(0).isqrt() as i64
+        }
+    };
+    (left.max(largest), largest)
 }
 
 /// Section 11: the exponent of a positive number.
@@ -1005,8 +1041,233 @@ fn plain_rows(bits: &mut Bits, n_rows: usize, n: usize) -> Vec<f32> {
         .collect()
 }
 
+/// Section 13: the columns of each class, of the reference and of the row, and what each column is of: the
+/// class, and whether it is of the row.
+#[expect(clippy::type_complexity)]
+fn columns(n: usize) -> (Vec<(usize, usize)>, Vec<(usize, bool)>) {
+    let n_together = match 2 * n {
+        0..=256 => n,
+        257..=4096 => 64,
+        _ => 1,
+    };
+    let mut of_columns: Vec<(usize, bool)> = Vec::new();
+    for first in (0..n).step_by(n_together) {
+        let classes = first..n.min(first + n_together);
+        of_columns.extend(classes.clone().map(|class| (class, false)));
+        of_columns.extend(classes.map(|class| (class, true)));
+    }
+    let place = |of| of_columns.iter().position(|&column| column == of).unwrap();
+    let of_classes = (0..n)
+        .map(|class| (place((class, false)), place((class, true))))
+        .collect();
+    (of_classes, of_columns)
+}
+
+/// Section 13.
+fn f(x: f64) -> f32 {
+    let z = 4.0 * x + 1.0;
+    let q = floor_log2(z);
+    ((q - 1) as f64 + z / 2f64.powi(q as i32)) as f32
+}
+
+/// Section 13, models 8 and 9.
+fn expected_rows_beside(
+    bits: &mut Bits,
+    model: u64,
+    reference: &[f32],
+    n: usize,
+    keep_top: usize,
+) -> Vec<f32> {
+    let n_levels = (model == 8).then(|| bits.gamma());
+    assert!(n_levels.is_none_or(|n_levels| n_levels <= 1 << 20));
+    let mut contexts = Contexts::read(bits, if model == 8 { 5 } else { 6 });
+    let exact_codebook = bits.codebook(1, 1);
+    let mut order = Order::read(bits, model, n, keep_top, true);
+    contexts.read_codebooks(bits);
+    let n_rows = reference.len() / n;
+    let mut regression = Regression::beside(n, n_rows, true, (64.0, 0.0));
+    let (of_classes, of_columns) = columns(n);
+    let mut last_fineness = [0; 96];
+    let mut values = Vec::new();
+    for y in reference.chunks(n) {
+        let clamp = |&y: &f32| if y > 0.0 { y.min(1.0) } else { 0.0 };
+        let y: Vec<f32> = y.iter().map(clamp).collect();
+        let largest = y.iter().copied().reduce(f32::max).unwrap();
+        let u = (4.0 * f((1.0 - f64::from(largest)) * 65536.0)) as usize;
+        // Step 1.
+        let head = contexts.number(bits, 384 + u) as usize;
+        if head == 2 * n {
+            values.extend(bits.exact_row(model, &exact_codebook, n));
+            continue;
+        }
+        let mut falling: Vec<usize> = (0..n).collect();
+        // Stable.
+        falling.sort_by(|&a, &b| y[b].partial_cmp(&y[a]).unwrap());
+        let top = falling[head / 2];
+        bits.seen.top_ranks.insert(head / 2);
+        let is_certain = head % 2 == 1;
+        // Step 2.
+        if n_levels.is_none() {
+            last_fineness[u] += from_zigzag(contexts.number(bits, 480 + u));
+            assert!((0..=39).contains(&last_fineness[u]));
+        }
+        let fineness = last_fineness[u];
+        // Step 3.
+        let r: Vec<f32> = y
+            .iter()
+            .map(|&y| match n_levels {
+                Some(n_levels) => f(f64::from(y) * f64::from(n_levels)),
+                None => f((f64::from(y) * (1u64 << fineness) as f64).sqrt()),
+            })
+            .collect();
+        let mut levels = vec![0; n];
+        if is_certain {
+            bits.seen.certain_models.insert(model);
+        } else {
+            let mut features = vec![0.0; 2 * n];
+            let mut expectations = regression.expectations(top);
+            for (column, &(class, is_of_row)) in of_columns.iter().enumerate() {
+                if !is_of_row {
+                    features[column] = r[class];
+                } else if class != top {
+                    let v = regression.v[of_classes[class].1];
+                    let band = [0.1, 0.3, 1.0].iter().filter(|&&bound| bound <= v).count();
+                    let e = expectations[column] + r[class];
+                    let position = ((4.0 * e + 2.5) as i64).clamp(0, 89) as usize;
+                    levels[class] = contexts.number(bits, 96 * band + position);
+                    features[column] = feature(levels[class]) - r[class];
+                }
+                regression.expect_later(&mut expectations, column, features[column]);
+            }
+            // Step 4.
+            regression.learn(bits, top, &features);
+        }
+        // Step 5.
+        let (likely, largest) = likely_top(&levels, n_levels, fineness);
+        let mut level = likely;
+        if !is_certain {
+            let n_others = levels.iter().filter(|&&level| level > 0).count();
+            let context = 90 + ((n_others + 1).ilog2() as usize).min(4);
+            level -= i64::from(from_zigzag(contexts.number(bits, context)));
+            let most = n_levels.unwrap_or(1 << 21);
+            assert!((largest..=i64::from(most)).contains(&level));
+        }
+        levels[top] = level as u32;
+        // Step 6.
+        let mut row = match n_levels {
+            Some(n_levels) => uniform(&levels, n_levels),
+            None => root(&levels),
+        };
+        order.finish(bits, Some(top), &mut row);
+        values.extend(row);
+    }
+    values
+}
+
+/// Section 13, models 10 to 12.
+fn predicted_rows_beside(
+    bits: &mut Bits,
+    model: u64,
+    reference: &[f32],
+    n: usize,
+    keep_top: usize,
+) -> Vec<f32> {
+    let step = (model == 10).then(|| f64::from_bits(bits.number(64)));
+    assert!(step.is_none_or(|step| step > 0.0 && step.is_finite()));
+    let mut contexts = Contexts::read(bits, 1);
+    let head_codebook = bits.codebook(2, 1);
+    let exact_codebook = bits.codebook(1, 1);
+    let mut order = Order::read(bits, model, n, keep_top, false);
+    contexts.read_codebooks(bits);
+    let value_of = |number: i32| match step {
+        Some(step) => (f64::from(number) * step) as f32,
+        None => f32::from_bits(ordered_bits(number) as u32),
+    };
+    let ridge = match model {
+        10 => (1.0, 0.0),
+        _ => (0.0, 1.0 / 1_048_576.0),
+    };
+    let mut regression = Regression::beside(n, reference.len() / n, false, ridge);
+    let (of_classes, of_columns) = columns(n);
+    // The numbers of the first row, and what the reference has beside it.
+    let mut first: Option<(Vec<i32>, &[f32])> = None;
+    let mut values = Vec::new();
+    for y in reference.chunks(n) {
+        if bits.symbol(&head_codebook) == 1 {
+            values.extend(bits.exact_row(model, &exact_codebook, n));
+            continue;
+        }
+        let mut numbers = vec![0i32; n];
+        let mut features = vec![0.0; 2 * n];
+        if let Some((first_row, g)) = &first {
+            let known = |y: f32, g: f32| match model {
+                10 => {
+                    let step = step.unwrap();
+                    fin((f64::from(fin(y)) / step - f64::from(fin(g)) / step) as f32)
+                }
+                11 => {
+                    let [y, g] = [y, g].map(|value| ordered_bits(value.to_bits() as i32));
+                    y.wrapping_sub(g) as f32
+                }
+                _ => fin(fin(y) - fin(g)),
+            };
+            let mut expectations = regression.expectations(0);
+            let has_fit = regression.next_fit > 8;
+            for (column, &(class, is_of_row)) in of_columns.iter().enumerate() {
+                let r = known(y[class], g[class]);
+                features[column] = r;
+                if is_of_row {
+                    let e = expectations[column] + r;
+                    let v = floor_log2(regression.v[of_classes[class].1]);
+                    let (prediction, context) = if model == 12 {
+                        let g = fin(fin(value_of(first_row[class])) + e);
+                        let z = floor_log2(f64::from(g).abs()).max(v.div_euclid(2));
+                        (ordered_bits(g.to_bits() as i32), v - 2 * z + 54)
+                    } else {
+                        let rounded = match e.abs() < 4_194_304.0 {
+                            true => e.round_ties_even() as i32,
+                            false => e as i32,
+                        };
+                        (first_row[class].wrapping_add(rounded), v + 8)
+                    };
+                    let context = if has_fit { context.clamp(0, 93) } else { 95 };
+                    let difference = from_zigzag(contexts.number(bits, context as usize));
+                    numbers[class] = prediction.wrapping_add(difference);
+                    let [number, first] = [numbers[class], first_row[class]];
+                    features[column] = match model {
+                        12 => fin(fin(fin(value_of(number)) - fin(value_of(first))) - r),
+                        _ => number.wrapping_sub(first) as f32 - r,
+                    };
+                }
+                regression.expect_later(&mut expectations, column, features[column]);
+            }
+        } else {
+            let mut before = 0i32;
+            for class in 0..n {
+                before = before.wrapping_add(from_zigzag(contexts.number(bits, 94)));
+                numbers[class] = before;
+            }
+        }
+        regression.learn(bits, 0, &features);
+        let mut row: Vec<f32> = numbers.iter().map(|&number| value_of(number)).collect();
+        if step.is_some() {
+            order.finish(bits, None, &mut row);
+        }
+        values.extend(row);
+        first.get_or_insert((numbers, y));
+    }
+    values
+}
+
 /// Section 5.
-fn payload(payload: &[u8], seen: &mut Seen, n_rows: usize, n: usize, keep_top: usize) -> Vec<f32> {
+fn payload(
+    payload: &[u8],
+    seen: &mut Seen,
+    n_rows: usize,
+    n: usize,
+    reference: Option<&[f32]>,
+    keep_top: usize,
+) -> Vec<f32> {
     let mut bits = Bits {
         bits: BitSlice::from_slice(payload),
         position: 0,
@@ -1020,6 +1281,15 @@ fn payload(payload: &[u8], seen: &mut Seen, n_rows: usize, n: usize, keep_top: u
         3..=5 => predicted_rows(&mut bits, model, n_rows, n, keep_top),
         6 => multiples(&mut bits, n_rows, n, keep_top),
         7 => plain_rows(&mut bits, n_rows, n),
+        8..=12 => {
+            let reference = &reference.unwrap()[..n_rows * n];
+            let bytes: Vec<u8> = reference.iter().flat_map(|y| y.to_le_bytes()).collect();
+            assert_eq!(bits.number(32), u64::from(crc32fast::hash(&bytes)));
+            match model {
+                8 | 9 => expected_rows_beside(&mut bits, model, reference, n, keep_top),
+                _ => predicted_rows_beside(&mut bits, model, reference, n, keep_top),
+            }
+        }
         _ => panic!("no model {model}"),
     };
     let padding = &bits.bits[bits.position..];
@@ -1080,11 +1350,12 @@ struct Decoded {
 }
 
 /// Section 3: the first of the frames that `bytes` has left.
-fn frame(bytes: &mut Bytes, seen: &mut Seen) -> Decoded {
+fn frame(bytes: &mut Bytes, seen: &mut Seen, reference: Option<&PredictionMatrix>) -> Decoded {
     // The header.
     let start = bytes.position;
     assert_eq!(bytes.take(4), b"\x89HUF");
-    assert_eq!(bytes.byte(), 1);
+    let version = bytes.byte();
+    assert!([1, 2].contains(&version));
     let n_json = bytes.varint() as usize;
     let json: serde_json::Value = serde_json::from_slice(bytes.take(n_json)).unwrap();
     bytes.checksum(start);
@@ -1104,6 +1375,16 @@ fn frame(bytes: &mut Bytes, seen: &mut Seen) -> Decoded {
         None => 1,
     };
     let n_classes = json["classes"].as_u64().unwrap() as usize;
+    assert_eq!(version == 2, json.get("reference").is_some());
+    let reference = json.get("reference").map(|name| {
+        let is_digit = |digit: char| digit.is_ascii_digit() || ('a'..='f').contains(&digit);
+        let sha256 = name["sha256"].as_str().unwrap();
+        assert!(sha256.len() == 64 && sha256.chars().all(is_digit));
+        let reference = reference.unwrap();
+        assert_eq!(name["rows"].as_u64().unwrap(), reference.n_rows() as u64);
+        assert_eq!(reference.n_classes(), n_classes);
+        reference.values()
+    });
     if let Some(names) = json.get("class_names") {
         assert_eq!(names.as_array().unwrap().len(), n_classes);
     }
@@ -1125,7 +1406,10 @@ fn frame(bytes: &mut Bytes, seen: &mut Seen) -> Decoded {
         let n_payload = bytes.varint() as usize;
         let in_payload = bytes.take(n_payload);
         let n_exact_before = seen.n_exact_rows;
-        values.extend(payload(in_payload, seen, n_rows, n_classes, keep_top));
+        let beside = reference.map(|reference| &reference[values.len()..]);
+        values.extend(payload(
+            in_payload, seen, n_rows, n_classes, beside, keep_top,
+        ));
         n_exact_rows += seen.n_exact_rows - n_exact_before;
         bytes.checksum(block_start);
         blocks.push((n_rows, bytes.position - block_start));
@@ -1155,10 +1439,19 @@ fn frame(bytes: &mut Bytes, seen: &mut Seen) -> Decoded {
 
 /// Section 3: the frames of a file.
 fn decode(bytes: &[u8], seen: &mut Seen) -> Vec<Decoded> {
+    decode_beside(bytes, seen, None)
+}
+
+/// Section 3: the frames of a file, all with the same reference.
+fn decode_beside(
+    bytes: &[u8],
+    seen: &mut Seen,
+    reference: Option<&PredictionMatrix>,
+) -> Vec<Decoded> {
     let mut bytes = Bytes { bytes, position: 0 };
     let mut frames = Vec::new();
     while bytes.position < bytes.bytes.len() {
-        frames.push(frame(&mut bytes, seen));
+        frames.push(frame(&mut bytes, seen, reference));
     }
     frames
 }
@@ -1472,6 +1765,152 @@ fn a_decoder_written_from_the_specification_reads_several_blocks_and_frames() {
             ],
         );
     }
+}
+
+/// Writes a matrix beside a reference and compares both decoders.
+#[track_caller]
+fn check_beside(
+    seen: &mut Seen,
+    matrix: &PredictionMatrix,
+    reference: &PredictionMatrix,
+    promise: Promise,
+) {
+    let mut header = FrameHeader::new(matrix.n_classes(), promise).unwrap();
+    header.reference = Some(ReferenceName {
+        sha256: "0123456789abcdef".repeat(4),
+        rows: reference.n_rows() as u64,
+    });
+    let mut writer = FrameWriter::new(Vec::new(), header).unwrap();
+    let rows = |rows: Range<u64>| {
+        let n = reference.n_classes();
+        let values = &reference.values()[rows.start as usize * n..rows.end as usize * n];
+        PredictionMatrix::new(n, values.to_vec())
+    };
+    let beside = rows(0..matrix.n_rows() as u64);
+    writer.write_with_reference(matrix, &beside).unwrap();
+    let bytes = writer.finish().unwrap().0;
+    let mut reader = FrameReader::new(&bytes[..]).unwrap();
+    let mut values = Vec::new();
+    let find = |needed: &ReferenceRows| Ok(rows(needed.rows.clone()));
+    while let Some(block) = reader.next_block_with(find).unwrap() {
+        values.extend_from_slice(block.values());
+    }
+    let decoded = decode_beside(&bytes, seen, Some(reference));
+    let differs = values
+        .iter()
+        .zip(&decoded[0].values)
+        .position(|(a, b)| a.to_bits() != b.to_bits());
+    assert_eq!(differs, None, "first value that differs: {promise:?}");
+    assert_eq!(values.len(), decoded[0].values.len());
+    for (original, row) in matrix.rows().zip(values.chunks(matrix.n_classes())) {
+        assert!(promise.measure(original, row).is_some());
+    }
+}
+
+/// Values like those of a matrix, each a little off.
+fn like(matrix: &PredictionMatrix, share: f32, seed: u64) -> PredictionMatrix {
+    let mut rng = StdRng::seed_from_u64(seed);
+    map(matrix.clone(), |value| {
+        value * (1.0 + rng.random_range(-share..share))
+    })
+}
+
+#[test]
+fn a_decoder_written_from_the_specification_reads_rows_beside_a_reference() {
+    let mut seen = Seen::default();
+    let mut alike = Vec::new();
+    for (n_rows, n_classes, scale) in [
+        (700, 10, 20.0),
+        (700, 10, 3.0),
+        (40, 1, 3.0),
+        (150, 3, 6.0),
+        (60, 150, 5.0),
+        (120, 100, 5.0),
+        (20, 2500, 3.0),
+    ] {
+        alike.push(softmax_rows(n_rows, n_classes, scale, n_classes as u64));
+    }
+    for (i, matrix) in alike.iter().enumerate() {
+        let mut reference = like(matrix, 0.3, 1);
+        reference.normalize();
+        // A reference may have more rows.
+        let reference = both(&reference, &like(matrix, 0.5, 2));
+        for (j, bound) in BOUNDS.into_iter().enumerate() {
+            for keep_top in [1, 5] {
+                if matrix.n_classes() > 100 && (i + j + keep_top) % 3 > 0 {
+                    continue;
+                }
+                let promise = promise(Kind::Probabilities, bound, keep_top);
+                check_beside(&mut seen, matrix, &reference, promise);
+            }
+        }
+    }
+    // Rows stored exactly, beside what is no probability.
+    let crowd = both(
+        &softmax_rows(30, 100, 20.0, 14),
+        &noise(3, 100, 15, |rng| 0.9 + rng.random_range(0.0..1e-6)),
+    );
+    let mut n = 0;
+    let strange = map(crowd.clone(), |value| {
+        n += 1;
+        match n % 97 {
+            0 => f32::NAN,
+            1 => f32::NEG_INFINITY,
+            2 => 7.5,
+            _ => value,
+        }
+    });
+    for bound in [Bound::MaxError(1e-4), Bound::MaxError(1e-6)] {
+        let promise = promise(Kind::Probabilities, bound, 100);
+        check_beside(&mut seen, &crowd, &strange, promise);
+    }
+    for (i, (n_rows, n_classes)) in [(700, 10), (40, 1), (60, 150), (20, 2500)]
+        .into_iter()
+        .enumerate()
+    {
+        let values = logits(n_rows, n_classes, 3.0, i as u64);
+        let mut n = 0;
+        let far = map(values.clone(), |value| {
+            n += 1;
+            if n % 500 == 0 { value * 1e9 } else { value }
+        });
+        for matrix in [&values, &far] {
+            let reference = like(matrix, 0.05, 3);
+            for bound in [Bound::Exact, Bound::MaxError(0.01), Bound::MaxError(0.5)] {
+                for keep_top in [1, 5] {
+                    let promise = promise(Kind::Logits, bound, keep_top);
+                    check_beside(&mut seen, matrix, &reference, promise);
+                }
+            }
+        }
+        let mut n = 0;
+        let with_nan = |matrix: PredictionMatrix| {
+            map(matrix, |value| {
+                n += 1;
+                match n % 97 {
+                    0 => f32::NAN,
+                    1 => f32::INFINITY,
+                    2 => -0.0,
+                    _ => value,
+                }
+            })
+        };
+        let [values, reference] = [values.clone(), like(&values, 0.01, 4)].map(with_nan);
+        let promise = promise(Kind::Values, Bound::Exact, 1);
+        check_beside(&mut seen, &values, &reference, promise);
+    }
+    println!("{seen:?}");
+    assert!(seen.models.is_superset(&BTreeSet::from([8, 9, 10, 11, 12])));
+    assert!(seen.exact_models.contains(&8) && seen.exact_models.contains(&10));
+    assert_eq!(seen.certain_models, BTreeSet::from([8, 9]));
+    assert!(seen.top_ranks.contains(&0) && seen.top_ranks.len() > 2);
+    assert!(
+        [2, 6, 20, 128, 200]
+            .iter()
+            .all(|size| seen.panel_sizes.contains(size))
+    );
+    assert!((1..5).all(|i| seen.orders.contains(&(8, i)) && seen.orders.contains(&(9, i))));
+    assert!((0..5).all(|i| seen.orders.contains(&(10, i))));
 }
 
 #[test]
