@@ -5,7 +5,7 @@
 //! by a checksum which rows these were.
 
 use super::order::first_classes;
-use crate::matrix::Rows;
+use crate::matrix::{Rows, argmax, largest};
 
 /// The checksum of the rows of a reference that a block was told against.
 pub fn checksum(reference: Rows<'_>) -> u32 {
@@ -56,16 +56,17 @@ impl Known {
 
     /// The class of a rank; `None` if there are not so many.
     pub fn class(&self, rank: usize) -> Option<usize> {
-        match rank < self.values.len() {
-            true => first_classes(&self.values, rank + 1).pop(),
-            false => None,
+        match rank {
+            0 => Some(argmax(&self.values)),
+            _ if rank < self.values.len() => first_classes(&self.values, rank + 1).pop(),
+            _ => None,
         }
     }
 
     /// How far the largest probability is from 1: from 0 to 72, logarithmically. Format-stable.
     #[inline(always)]
     pub fn doubt(&self) -> usize {
-        let largest = crate::matrix::largest(&self.values);
+        let largest = largest(&self.values);
         (feature(1.0 - f64::from(largest), f64::from(1 << 16)) * 4.0) as usize
     }
 }

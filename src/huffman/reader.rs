@@ -242,7 +242,7 @@ impl<R: Read> FrameReader<R> {
     }
 
     /// As [`new`](Self::new), refusing files whose sizes ask for more than `memory` bytes at once (the
-    /// state of a decoder, some 150 MB at most, comes on top).
+    /// state of a decoder, some 300 MB at most, comes on top).
     ///
     /// # Errors
     /// As [`new`](Self::new).
