@@ -158,7 +158,7 @@ pub struct PredictCompressArgs {
 /// All that is promised is checked while writing, by decoding what is written.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  pc compress probs.npy -o probs.huff --max-kl 1e-3\n  pc compress logits.npy -o logits.huff --max-error 0.01 --kind logits\n  pc compress probs.npy -o small.huff --size 2MB\n  pc compress scored.parquet -o scored.huff --columns 'p_*' --labels-file y.npy\n  zcat probs.csv.gz | pc compress - -o - > probs.huff"
+    after_help = "Examples:\n  pc compress probs.npy -o probs.huff --max-kl 1e-3\n  pc compress logits.npy -o logits.huff --max-error 0.01 --kind logits\n  pc compress probs.npy -o small.huff --size 2MB\n  pc compress scored.parquet -o scored.huff --columns 'p_*' --labels-file y.npy\n  pc compress new.npy -o new.huff --reference old.huff\n  zcat probs.csv.gz | pc compress - -o - > probs.huff"
 )]
 pub struct CompressArgs {
     /// Predictions, a row a sample and a column a class: .npy, .npz, CSV, Parquet or Arrow IPC of floats,
@@ -191,6 +191,11 @@ pub struct CompressArgs {
     /// which it fits, by compressing about 14 times. kB, MB and GB are powers of 1000; K, M and G of 1024
     #[arg(long, value_name = "SIZE", value_parser = file_size, conflicts_with_all = ["max_error", "max_kl", "exact"])]
     pub size: Option<u64>,
+    /// Tell the rows against those of earlier predictions on the same inputs, as of the model before it was
+    /// trained again: the output is smaller, and reading it takes the same file, a .huff or any that is read as
+    /// the input is. Where that has a reference itself, name this one too, after it
+    #[arg(long, value_name = "OLD")]
+    pub reference: Vec<PathBuf>,
     /// Number of threads; as many as there are processors if not given
     #[arg(long, value_name = "N", value_parser = n_threads)]
     pub threads: Option<usize>,
@@ -307,6 +312,9 @@ pub struct DecodeArgs {
     /// end is damaged, all from the first damage on is lost
     #[arg(long)]
     pub skip_damaged: bool,
+    /// The file that the rows are told against, if the input has been compressed with --reference; may be repeated
+    #[arg(long, value_name = "OLD")]
+    pub reference: Vec<PathBuf>,
     /// Refuse files whose sizes ask for more memory than this at once (a thread has two blocks at hand); K, M
     /// and G are powers of 1024
     #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size)]
@@ -332,7 +340,7 @@ pub struct RowRange {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  pc inspect out.huff\n  pc inspect --entropy out.huff\n  pc inspect --json *.huff | jq -r '[.file, .rows, .bytes] | @tsv'",
-    after_long_help = "Examples:\n  pc inspect out.huff\n  pc inspect --entropy out.huff\n  pc inspect --json *.huff | jq -r '[.file, .rows, .bytes] | @tsv'\n\nMembers of the JSON object, null where there is nothing to say:\n  file, bytes, version, kind, rows, classes, class_names\n  promises       what is promised, as headers say it; mostly one\n  exact_rows     rows stored bit for bit because a promise would have been broken\n  largest_error, largest_kl, mean_kl\n                 as measured while writing; divergences in bits\n  frames, blocks, rows_a_block (of the largest)\n  models         how many blocks each model of rows codes\n  models_sha256, producers\n  bits           of each part of the file; their sum is 8 times bytes:\n                 headers; payloads; block_framing, what is around payloads; indexes;\n                 no_whole_frame, what follows the last one. With --entropy, in place of\n                 payloads: codebooks, all that is before the rows; codes of the top_class\n                 (heads), of other_classes (ranks), of levels and other numbers, of the order;\n                 exact_rows; extra_bits, which follow codes as they are; padding\n  entropy_bits, code_bits\n                 with --entropy: the least that the codes could take, and what they take\n  error          what is wrong with the file"
+    after_long_help = "Examples:\n  pc inspect out.huff\n  pc inspect --entropy out.huff\n  pc inspect --json *.huff | jq -r '[.file, .rows, .bytes] | @tsv'\n\nMembers of the JSON object, null where there is nothing to say:\n  file, bytes, version, kind, rows, classes, class_names\n  promises       what is promised, as headers say it; mostly one\n  exact_rows     rows stored bit for bit because a promise would have been broken\n  largest_error, largest_kl, mean_kl\n                 as measured while writing; divergences in bits\n  frames, blocks, rows_a_block (of the largest)\n  models         how many blocks each model of rows codes\n  models_sha256, producers\n  references     hash and rows of what the rows are told against\n  bits           of each part of the file; their sum is 8 times bytes:\n                 headers; payloads; block_framing, what is around payloads; indexes;\n                 no_whole_frame, what follows the last one. With --entropy, in place of\n                 payloads: codebooks, all that is before the rows; codes of the top_class\n                 (heads), of other_classes (ranks), of levels and other numbers, of the order;\n                 exact_rows; extra_bits, which follow codes as they are; padding\n  entropy_bits, code_bits\n                 with --entropy: the least that the codes could take, and what they take\n  error          what is wrong with the file"
 )]
 pub struct InspectArgs {
     /// The files
@@ -344,6 +352,9 @@ pub struct InspectArgs {
     /// Decode all rows to tell the parts of the blocks, and the entropy of their symbols
     #[arg(long)]
     pub entropy: bool,
+    /// The file that the rows are told against, if a file has been compressed with --reference; may be repeated
+    #[arg(long, value_name = "OLD", requires = "entropy")]
+    pub reference: Vec<PathBuf>,
     /// Number of threads; as many as there are processors if not given
     #[arg(long, value_name = "N", value_parser = n_threads)]
     pub threads: Option<usize>,
@@ -367,6 +378,9 @@ pub struct VerifyArgs {
     /// Where in the original the matrix is
     #[command(flatten)]
     pub source: SourceArgs,
+    /// The file that the rows are told against, if the file has been compressed with --reference; may be repeated
+    #[arg(long, value_name = "OLD")]
+    pub reference: Vec<PathBuf>,
     /// Refuse files whose sizes ask for more memory than this at once (a thread has two blocks at hand); K, M
     /// and G are powers of 1024
     #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size)]
@@ -378,7 +392,7 @@ pub struct VerifyArgs {
 
 /// Append rows to a .huff file
 ///
-/// They get the promise of the rows before. Whatever happens, the rows before stay readable: if an append is
+/// They get the promise of the rows before, but no --reference. Whatever happens, the rows before stay readable: if an append is
 /// cut short, as by a loss of power, pc decode --skip-damaged gives them, and the next append drops what was
 /// left of the other. Each append adds a frame with a header of its own, so a few hundred rows at a time take
 /// less space than a few.
@@ -439,6 +453,9 @@ pub struct EvalArgs {
     /// Where in the predictions the matrix is
     #[command(flatten)]
     pub source: SourceArgs,
+    /// The file that the rows are told against, if a .huff file has been compressed with --reference; may be repeated
+    #[arg(long, value_name = "OLD", requires = "predictions")]
+    pub reference: Vec<PathBuf>,
     /// What the predictions are [default: what a .huff file says; else probabilities if the first row sums to
     /// 1, and logits if not]
     #[arg(long, requires = "predictions", value_parser = PossibleValuesParser::new(["probabilities", "logits"]).map(kind))]

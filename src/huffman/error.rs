@@ -143,9 +143,29 @@ pub enum Error {
         /// The hash of the reference, in hexadecimal.
         sha256: String,
     },
+    /// Rows that are told against those of another reference than is at hand.
+    #[error(
+        "its rows are told against those of a reference (SHA-256 {sha256}); --reference names {found} only; name that file with it"
+    )]
+    OtherReference {
+        /// The hash of the reference, in hexadecimal.
+        sha256: String,
+        /// The files at hand, and their hashes.
+        found: String,
+    },
     /// Rows of a reference that are not those that rows were told against.
-    #[error("its rows are told against others than those of this reference")]
+    #[error(
+        "its rows are told against others than its reference gives; take the file that its header names, and the pc that wrote it"
+    )]
     WrongReference,
+    /// Rows of a reference that cannot be read.
+    #[error("its reference {name}: {error}")]
+    InReference {
+        /// The file's name.
+        name: String,
+        /// What is wrong with it.
+        error: Box<Self>,
+    },
     /// Rows beyond those of the reference.
     #[error("more rows than the reference has: {n_rows}")]
     ReferenceTooShort {

@@ -73,7 +73,7 @@ pub struct FrameHeader {
 /// Which predictions rows are told against.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReferenceName {
-    /// SHA-256 of the reference's `.huff` file, in hexadecimal.
+    /// SHA-256 of the reference's file, in hexadecimal.
     pub sha256: String,
     /// Number of its rows; the frame has no more.
     pub rows: u64,

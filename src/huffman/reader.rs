@@ -15,7 +15,7 @@ use crate::matrix::PredictionMatrix;
 /// The rows of a reference that those of a block are told against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReferenceRows {
-    /// SHA-256 of the reference's `.huff` file, in hexadecimal.
+    /// SHA-256 of the reference's file, in hexadecimal.
     pub sha256: String,
     /// Which of its rows.
     pub rows: Range<u64>,

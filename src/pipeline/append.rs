@@ -152,7 +152,8 @@ fn compress(args: &AppendArgs, last: FrameHeader) -> Result<(File, Summary)> {
     };
     let mut frame = FrameWriter::new(temporary, header).map_err(failed)?;
     while let Some(values) = rows.next()? {
-        rows.write(&mut frame, values, &promise).map_err(failed)?;
+        rows.write(&mut frame, values, None, &promise)
+            .map_err(failed)?;
     }
     let (frame, summary, _) = frame.finish().map_err(failed)?;
     Ok((frame, summary))

@@ -2,17 +2,19 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 
 use super::predict_compress::summary_lines;
 use super::progress::{Progress, thousands};
+use super::reference::References;
 use super::rows::RowReader;
 use super::scores::{Comparison, Scores, Tee};
 use super::size::smallest_bound;
 use super::{input_name, open_input, output_name, set_threads};
 use crate::cli::CompressArgs;
-use crate::huffman::frame::rows_per_block;
+use crate::huffman::frame::{DEFAULT_MEMORY_LIMIT, rows_per_block};
 use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind};
 use crate::io::input::Input;
 use crate::io::labels::LabelReader;
@@ -34,6 +36,7 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
             .flatten()
             .map(|p| p.as_path()),
     );
+    inputs.extend(args.reference.iter().map(|path| path.as_path()));
     let output = Output::create(&args.output, args.force, &inputs, false)?;
     let progress = progress.beside(&output);
     let labels = args.labels_file.as_deref().map(open_labels).transpose()?;
@@ -41,6 +44,8 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     let options = args.source.options();
     let mut rows = RowReader::new(input, name(), &options)?;
     let n_classes = rows.n_classes();
+    let references = Arc::new(References::open(&args.reference, DEFAULT_MEMORY_LIMIT)?);
+    references.check(&name(), n_classes, rows.n_rows())?;
     let mut values = rows.next()?;
 
     let kind = args
@@ -48,7 +53,14 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
         .unwrap_or_else(|| guess_kind(values.as_ref(), n_classes));
     let mut promise = args.promise.promise(kind);
     if let Some(n_bytes) = args.size {
-        let fit = smallest_bound(&args.input, &options, &promise, n_bytes, &progress)?;
+        let fit = smallest_bound(
+            &args.input,
+            &options,
+            &references,
+            &promise,
+            n_bytes,
+            &progress,
+        )?;
         progress.result(format_args!(
             "the smallest bound that fits {} bytes is {:e}, found in {} runs",
             thousands(n_bytes),
@@ -62,6 +74,7 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
         Some(path) => Some(read_class_names(path, n_classes)?),
         None => rows.class_names().map(<[String]>::to_vec),
     };
+    header.reference = references.name();
     let failed = |error| match error {
         huffman::Error::Io(_) => {
             anyhow::Error::new(error).context(format!("cannot write {}", output_name(&args.output)))
@@ -70,7 +83,8 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     };
     let (mut comparison, copy) = match labels {
         Some((labels, name)) => {
-            let (comparison, copy) = Comparison::start(labels, name, n_classes, kind)?;
+            let (comparison, copy) =
+                Comparison::start(labels, name, n_classes, kind, Arc::clone(&references))?;
             (Some(comparison), Some(copy))
         }
         None => (None, None),
@@ -81,8 +95,12 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
         if let Some(comparison) = &mut comparison {
             comparison.add(&some)?;
         }
-        bar.inc((some.len() / n_classes) as u64);
-        rows.write(&mut frame, some, &promise).map_err(failed)?;
+        let n_rows = (some.len() / n_classes) as u64;
+        bar.inc(n_rows);
+        let first_row = frame.next_row();
+        let beside = references.beside(&name(), first_row..first_row + n_rows)?;
+        rows.write(&mut frame, some, beside.as_ref(), &promise)
+            .map_err(failed)?;
         values = rows.next()?;
     }
     bar.finish_and_clear();

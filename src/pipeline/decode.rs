@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 
 use super::progress::{Progress, thousands};
+use super::reference::{References, is_of_reference};
 use super::{input_name, open_input, output_name, set_threads};
 use crate::cli::DecodeArgs;
 use crate::huffman::index::within;
@@ -27,8 +28,14 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
     set_threads(args.threads)?;
     let mut input = open_input(&args.input)?;
     let (path, format) = output_of(args)?;
-    let output = Output::create(&path, args.force, &[&args.input], format.is_text())?;
+    let inputs: Vec<&Path> = [&args.input]
+        .into_iter()
+        .chain(&args.reference)
+        .map(|path| path.as_path())
+        .collect();
+    let output = Output::create(&path, args.force, &inputs, format.is_text())?;
     let progress = progress.beside(&output);
+    let references = References::open(&args.reference, args.memory_limit)?;
 
     let unreadable = || input_name(&args.input);
     let unwritable = || format!("cannot write {}", output_name(&path));
@@ -56,7 +63,7 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
     let mut write = |decoded: Vec<(Range<u64>, Result<Decoded, Error>)>| -> Result<()> {
         for (rows, decoded) in decoded {
             let decoded = match decoded {
-                Err(error) if args.skip_damaged => {
+                Err(error) if args.skip_damaged && !is_of_reference(&error) => {
                     let file = unreadable();
                     progress.warn(match rows.is_empty() {
                         false => format!(
@@ -84,7 +91,7 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
     };
     let decode = |piece: Piece| {
         let rows = piece.rows.clone();
-        let decoded = piece.decode(header.classes, args.normalize, &content);
+        let decoded = piece.decode(header.classes, args.normalize, &content, &references);
         (rows, decoded)
     };
     // Blocks are decoded while those before them are written.
@@ -276,8 +283,9 @@ impl Piece {
         n_classes: usize,
         normalize: bool,
         content: &Content,
+        references: &References,
     ) -> Result<Decoded, Error> {
-        let mut matrix = self.block?.decode()?;
+        let mut matrix = self.block?.decode_with(|needed| references.find(needed))?;
         let wanted = within(&matrix, self.first_row, &self.rows);
         if wanted.len() < matrix.values().len() {
             matrix = PredictionMatrix::new(n_classes, wanted.to_vec());

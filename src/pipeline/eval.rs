@@ -7,9 +7,11 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::progress::{Progress, thousands};
+use super::reference::References;
 use super::{input_name, open_input, read_checkpoint, set_threads};
 use crate::cli::{EvalArgs, Part};
 use crate::evaluation::{ClassReport, Evaluation, Report};
+use crate::huffman::frame::DEFAULT_MEMORY_LIMIT;
 use crate::huffman::{FrameReader, Kind};
 use crate::io::input::Input;
 use crate::io::labels::LabelReader;
@@ -120,11 +122,15 @@ fn of_predictions(
         probabilities: Vec::new(),
     };
     if input.start().starts_with(HUFF) {
+        let references = References::open(&args.reference, DEFAULT_MEMORY_LIMIT)?;
         let mut frames = FrameReader::new(input.into_reader()).with_context(name)?;
         let header = frames.header().clone();
         labelled.kind = labelled.kind.or(Some(header.promise.kind));
         let bar = progress.bar(0, "rows");
-        while let Some(matrix) = frames.next_block().with_context(name)? {
+        while let Some(matrix) = frames
+            .next_block_with(|needed| references.find(needed))
+            .with_context(name)?
+        {
             labelled
                 .add(matrix.values(), header.classes)
                 .with_context(name)?;
@@ -133,6 +139,11 @@ fn of_predictions(
         bar.finish_and_clear();
         return Ok((labelled.finish(header.classes)?, header.class_names));
     }
+    ensure!(
+        args.reference.is_empty(),
+        "{}: --reference is for .huff files; this is none; leave it out",
+        name()
+    );
     let mut source = source::open(input, &args.source.options()).with_context(name)?;
     let n_classes = source.n_classes();
     let class_names = source.class_names().map(<[String]>::to_vec);

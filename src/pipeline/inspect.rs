@@ -11,12 +11,15 @@ use rayon::prelude::*;
 use serde::{Serialize, Serializer};
 
 use super::progress::{Progress, thousands};
+use super::reference::{References, is_of_reference};
 use super::{open_to_seek, promise_text, set_threads};
 use crate::cli::InspectArgs;
 use crate::huffman::block::model_name;
 use crate::huffman::frame::DEFAULT_MEMORY_LIMIT;
 use crate::huffman::meter::{Part, PayloadBits};
-use crate::huffman::{self, Bound, FileIndex, FrameHeader, FrameReader, Kind, Promise};
+use crate::huffman::{
+    self, Bound, FileIndex, FrameHeader, FrameReader, Kind, Promise, ReferenceName,
+};
 
 /// Runs `pc inspect`.
 ///
@@ -24,9 +27,14 @@ use crate::huffman::{self, Bound, FileIndex, FrameHeader, FrameReader, Kind, Pro
 /// A file that is no `.huff` file or a damaged one, after all that can be said of it.
 pub fn run(args: &InspectArgs, progress: &Progress) -> Result<()> {
     set_threads(args.threads)?;
+    let references = match args.entropy {
+        true => Some(References::open(&args.reference, DEFAULT_MEMORY_LIMIT)?),
+        false => None,
+    };
     let mut n_failed = 0;
     for path in &args.files {
-        match (inspect(path, args, progress), args.files.len()) {
+        let inspected = inspect(path, args, references.as_ref(), progress);
+        match (inspected, args.files.len()) {
             (Ok(()), _) => {}
             (Err(error), 1) => return Err(error),
             (Err(error), _) => {
@@ -44,10 +52,15 @@ pub fn run(args: &InspectArgs, progress: &Progress) -> Result<()> {
     }
 }
 
-fn inspect(path: &Path, args: &InspectArgs, progress: &Progress) -> Result<()> {
+fn inspect(
+    path: &Path,
+    args: &InspectArgs,
+    references: Option<&References>,
+    progress: &Progress,
+) -> Result<()> {
     let mut file = open_to_seek(path)?;
     let name = || path.display().to_string();
-    let (report, failure) = Report::of(&mut file, path, args.entropy).with_context(name)?;
+    let (report, failure) = Report::of(&mut file, path, references).with_context(name)?;
     match args.json {
         true => progress.result(serde_json::to_string(&report)?)?,
         false => {
@@ -100,6 +113,8 @@ struct Report {
     models: BTreeMap<&'static str, usize>,
     /// SHA-256 of the checkpoints that predicted the rows, where that is known.
     models_sha256: Vec<String>,
+    /// What the rows of frames are told against.
+    references: Vec<ReferenceName>,
     /// The programs that wrote the frames.
     producers: Vec<String>,
     /// What the bits of the file are, by part; their sum is 8 times `bytes`.
@@ -117,8 +132,12 @@ struct Report {
 const REST: &str = "no_whole_frame";
 
 impl Report {
-    /// All that can be said of a file, and what is wrong with it.
-    fn of(file: &mut File, path: &Path, entropy: bool) -> Result<(Self, Option<Error>)> {
+    /// All that can be said of a file, and what is wrong with it; with `references`, all blocks are decoded.
+    fn of(
+        file: &mut File,
+        path: &Path,
+        references: Option<&References>,
+    ) -> Result<(Self, Option<Error>)> {
         let n_bytes = file.metadata()?.len();
         let (index, tail) = match FileIndex::of_whole_frames(file, DEFAULT_MEMORY_LIMIT) {
             Ok(found) => found,
@@ -156,13 +175,15 @@ impl Report {
 
         let sizes = index.sizes();
         let mut payloads = vec![("payloads", 8 * sizes.payloads)];
-        if entropy && failure.is_none() {
-            match measure(file, &index) {
+        if let Some(references) = references.filter(|_| failure.is_none()) {
+            match measure(file, &index, references) {
                 Ok(bits) => {
                     payloads = parts(&bits);
                     report.entropy_bits = Some(bits.entropy);
                     report.code_bits = Some(bits.of_rows().codes);
                 }
+                // The file may well be whole.
+                Err(error) if is_of_reference(&error) => return Err(error.into()),
                 Err(error) => failure = Some(error),
             }
         }
@@ -222,6 +243,7 @@ impl Report {
             rows_a_block: 0,
             models: BTreeMap::new(),
             models_sha256: Vec::new(),
+            references: Vec::new(),
             producers: Vec::new(),
             bits: Vec::new(),
             entropy_bits: None,
@@ -233,6 +255,9 @@ impl Report {
             push_new(&mut report.producers, &header.producer);
             if let Some(model) = &header.model_sha256 {
                 push_new(&mut report.models_sha256, model);
+            }
+            if let Some(reference) = &header.reference {
+                push_new(&mut report.references, reference);
             }
         }
         report
@@ -306,6 +331,10 @@ impl Report {
         if !self.models_sha256.is_empty() {
             lines.push(line("predicted by", plain(&self.models_sha256)));
         }
+        for ReferenceName { sha256, rows } in &self.references {
+            let text = format!("{sha256}, {} rows", thousands(*rows));
+            lines.push(line("told against", text));
+        }
         lines.push(line("written by", plain(&self.producers)));
         lines.push("  bytes by part".to_owned());
         for ((part, bits), bytes) in self.bits.iter().zip(whole_bytes(&self.bits)) {
@@ -332,13 +361,20 @@ impl Report {
 }
 
 /// Decodes all blocks, a few at a time, to find where their bits went.
-fn measure(file: &mut File, index: &FileIndex) -> Result<PayloadBits, huffman::Error> {
+fn measure(
+    file: &mut File,
+    index: &FileIndex,
+    references: &References,
+) -> Result<PayloadBits, huffman::Error> {
     let mut bits = PayloadBits::default();
     let blocks: Vec<usize> = (0..index.n_blocks()).collect();
     for batch in blocks.chunks(2 * rayon::current_num_threads()) {
         let batch = batch.iter().map(|&block| index.read_block(file, block));
         let batch: Vec<_> = batch.collect::<Result<_, _>>()?;
-        let measured: Vec<_> = batch.par_iter().map(|block| block.measure()).collect();
+        let measured: Vec<_> = batch
+            .par_iter()
+            .map(|block| block.measure_with(|needed| references.find(needed)))
+            .collect();
         for of_block in measured {
             bits += of_block?;
         }

@@ -10,6 +10,7 @@ pub mod inspect;
 pub mod predict;
 pub mod predict_compress;
 pub mod progress;
+pub mod reference;
 mod rows;
 mod scores;
 pub mod size;

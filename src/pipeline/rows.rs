@@ -80,7 +80,7 @@ impl RowReader {
         }
     }
 
-    /// Hands rows to a frame as precise as they came.
+    /// Hands rows to a frame as precise as they came, with those of its reference beside them, if it has one.
     ///
     /// # Errors
     /// As [`FrameWriter::write`] and [`FrameWriter::write_f64`].
@@ -88,15 +88,25 @@ impl RowReader {
         &self,
         frame: &mut FrameWriter<W>,
         values: Values,
+        beside: Option<&PredictionMatrix>,
         promise: &Promise,
     ) -> Result<(), huffman::Error> {
-        match values {
-            Values::F32(values) => frame.write(&PredictionMatrix::new(self.n_classes, values)),
-            Values::F64(values) if self.source.is_decimal() && promise.bound == Bound::Exact => {
-                let values: Vec<f64> = values.into_iter().map(decimal_float32).collect();
-                frame.write_f64(&values)
+        let mut values = match values {
+            Values::F32(values) => {
+                let matrix = PredictionMatrix::new(self.n_classes, values);
+                return match beside {
+                    Some(beside) => frame.write_with_reference(&matrix, beside),
+                    None => frame.write(&matrix),
+                };
             }
-            Values::F64(values) => frame.write_f64(&values),
+            Values::F64(values) => values,
+        };
+        if self.source.is_decimal() && promise.bound == Bound::Exact {
+            values = values.into_iter().map(decimal_float32).collect();
+        }
+        match beside {
+            Some(beside) => frame.write_f64_with_reference(&values, beside),
+            None => frame.write_f64(&values),
         }
     }
 }

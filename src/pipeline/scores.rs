@@ -4,11 +4,13 @@
 //! is scored is what the file will give.
 
 use std::io::{self, BufReader, PipeReader, PipeWriter, Write};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
+use super::reference::References;
 use crate::huffman::{FrameReader, Kind};
 use crate::io::labels::LabelReader;
 use crate::io::source::Values;
@@ -74,6 +76,7 @@ impl Comparison {
         name: String,
         n_classes: usize,
         kind: Kind,
+        references: Arc<References>,
     ) -> Result<(Self, PipeWriter)> {
         ensure!(
             kind != Kind::Values,
@@ -82,7 +85,7 @@ impl Comparison {
         let (reader, writer) = io::pipe().context("cannot make a pipe")?;
         let (sender, receiver) = mpsc::channel();
         let decoded = std::thread::Builder::new()
-            .spawn(move || score_decoded(reader, &receiver, n_classes, kind))
+            .spawn(move || score_decoded(reader, &receiver, n_classes, kind, &references))
             .context("cannot start a thread")?;
         let comparison = Self {
             labels,
@@ -168,11 +171,12 @@ fn score_decoded(
     labels: &Receiver<Vec<usize>>,
     n_classes: usize,
     kind: Kind,
+    references: &References,
 ) -> Result<Scores> {
     let mut frames = FrameReader::new(BufReader::with_capacity(1 << 16, reader))?;
     let mut scores = Scores::default();
     let mut waiting = Vec::new();
-    while let Some(block) = frames.next_block()? {
+    while let Some(block) = frames.next_block_with(|needed| references.find(needed))? {
         while waiting.len() < block.n_rows() {
             waiting.extend(labels.recv().context("a row has no label")?);
         }

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use super::progress::{Progress, thousands};
+use super::reference::References;
 use super::rows::RowReader;
 use super::{input_name, open_to_seek};
 use crate::huffman::quantizer::{MAX_MAX_ERROR, MIN_MAX_ERROR};
@@ -108,6 +109,7 @@ impl Grid {
 pub fn smallest_bound(
     path: &Path,
     options: &SourceOptions,
+    references: &References,
     promise: &Promise,
     limit: u64,
     progress: &Progress,
@@ -124,7 +126,7 @@ pub fn smallest_bound(
     let found = grid.smallest(limit, |max_error| {
         bar.inc(1);
         let bound = Bound::MaxError(max_error);
-        n_bytes(path, options, &Promise { bound, ..*promise })
+        n_bytes(path, options, references, &Promise { bound, ..*promise })
     })?;
     bar.finish_and_clear();
     match found {
@@ -140,13 +142,24 @@ pub fn smallest_bound(
 }
 
 /// Bytes of the compressed rows.
-fn n_bytes(path: &Path, options: &SourceOptions, promise: &Promise) -> Result<u64> {
+fn n_bytes(
+    path: &Path,
+    options: &SourceOptions,
+    references: &References,
+    promise: &Promise,
+) -> Result<u64> {
     let name = || path.display().to_string();
     let mut rows = open_rows(path, options)?;
-    let header = FrameHeader::new(rows.n_classes(), *promise)?;
+    let header = FrameHeader {
+        reference: references.name(),
+        ..FrameHeader::new(rows.n_classes(), *promise)?
+    };
     let mut frame = FrameWriter::new(Nowhere, header).with_context(name)?;
     while let Some(values) = rows.next()? {
-        rows.write(&mut frame, values, promise).with_context(name)?;
+        let end = frame.next_row() + (values.len() / rows.n_classes()) as u64;
+        let beside = references.beside(&name(), frame.next_row()..end)?;
+        rows.write(&mut frame, values, beside.as_ref(), promise)
+            .with_context(name)?;
     }
     let (_, summary, _) = frame.finish().with_context(name)?;
     Ok(summary.n_bytes)

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 
 use super::progress::{Progress, thousands};
+use super::reference::{References, is_of_reference};
 use super::rows::RowReader;
 use super::{input_name, open_input, set_threads};
 use crate::cli::VerifyArgs;
@@ -28,6 +29,7 @@ pub fn run(args: &VerifyArgs, progress: &Progress) -> Result<()> {
     let name = || args.input.display().to_string();
     let mut blocks =
         Blocks::open(open_input(&args.input)?, args.memory_limit).with_context(name)?;
+    let references = References::open(&args.reference, args.memory_limit)?;
     let mut originals = match &args.original {
         Some(path) => Some(Originals::open(
             path,
@@ -52,7 +54,8 @@ pub fn run(args: &VerifyArgs, progress: &Progress) -> Result<()> {
                 piece.original = Some(originals.take(n_rows as usize)?);
             }
         }
-        let of_batch: Vec<_> = batch.into_par_iter().map(Piece::check).collect();
+        let check = |piece: Piece| piece.check(&references);
+        let of_batch: Vec<_> = batch.into_par_iter().map(check).collect();
         for (rows, found) in of_batch {
             n_blocks += 1;
             n_rows = rows.end;
@@ -169,39 +172,49 @@ struct Piece {
 }
 
 impl Piece {
-    /// Checks the rows; the outer error is a broken promise, the inner one damage.
-    fn check(self) -> (Range<u64>, Result<Result<Checked, String>>) {
+    /// Checks the rows; the outer error is a broken promise or a missing reference, the inner one damage.
+    fn check(self, references: &References) -> (Range<u64>, Result<Result<Checked, String>>) {
         let checked = match &self.original {
-            Some(original) => self.compare(original),
-            None => Ok(self.measure()),
+            Some(original) => self.compare(original, references),
+            None => self.measure(references),
         };
         (self.rows, checked)
     }
 
     /// Without an original: whether the block decodes, and its exact rows.
-    fn measure(&self) -> Result<Checked, String> {
-        let block = self.block.as_ref().map_err(ToString::to_string)?;
-        let bits = block.measure().map_err(|error| self.named(&error))?;
+    fn measure(&self, references: &References) -> Result<Result<Checked, String>> {
+        let block = match &self.block {
+            Ok(block) => block,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let bits = match block.measure_with(|needed| references.find(needed)) {
+            Ok(bits) => bits,
+            Err(error) => return self.damage(error).map(Err),
+        };
         let n_rows = self.rows.end - self.rows.start;
         let n_exact = bits.of(Part::ExactRows).raw / (32 * block.n_classes() as u64);
         let is_quantized = self.promise.bound != Bound::Exact && !block.is_bits();
-        Ok(Checked {
+        Ok(Ok(Checked {
             n_exact: match is_quantized {
                 true => n_exact..n_exact,
                 false => 0..n_rows,
             },
             figures: Figures::default(),
-        })
+        }))
     }
 
-    fn compare(&self, original: &Values) -> Result<Result<Checked, String>> {
-        let decoded = match &self.block {
-            Ok(block) => block.decode().map_err(|error| self.named(&error)),
-            Err(error) => Err(error.to_string()),
+    fn compare(
+        &self,
+        original: &Values,
+        references: &References,
+    ) -> Result<Result<Checked, String>> {
+        let block = match &self.block {
+            Ok(block) => block,
+            Err(error) => return Ok(Err(error.to_string())),
         };
-        let decoded = match decoded {
+        let decoded = match block.decode_with(|needed| references.find(needed)) {
             Ok(decoded) => decoded,
-            Err(damage) => return Ok(Err(damage)),
+            Err(error) => return self.damage(error).map(Err),
         };
         let n_classes = decoded.n_classes();
         let mut checked = Checked::default();
@@ -227,9 +240,16 @@ impl Piece {
         Ok(Ok(checked))
     }
 
-    /// What is wrong with the bytes of a block, with its rows.
-    fn named(&self, error: &Error) -> String {
-        format!("rows {}..{}: {error}", self.rows.start, self.rows.end)
+    /// What is wrong with the bytes of a block, with its rows; an error if nothing is, but its reference is
+    /// missing.
+    fn damage(&self, error: Error) -> Result<String> {
+        match is_of_reference(&error) {
+            true => Err(error.into()),
+            false => Ok(format!(
+                "rows {}..{}: {error}",
+                self.rows.start, self.rows.end
+            )),
+        }
     }
 }
 
