@@ -12,7 +12,7 @@ use burn::tensor::{Tensor, TensorData, activation};
 use pc::model::dataset::Dataset;
 use pc::model::inference::{Output, Predictor};
 use pc::model::network::{Backend, Mlp, Parameters};
-use pc::model::training::{TrainingConfig, train};
+use pc::model::training::{Task, TrainingConfig, train};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -45,25 +45,16 @@ fn main() {
         predictions(name, backend, (&dataset.train.pixels, &inputs), &mut cases);
         let (dataset, n_images) = (&dataset, dataset.train.len());
         let config = TrainingConfig {
-            hidden: vec![128],
-            classes: 100,
             epochs: 1,
-            batch_size: 128,
-            learning_rate: 1e-3,
-            seed: 42,
             backend,
-            validation: 0.0,
+            ..TrainingConfig::default()
         };
         cases.push(Case {
             name: format!("train an epoch, {name}"),
             n_images,
             run: Box::new(move || {
-                black_box(train(
-                    &config,
-                    dataset,
-                    &AtomicBool::new(false),
-                    &mut |_| {},
-                ));
+                let task = Task::new(&config, dataset);
+                black_box(train(task, &AtomicBool::new(false), &mut |_| {}));
             }),
         });
     }

@@ -11,7 +11,9 @@ use crate::huffman::quantizer::{MAX_MAX_ERROR, MAX_MAX_KL, MIN_MAX_ERROR, MIN_MA
 use crate::huffman::{Bound, Kind, Promise};
 use crate::io::format::Format;
 use crate::io::source::SourceOptions;
+use crate::model::augment::Augmentation;
 use crate::model::network::Backend;
+use crate::model::schedule::Schedule;
 
 /// The checkpoint that is written and read where none is named.
 pub const DEFAULT_MODEL: &str = "model.safetensors";
@@ -75,6 +77,30 @@ pub struct TrainArgs {
     /// How to train
     #[command(flatten)]
     pub options: TrainingOptions,
+    /// Learn from the labels of another network as well: probabilities of the training images, in their
+    /// order (.huff)
+    #[arg(long, value_name = "LABELS.huff")]
+    pub teacher: Option<PathBuf>,
+    /// What divides the logits of both networks before their probabilities are compared
+    #[arg(long, value_name = "T", default_value_t = 2.0, value_parser = temperature, requires = "teacher")]
+    pub temperature: f64,
+    /// Share of the loss that the teacher's labels make up
+    #[arg(long, value_name = "SHARE", default_value_t = 0.9, value_parser = share_up_to_1, requires = "teacher")]
+    pub mix: f64,
+    /// Write a line of JSON for each epoch; with --resume, after those that are there
+    #[arg(long, value_name = "METRICS.jsonl")]
+    pub log: Option<PathBuf>,
+    /// Write what --resume needs into a file beside the model: its name with .state
+    #[arg(long)]
+    pub save_state: bool,
+    /// Go on with a run whose state was saved, as it was started, to the same weights bit for bit; --epochs
+    /// says where it ends, if it is to be later
+    #[arg(long, value_name = "MODEL", conflicts_with_all = [
+        "batch_size", "learning_rate", "hidden", "classes", "validation", "seed", "backend", "schedule",
+        "weight_decay", "label_smoothing", "dropout", "augment", "standardize", "average", "patience",
+        "calibrate", "temperature", "mix",
+    ])]
+    pub resume: Option<PathBuf>,
 }
 
 /// How to train.
@@ -105,6 +131,34 @@ pub struct TrainingOptions {
     /// Where burn computes
     #[arg(long, default_value = "ndarray", value_parser = PossibleValuesParser::new(Backend::NAMES).try_map(|name| name.parse::<Backend>()))]
     pub backend: Backend,
+    /// How the learning rate changes: cosine lets it fall to 0
+    #[arg(long, default_value = "constant", value_parser = PossibleValuesParser::new(Schedule::NAMES).try_map(|name| name.parse::<Schedule>()))]
+    pub schedule: Schedule,
+    /// What weights (not biases) lose at each step, as a share of them and of the learning rate (AdamW)
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = weight_decay)]
+    pub weight_decay: f64,
+    /// Take this share from each label and spread it over the classes that occur
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    pub label_smoothing: f64,
+    /// Leave out this share of the hidden units at each step
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    pub dropout: f64,
+    /// Distort each image anew every time: some of shift=PIXELS, rotate=DEGREES, scale=SHARE, elastic=ALPHA and
+    /// flip, separated by commas; without a value, what suits digits
+    #[arg(long, value_name = "KINDS", num_args = 0..=1, default_missing_value = Augmentation::DIGITS)]
+    pub augment: Option<Augmentation>,
+    /// Train on pixels scaled to mean 0 and variance 1; the model takes them as they are
+    #[arg(long)]
+    pub standardize: bool,
+    /// Keep a running mean of the weights, which retains this share of itself at each step (such as 0.999)
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = retained)]
+    pub average: f64,
+    /// End after so many epochs without a lower validation loss
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub patience: Option<usize>,
+    /// Fit a temperature on the validation part, which predictions then divide logits by for probabilities
+    #[arg(long)]
+    pub calibrate: bool,
     /// Number of threads; as many as there are processors if not given
     #[arg(long, value_name = "N", value_parser = n_threads)]
     pub threads: Option<usize>,
@@ -534,6 +588,34 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
+fn share_up_to_1(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("expected a number from 0 to 1".to_owned()),
+    }
+}
+
+fn retained(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..1.0).contains(&share) => Ok(share),
+        _ => Err("expected a number from 0 to below 1".to_owned()),
+    }
+}
+
+fn weight_decay(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(decay) if (0.0..=10.0).contains(&decay) => Ok(decay),
+        _ => Err("expected a number from 0 to 10".to_owned()),
+    }
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(temperature) if (0.1..=100.0).contains(&temperature) => Ok(temperature),
+        _ => Err("expected a number from 0.1 to 100".to_owned()),
+    }
+}
+
 fn max_error(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(bound) if (MIN_MAX_ERROR..=MAX_MAX_ERROR).contains(&bound) => Ok(bound),
@@ -645,6 +727,18 @@ mod tests {
             "train --validation 1",
             "train --threads 100000",
             "train --backend cuda",
+            "train --schedule step",
+            "train --weight-decay -1",
+            "train --label-smoothing 1",
+            "train --dropout 1",
+            "train --augment shear=1",
+            "train --average 1",
+            "train --patience 0",
+            "train --temperature 2",
+            "train --teacher a.huff --temperature 0",
+            "train --teacher a.huff --mix 1.5",
+            "train --resume a --seed 3",
+            "train --resume a --augment",
             "predict-compress a.npy",
             "predict-compress a.npy -o b --max-error 0",
             "demo --max-error 0.6",

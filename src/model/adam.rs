@@ -15,12 +15,22 @@ const EPSILON: f32 = 1e-7;
 const CHUNK: usize = 1 << 14;
 
 /// Adam (Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015, Algorithm 1) with the usual
-/// decay rates of 0.9 and 0.999, and an epsilon of 1e-7.
-#[derive(Debug, Clone)]
+/// decay rates of 0.9 and 0.999, and an epsilon of 1e-7. Weight decay is apart from the gradient (Loshchilov and
+/// Hutter, "Decoupled Weight Decay Regularization", 2019, Algorithm 2).
+#[derive(Debug, Clone, PartialEq)]
 pub struct Adam {
-    n_steps: i32,
+    pub(super) n_steps: i32,
     /// For each parameter tensor, the running means of its gradient and of the gradient's square.
-    moments: Vec<[Vec<f32>; 2]>,
+    pub(super) moments: Vec<[Vec<f32>; 2]>,
+}
+
+/// How far a step goes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepSize {
+    /// The learning rate.
+    pub learning_rate: f32,
+    /// What weights lose at a learning rate of 1, as a share of them. Biases lose nothing.
+    pub weight_decay: f32,
 }
 
 /// A part's gradients, one for each parameter tensor.
@@ -44,15 +54,16 @@ impl Adam {
         }
     }
 
-    /// Moves `parameters` one step along the mean of `parts`.
+    /// Moves `parameters`, each layer's weights and then its biases, one step along the mean of `parts`.
     ///
     /// # Panics
     /// If the tensors are not those that the optimizer was made for.
-    pub fn step(&mut self, learning_rate: f32, parameters: &mut [Vec<f32>], parts: &[Gradients]) {
+    pub fn step(&mut self, size: StepSize, parameters: &mut [Vec<f32>], parts: &[Gradients]) {
         assert_eq!(parameters.len(), self.moments.len());
         self.n_steps += 1;
         let step = Step {
-            learning_rate,
+            learning_rate: size.learning_rate,
+            kept: 1.0,
             // 1 - beta^t, of the means that begin at 0.
             correction_1: 1.0 / (1.0 - BETA_1.powi(self.n_steps)),
             correction_2: 1.0 / (1.0 - BETA_2.powi(self.n_steps)),
@@ -61,6 +72,14 @@ impl Adam {
             parameters.iter_mut().zip(&mut self.moments).enumerate()
         {
             assert_eq!(parameters.len(), first.len());
+            let is_weight = i.is_multiple_of(2);
+            let step = Step {
+                kept: match is_weight {
+                    true => 1.0 - size.learning_rate * size.weight_decay,
+                    false => 1.0,
+                },
+                ..step
+            };
             parameters
                 .par_chunks_mut(CHUNK)
                 .zip(first.par_chunks_mut(CHUNK))
@@ -88,6 +107,8 @@ impl Adam {
 #[derive(Clone, Copy)]
 struct Step {
     learning_rate: f32,
+    /// What a parameter keeps of itself.
+    kept: f32,
     correction_1: f32,
     correction_2: f32,
 }
@@ -127,7 +148,7 @@ impl<'a, P: Iterator<Item = (f32, &'a [f32])>> WithSimd for Update<'_, P> {
             *second = BETA_2 * *second + (1.0 - BETA_2) * (g * g);
             let mean = *first * step.correction_1;
             let root = (*second * step.correction_2).sqrt();
-            *parameter -= step.learning_rate * mean / (root + EPSILON);
+            *parameter = step.kept * *parameter - step.learning_rate * mean / (root + EPSILON);
         }
     }
 }
@@ -149,6 +170,10 @@ mod tests {
     #[test]
     fn steps_are_those_of_burn() {
         const N: usize = 1000;
+        const SIZE: StepSize = StepSize {
+            learning_rate: 0.01,
+            weight_decay: 0.0,
+        };
         let number = |i: usize| (i * 7919 % 1009) as f32 / 1009.0 - 0.5;
         let device = Backend::Ndarray.device();
         let start: Vec<f32> = (0..N).map(number).collect();
@@ -176,7 +201,7 @@ mod tests {
                 .zip(&parts[1].tensors[0])
                 .map(|(a, b)| 0.75 * a + 0.25 * b)
                 .collect();
-            adam.step(0.01, &mut ours, &parts);
+            adam.step(SIZE, &mut ours, &parts);
             // The gradient of this sum is the mean.
             let sum = (theirs.tensor.val() * tensor(&mean)).sum();
             let gradients = GradientsParams::from_grads(sum.backward(), &theirs);
@@ -186,5 +211,28 @@ mod tests {
         for (a, b) in ours[0].iter().zip(theirs) {
             assert!((a - b).abs() < 1e-5, "{a} {b}");
         }
+    }
+
+    #[test]
+    fn weight_decay_shrinks_weights_and_leaves_biases() {
+        let part = Gradients {
+            share: 1.0,
+            tensors: vec![vec![0.3, -0.2], vec![0.1]],
+        };
+        let after = |weight_decay: f32| {
+            let mut parameters = vec![vec![1.0, -2.0], vec![3.0]];
+            let size = StepSize {
+                learning_rate: 0.1,
+                weight_decay,
+            };
+            let parts = std::slice::from_ref(&part);
+            Adam::new([2, 1]).step(size, &mut parameters, parts);
+            parameters
+        };
+        let (plain, decayed) = (after(0.0), after(0.5));
+        // 0.1 * 0.5 of the weight before the step.
+        assert!((plain[0][0] - decayed[0][0] - 0.05).abs() < 1e-6);
+        assert!((plain[0][1] - decayed[0][1] + 0.10).abs() < 1e-6);
+        assert_eq!(plain[1], decayed[1]);
     }
 }

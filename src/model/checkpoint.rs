@@ -2,7 +2,8 @@
 //! `nn.Sequential(Linear, ReLU, Linear, ...)`, so that `load_state_dict` takes them as they are.
 //!
 //! Tensor `0.weight` is `[n_outputs, n_inputs]` of the first layer, `0.bias` its biases; the second layer is
-//! `2`, since the ReLU between them is `1`, and so on. What else is worth knowing stands as JSON under
+//! `2`, since the ReLU between them is `1`, and so on. Files from elsewhere may number otherwise, as PyTorch does
+//! where a `Flatten` or a `Dropout` stands between. What else is worth knowing stands as JSON under
 //! `pc` in the file's metadata: one entry, so that the same run gives the same bytes.
 
 use std::collections::HashMap;
@@ -33,6 +34,9 @@ pub struct CheckpointInfo {
     /// A name for each class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_names: Option<Vec<String>>,
+    /// What logits are divided by for calibrated probabilities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
 }
 
 /// What is done to pixels, in words.
@@ -70,6 +74,9 @@ pub enum CheckpointError {
         /// How many outputs the network has.
         n_classes: usize,
     },
+    /// A temperature that divides nothing.
+    #[error("the metadata give {0} as temperature; expected a number above 0")]
+    Temperature(f64),
     /// Metadata that cannot be understood.
     #[error("metadata entry \"pc\" is not what pc train writes")]
     Metadata(#[from] serde_json::Error),
@@ -125,9 +132,16 @@ impl Checkpoint {
     /// Any [`CheckpointError`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CheckpointError> {
         let tensors = SafeTensors::deserialize(bytes)?;
+        let mut places: Vec<u32> = tensors
+            .names()
+            .iter()
+            .filter_map(|name| name.strip_suffix(".weight")?.parse().ok())
+            .collect();
+        places.sort_unstable();
         let mut layers: Vec<Layer> = Vec::new();
-        while let Ok(weight) = tensors.tensor(&format!("{}.weight", 2 * layers.len())) {
-            let name = |part: &str| format!("{}.{part}", 2 * layers.len());
+        for place in places {
+            let name = |part: &str| format!("{place}.{part}");
+            let weight = tensors.tensor(&name("weight"))?;
             let [n_outputs, n_inputs] = *weight.shape() else {
                 return Err(CheckpointError::Tensors(format!(
                     "{} has shape {:?}",
@@ -179,7 +193,18 @@ impl Checkpoint {
                 n_classes: weights.n_classes(),
             });
         }
-        Ok(Self { weights, info })
+        let checkpoint = Self { weights, info };
+        match checkpoint.temperature() {
+            Some(temperature) if !(temperature > 0.0 && temperature.is_finite()) => {
+                Err(CheckpointError::Temperature(temperature))
+            }
+            _ => Ok(checkpoint),
+        }
+    }
+
+    /// What logits are to be divided by for calibrated probabilities.
+    pub fn temperature(&self) -> Option<f64> {
+        self.info.as_ref().and_then(|info| info.temperature)
     }
 }
 
@@ -232,15 +257,13 @@ mod tests {
                 options: TrainingConfig {
                     hidden: vec![3],
                     classes: 2,
-                    epochs: 1,
-                    batch_size: 2,
-                    learning_rate: 1e-3,
-                    seed: 42,
                     backend: Backend::Flex,
                     validation: 0.1,
+                    ..TrainingConfig::default()
                 },
                 metrics: None,
                 class_names: Some(vec!["cat".to_owned(), "dog".to_owned()]),
+                temperature: Some(1.25),
             }),
         }
     }
@@ -275,6 +298,27 @@ mod tests {
     }
 
     #[test]
+    fn other_numbers_of_layers_are_understood() {
+        // nn.Sequential(Flatten, Linear, ReLU, Dropout, Linear), which PyTorch saves in order of names.
+        let tensors = |names: [&'static str; 4]| {
+            let shapes = [vec![3], vec![3, 4], vec![2], vec![2, 3]];
+            let zeros = [0; 48];
+            let views = names.into_iter().zip(&shapes).map(|(name, shape)| {
+                let n_bytes = 4 * shape.iter().product::<usize>();
+                let view = TensorView::new(Dtype::F32, shape.clone(), &zeros[..n_bytes]);
+                (name, view.unwrap())
+            });
+            Checkpoint::from_bytes(&safetensors::serialize(views, None).unwrap())
+        };
+        let read = tensors(["1.bias", "1.weight", "10.bias", "10.weight"]).unwrap();
+        assert_eq!(read.weights.sizes(), [4, 3, 2]);
+        assert_eq!(read.temperature(), None);
+        let message = tensors(["fc1.bias", "fc1.weight", "2.bias", "2.weight"]);
+        let message = message.unwrap_err().to_string();
+        assert!(message.starts_with("the tensors are [2.bias,"), "{message}");
+    }
+
+    #[test]
     fn what_is_no_network_is_refused() {
         let refused = |checkpoint: &Checkpoint, message: &str| {
             let bytes = checkpoint.to_bytes().unwrap();
@@ -293,6 +337,11 @@ mod tests {
             info.class_names = Some(vec!["cat".to_owned()]);
         }
         refused(&named, "the metadata name 1 classes, the network has 2");
+        let mut cold = checkpoint();
+        if let Some(info) = &mut cold.info {
+            info.temperature = Some(0.0);
+        }
+        refused(&cold, "give 0 as temperature; expected a number above 0");
         let mut empty = checkpoint();
         empty.weights.layers.clear();
         refused(&empty, "the tensors are []");

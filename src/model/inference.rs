@@ -73,7 +73,7 @@ impl Inputs for ImageBatch {
 pub enum Output {
     /// What the last layer gives.
     Logits,
-    /// Their softmax.
+    /// Their softmax, at the predictor's temperature.
     Probabilities,
 }
 
@@ -91,6 +91,8 @@ pub struct Evaluation {
 pub struct Predictor {
     weights: Weights,
     layers: Vec<PackedLayer>,
+    /// What logits are multiplied with for probabilities.
+    factor: f32,
 }
 
 impl Predictor {
@@ -99,6 +101,16 @@ impl Predictor {
         Self {
             layers: weights.layers.iter().map(PackedLayer::new).collect(),
             weights,
+            factor: 1.0,
+        }
+    }
+
+    /// The same with calibrated probabilities: those of the logits divided by `temperature`, if there is one.
+    /// Logits stay what they are.
+    pub fn with_temperature(self, temperature: Option<f64>) -> Self {
+        Self {
+            factor: temperature.map_or(1.0, |temperature| (1.0 / temperature) as f32),
+            ..self
         }
     }
 
@@ -157,7 +169,9 @@ impl Predictor {
         }
         let activation = match output {
             Output::Logits => Activation::None,
-            Output::Probabilities => Activation::Softmax,
+            Output::Probabilities => Activation::Softmax {
+                factor: self.factor,
+            },
         };
         last.forward(input, values, activation);
     }
@@ -193,7 +207,7 @@ struct Scratch {
 }
 
 /// Cross-entropy of one row of logits, in nats.
-fn cross_entropy(logits: &[f32], label: usize) -> f64 {
+pub(super) fn cross_entropy(logits: &[f32], label: usize) -> f64 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits
         .iter()
@@ -232,6 +246,17 @@ mod tests {
         // First layer: 1 + 4 + 0.5 = 5.5; -1 + 2 - 4 = -3, which ReLU makes 0.
         let logits = predictor().predict(&[1.0, 2.0][..], Output::Logits);
         assert_eq!(logits.values(), [5.5, 10.0]);
+    }
+
+    #[test]
+    fn a_temperature_changes_probabilities_alone() {
+        let inputs = &[1.0, 2.0][..];
+        let hot = predictor().with_temperature(Some(3.0));
+        let plain = predictor().with_temperature(None);
+        assert_eq!(hot.predict(inputs, Output::Logits).values(), [5.5, 10.0]);
+        let first = |p: &Predictor| f64::from(p.predict(inputs, Output::Probabilities).values()[0]);
+        assert!((first(&hot) - 1.0 / (1.0 + f64::exp(1.5))).abs() < 1e-6);
+        assert!((first(&plain) - 1.0 / (1.0 + f64::exp(4.5))).abs() < 1e-6);
     }
 
     #[test]

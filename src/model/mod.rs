@@ -1,14 +1,20 @@
 //! The classifier: a multi-layer perceptron, 784 -> 128 -> 100 by default.
 //!
-//! [`dataset`] reads images and labels, [`network`] and [`training`] train on burn, [`checkpoint`] keeps
-//! the weights in PyTorch's layout, and [`inference`] predicts from them without burn.
+//! [`dataset`] reads images and labels, [`network`] and [`training`] train on burn ([`parts`] makes what goes in,
+//! [`augment`] distorts it), [`checkpoint`] keeps the weights in PyTorch's layout, [`state`] what a run needs to go
+//! on, and [`inference`] predicts without burn.
 
 pub mod adam;
+pub mod augment;
+pub mod calibration;
 pub mod checkpoint;
 pub mod dataset;
 pub mod inference;
 pub mod network;
 pub mod packed;
+pub mod parts;
+pub mod schedule;
+pub mod state;
 pub mod training;
 
 /// One fully connected layer, `output = weight * input + bias`, in PyTorch's layout.

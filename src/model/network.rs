@@ -62,7 +62,7 @@ impl FromStr for Backend {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameters {
     /// Units from input to output.
-    sizes: Vec<usize>,
+    pub(super) sizes: Vec<usize>,
     /// Two a layer.
     pub tensors: Vec<Vec<f32>>,
 }
@@ -106,6 +106,19 @@ impl Parameters {
         }
     }
 
+    /// Other numbers for the same network.
+    ///
+    /// # Panics
+    /// If they are not as many.
+    pub(super) fn with_tensors(&self, tensors: Vec<Vec<f32>>) -> Self {
+        let lengths = |tensors: &[Vec<f32>]| tensors.iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(lengths(&tensors), lengths(&self.tensors));
+        Self {
+            sizes: self.sizes.clone(),
+            tensors,
+        }
+    }
+
     /// A copy in PyTorch's layout.
     pub fn weights(&self) -> Weights {
         let layers = self
@@ -120,6 +133,77 @@ impl Parameters {
             })
             .collect();
         Weights { layers }
+    }
+}
+
+/// What is done to pixels of 0 to 1 before they go into training: they become `(pixel - mean) / deviation`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scaling {
+    mean: f32,
+    deviation: f32,
+}
+
+/// Pixels stay what they are.
+impl Default for Scaling {
+    fn default() -> Self {
+        Self {
+            mean: 0.0,
+            deviation: 1.0,
+        }
+    }
+}
+
+impl Scaling {
+    /// The scaling that gives these pixels a mean of 0 and a variance of 1; black images stay as they are.
+    pub fn standardizing<'a>(pixels: impl Iterator<Item = &'a u8>) -> Self {
+        let mut counts = [0u64; 256];
+        for &pixel in pixels {
+            counts[usize::from(pixel)] += 1;
+        }
+        let n = counts.iter().sum::<u64>() as f64;
+        let mean_of = |f: &dyn Fn(f64) -> f64| {
+            let values = (0u8..=255).map(|pixel| f(f64::from(pixel) / 255.0));
+            values.zip(counts).map(|(x, n)| x * n as f64).sum::<f64>() / n
+        };
+        let mean = mean_of(&|x| x);
+        let variance = mean_of(&|x| (x - mean) * (x - mean));
+        // Of a single grey, rounding leaves a little.
+        match variance > 1e-9 {
+            true => Self {
+                mean: mean as f32,
+                deviation: variance.sqrt() as f32,
+            },
+            false => Self::default(),
+        }
+    }
+
+    /// Scales pixels in place.
+    pub fn apply(self, pixels: &mut [f32]) {
+        if self != Self::default() {
+            let factor = 1.0 / self.deviation;
+            for pixel in pixels {
+                *pixel = (*pixel - self.mean) * factor;
+            }
+        }
+    }
+
+    /// The weights that do to unscaled pixels what `weights` do to scaled ones, so that whoever predicts
+    /// need not know of the scaling.
+    pub fn fold_into(self, mut weights: Weights) -> Weights {
+        if self != Self::default()
+            && let Some(layer) = weights.layers.first_mut()
+        {
+            let (mean, deviation) = (f64::from(self.mean), f64::from(self.deviation));
+            let rows = layer.weight.chunks_exact_mut(layer.n_inputs);
+            for (row, bias) in rows.zip(&mut layer.bias) {
+                let sum: f64 = row.iter().map(|&weight| f64::from(weight)).sum();
+                *bias = (f64::from(*bias) - sum * mean / deviation) as f32;
+                for weight in row {
+                    *weight = (f64::from(*weight) / deviation) as f32;
+                }
+            }
+        }
+        weights
     }
 }
 
@@ -175,10 +259,18 @@ impl Mlp {
     /// - `images`: `[n, n_inputs]`
     /// - result: `[n, n_classes]`
     pub fn forward(&self, images: Tensor<2>) -> Tensor<2> {
+        self.forward_with(images, &[])
+    }
+
+    /// As [`Self::forward`], the hidden layers' units multiplied with `masks`, one a layer, or none at all.
+    pub fn forward_with(&self, images: Tensor<2>, masks: &[Tensor<2>]) -> Tensor<2> {
         let (last, hidden) = self.layers.split_last().expect("at least one layer");
         let mut activations = images;
-        for layer in hidden {
+        for (i, layer) in hidden.iter().enumerate() {
             activations = activation::relu(layer.forward(activations));
+            if let Some(mask) = masks.get(i) {
+                activations = activations * mask.clone();
+            }
         }
         last.forward(activations)
     }
@@ -199,7 +291,7 @@ mod tests {
     use rand::rngs::StdRng;
 
     use super::*;
-    use crate::model::adam::{Adam, Gradients};
+    use crate::model::adam::{Adam, Gradients, StepSize};
     use crate::model::inference::{Output, Predictor};
 
     const BACKENDS: [Backend; 2] = [Backend::Ndarray, Backend::Flex];
@@ -226,6 +318,27 @@ mod tests {
             assert!((variance / expected - 1.0).abs() < 0.03);
             assert!(layer.bias.iter().all(|&bias| bias == 0.0));
         }
+    }
+
+    #[test]
+    fn standardized_pixels_have_mean_0_and_variance_1_and_fold_into_the_weights() {
+        let pixels: Vec<u8> = (0..4 * 9).map(|i| (i * 71 % 256) as u8).collect();
+        let scaling = Scaling::standardizing(pixels.iter());
+        let plain: Vec<f32> = pixels.iter().map(|&p| f32::from(p) / 255.0).collect();
+        let mut scaled = plain.clone();
+        scaling.apply(&mut scaled);
+        let n = scaled.len() as f32;
+        assert!((scaled.iter().sum::<f32>() / n).abs() < 1e-5);
+        assert!((scaled.iter().map(|x| x * x).sum::<f32>() / n - 1.0).abs() < 1e-5);
+
+        let weights = Parameters::init(&[9, 5, 3], &mut StdRng::seed_from_u64(6)).weights();
+        let folded = Predictor::new(scaling.fold_into(weights.clone()));
+        let expected = Predictor::new(weights).predict(&scaled[..], Output::Logits);
+        let found = folded.predict(&plain[..], Output::Logits);
+        for (a, b) in found.values().iter().zip(expected.values()) {
+            assert!((a - b).abs() < 1e-5, "{a} {b}");
+        }
+        assert_eq!(Scaling::standardizing([7; 5].iter()), Scaling::default());
     }
 
     #[test]
@@ -331,7 +444,11 @@ mod tests {
             share: 1.0,
             tensors: gradients(&before, &Backend::Ndarray.device()),
         };
-        Adam::new(before.tensors.iter().map(Vec::len)).step(1e-3, &mut after.tensors, &[part]);
+        let size = StepSize {
+            learning_rate: 1e-3,
+            weight_decay: 0.0,
+        };
+        Adam::new(before.tensors.iter().map(Vec::len)).step(size, &mut after.tensors, &[part]);
         let (before, after) = (before.tensors.concat(), after.tensors.concat());
         for ((before, after), g) in before.into_iter().zip(after).zip(gradient) {
             let expected = f64::from(before) - 1e-3 * g / (g.abs() + 1e-7);

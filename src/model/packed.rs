@@ -56,14 +56,17 @@ impl PackedLayer {
 }
 
 /// What becomes of a layer's sums.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
     /// They stay as they are.
     None,
     /// Negative ones become 0. NaN stays: a bad pixel must not become a plausible number.
     Relu,
-    /// Each row becomes its softmax.
-    Softmax,
+    /// Each row becomes its softmax, once multiplied with a number: the inverse of a temperature.
+    Softmax {
+        /// That number.
+        factor: f32,
+    },
 }
 
 struct Pack<'a>(&'a Layer);
@@ -138,9 +141,9 @@ impl WithSimd for Forward<'_> {
                 Activation::None => {}
                 Activation::Relu => relu(output),
                 // A loop, since what a method like for_each calls is compiled apart, without `S`'s instructions.
-                Activation::Softmax => {
+                Activation::Softmax { factor } => {
                     for row in output.chunks_exact_mut(n_outputs) {
-                        softmax(row);
+                        softmax(row, factor);
                     }
                 }
             }
@@ -225,10 +228,10 @@ fn relu(values: &mut [f32]) {
 
 /// Turns logits into probabilities, in place; the largest is subtracted first, so nothing overflows.
 #[inline(always)]
-fn softmax(row: &mut [f32]) {
+fn softmax(row: &mut [f32], factor: f32) {
     let largest = crate::matrix::largest(row);
     for value in row.iter_mut() {
-        *value = exp(*value - largest);
+        *value = exp((*value - largest) * factor);
     }
     let scale = 1.0 / sum(row);
     for value in row.iter_mut() {
@@ -367,7 +370,7 @@ mod tests {
         layer.weight[5] = f32::INFINITY;
         PackedLayer::new(&layer).forward(&[0.0; 8], &mut output, Activation::None);
         assert!(output[0].is_nan() && output[1].is_finite());
-        softmax(&mut output);
+        softmax(&mut output, 1.0);
         assert!(output.iter().all(|x| x.is_nan()));
     }
 
@@ -388,9 +391,12 @@ mod tests {
     #[test]
     fn probabilities_sum_to_1_and_survive_huge_logits() {
         let mut row = [1000.0, 999.0, -1000.0];
-        softmax(&mut row);
+        softmax(&mut row, 1.0);
         assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
         assert!((row[0] - 0.731_058_6).abs() < 1e-6);
         assert_eq!(row[2], 0.0);
+        let mut flat = [1000.0, 999.0, -1000.0];
+        softmax(&mut flat, 0.5);
+        assert!((flat[0] - 0.622_459_3).abs() < 1e-6);
     }
 }

@@ -3,8 +3,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use burn::nn::loss::CrossEntropyLossConfig;
-use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -12,11 +10,16 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Weights;
-use super::adam::{Adam, Gradients};
+use super::adam::{Gradients, StepSize};
+use super::augment::Augmentation;
+use super::calibration;
 use super::dataset::{Dataset, Samples};
-use super::inference::{Evaluation, Predictor};
-use super::network::{Backend, Mlp, Parameters};
-use crate::io::images::scale_u8;
+use super::inference::{Evaluation, Output, Predictor};
+use super::network::{Backend, Parameters, Scaling};
+use super::parts::Parts;
+use super::schedule::Schedule;
+use super::state::{self, State};
+use crate::matrix::PredictionMatrix;
 
 /// Samples of a batch that go through burn together, on one thread. Batches are cut into parts of this size
 /// whatever the number of threads, so that the result does not depend on it.
@@ -41,6 +44,76 @@ pub struct TrainingConfig {
     pub backend: Backend,
     /// Share of the training part held out to choose the epoch, 0 for none.
     pub validation: f64,
+    /// How the learning rate changes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub schedule: Schedule,
+    /// What weights lose at each step, as a share of them and of the learning rate.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub weight_decay: f64,
+    /// What is taken from each label and shared by all classes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub label_smoothing: f64,
+    /// Share of hidden units left out at each step.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dropout: f64,
+    /// How images are distorted.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub augment: Option<Augmentation>,
+    /// Whether pixels are scaled to mean 0 and variance 1 while training; the weights given take them as they
+    /// are.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub standardize: bool,
+    /// If not 0, the weights given are a running mean over the steps, which keeps this share of itself at each.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub average: f64,
+    /// Epochs without a lower validation loss after which training ends.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub patience: Option<usize>,
+    /// Whether a temperature for the probabilities is fitted on the validation part.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub calibrate: bool,
+    /// How to learn from a teacher's labels.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub distillation: Option<Distillation>,
+}
+
+/// How to learn from a teacher's labels.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Distillation {
+    /// By what logits are divided before both networks' probabilities are compared.
+    pub temperature: f64,
+    /// Share of the loss that the teacher's labels make up; the rest are the labels.
+    pub mix: f64,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// The plain run: 784-128-100, ten epochs, nothing but Adam.
+impl Default for TrainingConfig {
+    fn default() -> Self {
+        Self {
+            hidden: vec![128],
+            classes: 100,
+            epochs: 10,
+            batch_size: 128,
+            learning_rate: 1e-3,
+            seed: 42,
+            backend: Backend::Ndarray,
+            validation: 0.0,
+            schedule: Schedule::Constant,
+            weight_decay: 0.0,
+            label_smoothing: 0.0,
+            dropout: 0.0,
+            augment: None,
+            standardize: false,
+            average: 0.0,
+            patience: None,
+            calibrate: false,
+            distillation: None,
+        }
+    }
 }
 
 /// Figures of an epoch.
@@ -62,6 +135,9 @@ pub struct EpochStats {
     /// Training samples seen in the epoch.
     #[serde(skip)]
     pub n_samples: usize,
+    /// The learning rate at the end of the epoch.
+    #[serde(skip)]
+    pub learning_rate: f64,
 }
 
 /// What happens during training.
@@ -91,6 +167,35 @@ pub struct Trained {
     pub metrics: Option<EpochStats>,
     /// Whether `stop` ended training early.
     pub was_stopped: bool,
+    /// What to divide logits by for calibrated probabilities, if it was asked for and there is a validation part.
+    pub temperature: Option<f64>,
+    /// What is needed to go on.
+    pub state: State,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub struct Task<'a> {
+    /// How.
+    pub config: &'a TrainingConfig,
+    /// On what.
+    pub dataset: &'a Dataset,
+    /// A teacher's probabilities of the training samples, in their order; used if the configuration says how.
+    pub teacher: Option<&'a PredictionMatrix>,
+    /// Where an earlier run of the same configuration and data got to.
+    pub state: Option<State>,
+}
+
+impl<'a> Task<'a> {
+    /// A run from the beginning, without a teacher.
+    pub fn new(config: &'a TrainingConfig, dataset: &'a Dataset) -> Self {
+        Self {
+            config,
+            dataset,
+            teacher: None,
+            state: None,
+        }
+    }
 }
 
 /// Epochs worth training without being told: 10, or on a small set as many as make 2,500 batches of 128.
@@ -110,72 +215,103 @@ pub fn split(n_samples: usize, validation: f64) -> (usize, usize) {
 /// is returned. With a validation part, the epoch of least validation loss is returned, else the last.
 ///
 /// The result is the same bit for bit on one machine for the same data and configuration, whatever the number
-/// of threads.
+/// of threads, and however often it was stopped and went on.
 ///
 /// # Panics
-/// If a label is not below `config.classes` (see [`Dataset::check_classes`]) or the batch size is 0.
-pub fn train(
-    config: &TrainingConfig,
-    dataset: &Dataset,
-    stop: &AtomicBool,
-    on_event: &mut (dyn FnMut(Event) + Send),
-) -> Trained {
+/// If a label is not below `config.classes` (see [`Dataset::check_classes`]), the batch size is 0, images are to be
+/// distorted and are not square, or a teacher's labels or a state are of other data.
+pub fn train(task: Task, stop: &AtomicBool, on_event: &mut (dyn FnMut(Event) + Send)) -> Trained {
     // On a thread of the pool, where handing out the parts of a batch costs least.
-    rayon::scope(|_| train_here(config, dataset, stop, on_event))
+    rayon::scope(|_| train_here(task, stop, on_event))
 }
 
-fn train_here(
-    config: &TrainingConfig,
-    dataset: &Dataset,
-    stop: &AtomicBool,
-    on_event: &mut dyn FnMut(Event),
-) -> Trained {
+fn train_here(task: Task, stop: &AtomicBool, on_event: &mut dyn FnMut(Event)) -> Trained {
+    let Task {
+        config,
+        dataset,
+        teacher,
+        state,
+    } = task;
     let mut rng = StdRng::seed_from_u64(config.seed);
-    let device = config.backend.device();
     let sizes: Vec<usize> = [dataset.train.n_pixels]
         .iter()
         .chain(&config.hidden)
         .chain([&config.classes])
         .copied()
         .collect();
-    let mut parameters = Parameters::init(&sizes, &mut rng);
-    let mut adam = Adam::new(parameters.tensors.iter().map(Vec::len));
+    // Drawn even if a state replaces them, so that the order of samples is the same.
+    let parameters = Parameters::init(&sizes, &mut rng);
 
     let mut order: Vec<usize> = (0..dataset.train.len()).collect();
     order.shuffle(&mut rng);
     let (n_training, n_validation) = split(order.len(), config.validation);
     let validation = order.split_off(n_training);
     let validation = (n_validation > 0).then(|| dataset.train.select(&validation));
+    let scaling = match config.standardize {
+        true => {
+            let images = order.iter().map(|&i| dataset.train.image(i));
+            Scaling::standardizing(images.flatten())
+        }
+        false => Scaling::default(),
+    };
+    let parts = Parts::new(config, &dataset.train, scaling, teacher);
 
-    let mut best: Option<(f64, Trained)> = None;
-    let mut last = None;
+    let data = state::fingerprint(&dataset.train, teacher);
+    let mut state = match state {
+        Some(state) => state.with_config(config),
+        None => State::new(config, data, parameters),
+    };
+    assert_eq!(
+        state.parameters.sizes, sizes,
+        "the state is of another network"
+    );
+    assert_eq!(state.data, data, "the state is of other data");
+    for _ in 0..state.n_epochs {
+        order.shuffle(&mut rng);
+    }
+
+    let batches_per_epoch = order.len().div_ceil(config.batch_size);
+    let n_batches = config.epochs * batches_per_epoch;
+    // Of an epoch that was stopped midway, which is not for the state to remember.
+    let mut partial = None;
     let mut was_stopped = false;
-    for epoch in 1..=config.epochs {
-        if was_stopped || stop.load(Ordering::Relaxed) {
+    while state.n_epochs < config.epochs && !state.is_out_of_patience() {
+        if stop.load(Ordering::Relaxed) {
             was_stopped = true;
             break;
         }
         let start = Instant::now();
+        let epoch = state.n_epochs + 1;
         order.shuffle(&mut rng);
-        let (mut loss_sum, mut n_seen) = (0.0, 0);
-        for indices in order.chunks(config.batch_size) {
-            let parts: Vec<(f64, Gradients)> = indices
+        let mut learning_rate = config.learning_rate;
+        for (batch, indices) in order.chunks(config.batch_size).enumerate() {
+            if batch < state.n_batches {
+                continue;
+            }
+            let gradients: Vec<(f64, Gradients)> = indices
                 .par_chunks(PART_SAMPLES)
                 .map(|part| {
-                    let (loss, tensors) = gradients(&parameters, &dataset.train, part, &device);
+                    let (loss, tensors) = parts.gradients(&state.parameters, epoch, part);
                     let share = part.len() as f32 / indices.len() as f32;
                     (loss * part.len() as f64, Gradients { share, tensors })
                 })
                 .collect();
-            let (losses, parts): (Vec<f64>, Vec<Gradients>) = parts.into_iter().unzip();
-            adam.step(config.learning_rate as f32, &mut parameters.tensors, &parts);
-            loss_sum += losses.iter().sum::<f64>();
-            n_seen += indices.len();
+            let (losses, gradients): (Vec<f64>, Vec<Gradients>) = gradients.into_iter().unzip();
+            let n_before = state.n_epochs * batches_per_epoch + batch;
+            learning_rate = config.learning_rate * config.schedule.factor(n_before, n_batches);
+            let size = StepSize {
+                learning_rate: learning_rate as f32,
+                weight_decay: config.weight_decay as f32,
+            };
+            state.step(size, &gradients);
+            state.loss_sum += losses.iter().sum::<f64>();
+            state.n_batches = batch + 1;
+            let n_seen = order.len().min(state.n_batches * config.batch_size);
             on_event(Event::Batch {
                 epoch,
                 n_seen,
                 n_samples: order.len(),
-                loss: loss_sum / n_seen as f64,
+                loss: state.loss_sum / n_seen as f64,
             });
             if stop.load(Ordering::Relaxed) {
                 was_stopped = true;
@@ -184,65 +320,41 @@ fn train_here(
         }
         let seconds = start.elapsed().as_secs_f64();
 
-        let predictor = Predictor::new(parameters.weights());
+        let weights = scaling.fold_into(state.averaged().weights());
+        let predictor = Predictor::new(weights);
+        let n_samples = order.len().min(state.n_batches * config.batch_size);
         let stats = EpochStats {
             epoch,
-            training_loss: loss_sum / n_seen as f64,
+            training_loss: state.loss_sum / n_samples as f64,
             validation: validation.as_ref().map(|part| predictor.evaluate(part)),
             test: dataset.test.as_ref().map(|part| predictor.evaluate(part)),
             seconds,
-            n_samples: n_seen,
+            n_samples,
+            learning_rate,
         };
         on_event(Event::Epoch(&stats));
-        let trained = Trained {
-            weights: predictor.weights().clone(),
-            metrics: Some(stats),
-            was_stopped: false,
-        };
-        if let Some(validation) = stats.validation
-            && best
-                .as_ref()
-                .is_none_or(|(least, _)| validation.loss < *least)
-        {
-            best = Some((validation.loss, trained.clone()));
+        match state.n_batches == batches_per_epoch {
+            true => state.finish_epoch(stats),
+            false => partial = Some(stats),
         }
-        last = Some(trained);
     }
-    let trained = best.map(|(_, trained)| trained).or(last);
+    let (parameters, metrics) = state.chosen(partial);
+    let weights = scaling.fold_into(parameters.weights());
+    let calibrated = validation.filter(|_| config.calibrate && metrics.is_some());
     Trained {
+        temperature: calibrated.map(|part| temperature(&weights, &part)),
+        weights,
+        metrics,
         was_stopped,
-        ..trained.unwrap_or_else(|| Trained {
-            weights: parameters.weights(),
-            metrics: None,
-            was_stopped,
-        })
+        state,
     }
 }
 
-/// The mean cross-entropy of the samples at `indices`, and its gradients.
-fn gradients(
-    parameters: &Parameters,
-    samples: &Samples,
-    indices: &[usize],
-    device: &Device,
-) -> (f64, Vec<Vec<f32>>) {
-    let mut pixels = Vec::with_capacity(indices.len() * samples.n_pixels);
-    for &i in indices {
-        pixels.extend(samples.image(i).iter().map(|&pixel| scale_u8(pixel)));
-    }
-    let labels: Vec<i32> = indices.iter().map(|&i| samples.labels[i] as i32).collect();
-    let images = TensorData::new(pixels, [indices.len(), samples.n_pixels]);
-    let labels = TensorData::new(labels, [indices.len()]);
-
-    // Each part has tensors of its own: burn keeps gradients of shared ones in one graph behind a lock.
-    let network = Mlp::new(parameters, device);
-    let logits = network.forward(Tensor::from_data(images, device));
-    let labels = Tensor::<1, Int>::from_data(labels, device);
-    let loss = CrossEntropyLossConfig::new()
-        .init(device)
-        .forward(logits, labels);
-    let gradients = network.gradients(&loss);
-    (f64::from(loss.into_scalar::<f32>()), gradients)
+/// The temperature that makes the probabilities of a network fit labels best.
+fn temperature(weights: &Weights, samples: &Samples) -> f64 {
+    let predictor = Predictor::new(weights.clone());
+    let logits = predictor.predict(&samples.pixels[..], Output::Logits);
+    calibration::temperature(&logits, &samples.labels)
 }
 
 #[cfg(test)]
@@ -257,8 +369,7 @@ mod tests {
             batch_size: 5,
             learning_rate: 1e-2,
             seed: 7,
-            backend: Backend::Ndarray,
-            validation: 0.0,
+            ..TrainingConfig::default()
         }
     }
 
@@ -275,7 +386,8 @@ mod tests {
 
     fn run(config: &TrainingConfig, dataset: &Dataset) -> (Trained, Vec<EpochStats>) {
         let mut epochs = Vec::new();
-        let trained = train(config, dataset, &AtomicBool::new(false), &mut |event| {
+        let task = Task::new(config, dataset);
+        let trained = train(task, &AtomicBool::new(false), &mut |event| {
             if let Event::Epoch(stats) = event {
                 epochs.push(*stats);
             }
@@ -343,7 +455,8 @@ mod tests {
     fn stopping_keeps_what_there_is() {
         let stop = AtomicBool::new(false);
         let mut n_batches = 0;
-        let trained = train(&config(), &dataset(20), &stop, &mut |event| {
+        let (config, dataset) = (config(), dataset(20));
+        let trained = train(Task::new(&config, &dataset), &stop, &mut |event| {
             if let Event::Batch { .. } = event {
                 n_batches += 1;
                 stop.store(n_batches == 6, Ordering::Relaxed);
@@ -354,7 +467,8 @@ mod tests {
         let metrics = trained.metrics.unwrap();
         assert_eq!((metrics.epoch, metrics.n_samples), (2, 10));
 
-        let at_once = train(&config(), &dataset(20), &AtomicBool::new(true), &mut |_| {});
+        let stop = AtomicBool::new(true);
+        let at_once = train(Task::new(&config, &dataset), &stop, &mut |_| {});
         assert!(at_once.was_stopped && at_once.metrics.is_none());
     }
 
@@ -363,5 +477,155 @@ mod tests {
         assert_eq!(default_epochs(60_000), 10);
         assert_eq!(default_epochs(8_000), 40);
         assert_eq!(default_epochs(5), 2_500);
+    }
+
+    /// All that draws random numbers or remembers something.
+    fn elaborate() -> TrainingConfig {
+        TrainingConfig {
+            epochs: 4,
+            batch_size: 70,
+            validation: 0.2,
+            schedule: Schedule::Cosine,
+            weight_decay: 0.1,
+            label_smoothing: 0.1,
+            dropout: 0.2,
+            augment: Some(Augmentation::DIGITS.parse().unwrap()),
+            standardize: true,
+            average: 0.9,
+            calibrate: true,
+            ..config()
+        }
+    }
+
+    #[test]
+    fn a_run_that_was_stopped_and_went_on_gives_the_same_bits() {
+        let (config, dataset) = (elaborate(), dataset(200));
+        let (whole, epochs) = run(&config, &dataset);
+        assert!(whole.temperature.is_some());
+        // After a batch in the midst of an epoch, after the last of one, before the first, twice.
+        for stops in [vec![3], vec![6], vec![0], vec![2, 3, 3]] {
+            let mut state = None;
+            let mut n_epochs = 0;
+            for n_batches in stops.into_iter().chain([usize::MAX]) {
+                let stop = AtomicBool::new(n_batches == 0);
+                let mut n_seen = 0;
+                let task = Task {
+                    state: state.take(),
+                    ..Task::new(&config, &dataset)
+                };
+                let trained = train(task, &stop, &mut |event| match event {
+                    Event::Batch { .. } => {
+                        n_seen += 1;
+                        stop.store(n_seen == n_batches, Ordering::Relaxed);
+                    }
+                    Event::Epoch(_) => n_epochs += 1,
+                });
+                let bytes = trained.state.to_bytes().unwrap();
+                state = Some(State::from_bytes(&bytes).unwrap());
+                assert_eq!(state.as_ref().unwrap().to_bytes().unwrap(), bytes);
+                if n_batches == usize::MAX {
+                    assert_eq!(trained.weights, whole.weights);
+                    assert_eq!(trained.temperature, whole.temperature);
+                    let figures = |t: &Trained| serde_json::to_string(&t.metrics).unwrap();
+                    assert_eq!(figures(&trained), figures(&whole));
+                }
+            }
+            assert!(n_epochs >= epochs.len());
+        }
+    }
+
+    #[test]
+    fn more_epochs_go_on_where_a_run_ended() {
+        let (config, dataset) = (config(), dataset(50));
+        let short = TrainingConfig {
+            epochs: 8,
+            ..config.clone()
+        };
+        let (first, _) = run(&short, &dataset);
+        let task = Task {
+            state: Some(first.state),
+            ..Task::new(&config, &dataset)
+        };
+        let rest = train(task, &AtomicBool::new(false), &mut |_| {});
+        assert_eq!(rest.weights, run(&config, &dataset).0.weights);
+        assert_eq!(rest.metrics.unwrap().epoch, 20);
+    }
+
+    #[test]
+    fn patience_ends_training_after_so_many_epochs_without_a_lower_loss() {
+        let config = TrainingConfig {
+            validation: 0.25,
+            learning_rate: 0.1,
+            epochs: 200,
+            patience: Some(3),
+            ..config()
+        };
+        let (trained, epochs) = run(&config, &dataset(80));
+        assert!(!trained.was_stopped);
+        assert_eq!(trained.metrics.unwrap().epoch + 3, epochs.len());
+    }
+
+    #[test]
+    fn each_means_changes_the_weights_and_threads_do_not() {
+        let plain = TrainingConfig {
+            epochs: 2,
+            batch_size: 130,
+            ..config()
+        };
+        let dataset = dataset(200);
+        let (reference, _) = run(&plain, &dataset);
+        type Change = fn(&mut TrainingConfig);
+        let changes: [Change; 7] = [
+            |c| c.schedule = Schedule::Cosine,
+            |c| c.weight_decay = 0.1,
+            |c| c.label_smoothing = 0.1,
+            |c| c.dropout = 0.1,
+            |c| c.augment = Some(Augmentation::DIGITS.parse().unwrap()),
+            |c| c.standardize = true,
+            |c| c.average = 0.9,
+        ];
+        for change in changes {
+            let mut config = plain.clone();
+            change(&mut config);
+            let (changed, _) = run(&config, &dataset);
+            assert_ne!(changed.weights, reference.weights, "{config:?}");
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build();
+            let (again, _) = pool.unwrap().install(|| run(&config, &dataset));
+            assert_eq!(changed.weights, again.weights, "{config:?}");
+        }
+    }
+
+    #[test]
+    fn a_teacher_is_followed_against_the_labels() {
+        let dataset = dataset(40);
+        // The teacher says the class after the label.
+        let mut values = vec![0.0; 40 * 100];
+        for (row, &label) in dataset.train.labels.iter().enumerate() {
+            values[row * 100 + (label as usize + 1) % 100] = 1.0;
+        }
+        let teacher = PredictionMatrix::new(100, values);
+        let config = TrainingConfig {
+            epochs: 60,
+            distillation: Some(Distillation {
+                temperature: 2.0,
+                mix: 0.9,
+            }),
+            ..config()
+        };
+        let task = Task {
+            teacher: Some(&teacher),
+            ..Task::new(&config, &dataset)
+        };
+        let trained = train(task, &AtomicBool::new(false), &mut |_| {});
+        let predictor = Predictor::new(trained.weights);
+        let predictions = predictor.predict(&dataset.train.pixels[..], Output::Logits);
+        let n_followed = predictions
+            .rows()
+            .zip(teacher.rows())
+            .filter(|(student, teacher)| {
+                crate::matrix::argmax(student) == crate::matrix::argmax(teacher)
+            })
+            .count();
+        assert!(n_followed > 35, "{n_followed}");
     }
 }

@@ -31,11 +31,11 @@ pub fn run(args: &DemoArgs, progress: &Progress) -> Result<()> {
 
     progress.result("Training on the bundled digit pairs:")?;
     let (trained, printed) =
-        train::train(&args.options, &dataset, &AtomicBool::new(false), progress)?;
+        train::train_plainly(&args.options, &dataset, &AtomicBool::new(false), progress)?;
     printed?;
 
     progress.result("\nPredicting the test images and compressing the probabilities:")?;
-    let predictor = Predictor::new(trained.weights);
+    let predictor = Predictor::new(trained.weights).with_temperature(trained.temperature);
     let original = predictor.predict(&test.pixels[..], Output::Probabilities);
     let n_classes = original.n_classes();
     let promise = Promise::new(Kind::Probabilities, Bound::MaxError(args.max_error));

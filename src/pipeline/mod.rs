@@ -7,6 +7,7 @@ pub mod decode;
 pub mod demo;
 pub mod eval;
 pub mod inspect;
+mod log;
 pub mod predict;
 pub mod predict_compress;
 pub mod progress;
@@ -14,6 +15,7 @@ pub mod reference;
 mod rows;
 mod scores;
 pub mod size;
+mod teacher;
 pub mod train;
 pub mod verify;
 

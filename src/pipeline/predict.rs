@@ -75,9 +75,10 @@ impl Predictions {
     pub fn open(input: &PredictInput, output: Output) -> Result<Self> {
         let (checkpoint, model_sha256) = read_checkpoint(&input.model)?;
         let images = open_images(&input.images, checkpoint.weights.n_inputs())?;
+        let temperature = checkpoint.temperature();
         Ok(Self {
             images,
-            predictor: Predictor::new(checkpoint.weights),
+            predictor: Predictor::new(checkpoint.weights).with_temperature(temperature),
             output,
             name: input_name(&input.images),
             class_names: checkpoint.info.and_then(|info| info.class_names),

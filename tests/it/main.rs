@@ -8,6 +8,7 @@ mod cli_formats;
 mod cli_inspect;
 mod cli_predict;
 mod cli_reference;
+mod cli_recipes;
 mod cli_size;
 mod cli_train;
 mod cli_verify;
