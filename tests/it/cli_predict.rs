@@ -482,3 +482,25 @@ fn a_full_disk_is_an_error_that_leaves_nothing() {
     );
     assert_eq!(folder.names(), ["big.npy", "model.safetensors"]);
 }
+
+#[test]
+fn networks_saved_by_pytorch_predict_as_in_pytorch() {
+    // tests/python/make_torch_files.py wrote them; tests/python/check_predictions.py tries more.
+    let files = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torch");
+    let folder = Folder::new();
+    folder.write("input.npy", &npy("|u1", false, &[20, 28, 28], &pixels(20)));
+    for name in ["sequential", "flatten"] {
+        let model = files.join(format!("{name}.safetensors"));
+        for (output, options) in [("logits", "--logits"), ("probs", "")] {
+            let predict = format!("predict input.npy -o out.npy --force {options} --model");
+            let status = folder.pc(&predict).arg(&model).status().unwrap();
+            assert!(status.success());
+            let expected = std::fs::read(files.join(format!("{name}-{output}.npy"))).unwrap();
+            let (expected, found) = (read_npy(&expected), read_npy(&folder.read("out.npy")));
+            assert_eq!((found.0, found.1), (expected.0, expected.1));
+            for (a, b) in found.2.iter().zip(&expected.2) {
+                assert!((a - b).abs() < 1e-5, "{name} {output}: {a} {b}");
+            }
+        }
+    }
+}
