@@ -28,8 +28,8 @@ pub struct Augmentation {
 }
 
 impl Augmentation {
-    /// What suits handwritten digits.
-    pub const DIGITS: &'static str = "shift=1,rotate=10,scale=0.1,elastic=34";
+    /// What suits handwritten digits and 128 hidden units; wider networks learn from more.
+    pub const DIGITS: &'static str = "shift=1,rotate=10,scale=0.1,elastic=18";
 }
 
 impl FromStr for Augmentation {
