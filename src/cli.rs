@@ -78,8 +78,8 @@ pub struct TrainArgs {
     #[command(flatten)]
     pub options: TrainingOptions,
     /// Learn from the labels of another network as well: probabilities of the training images, in their
-    /// order (.huff)
-    #[arg(long, value_name = "LABELS.huff")]
+    /// order; a .huff file, or any format that pc compress reads
+    #[arg(long, value_name = "LABELS")]
     pub teacher: Option<PathBuf>,
     /// What divides the logits of both networks before their probabilities are compared
     #[arg(long, value_name = "T", default_value_t = 2.0, value_parser = temperature, requires = "teacher")]
@@ -90,6 +90,10 @@ pub struct TrainArgs {
     /// Write a line of JSON for each epoch; with --resume, after those that are there
     #[arg(long, value_name = "METRICS.jsonl")]
     pub log: Option<PathBuf>,
+    /// Draw loss and accuracy by epoch into this folder, as SVG, and of the test part a confusion matrix and a
+    /// reliability diagram
+    #[arg(long, value_name = "DIR")]
+    pub plots: Option<PathBuf>,
     /// Write what --resume needs into a file beside the model: its name with .state
     #[arg(long)]
     pub save_state: bool,
@@ -238,6 +242,14 @@ pub struct CompressArgs {
     /// tells what compression does to accuracy, log loss and calibration
     #[arg(long, value_name = "FILE")]
     pub labels_file: Option<PathBuf>,
+    /// Draw what other bounds would cost, bytes a row against error and divergence, into this folder, as SVG;
+    /// compresses the input some 20 times more
+    #[arg(long, value_name = "DIR")]
+    pub plots: Option<PathBuf>,
+    /// What others take, to be drawn beside it: a CSV file with the columns name, bound (max_error or max_kl),
+    /// value and bytes_a_row
+    #[arg(long, value_name = "FILE", requires = "plots")]
+    pub peers: Option<PathBuf>,
     /// What to promise
     #[command(flatten)]
     pub promise: PromiseOptions,

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 
+use super::picture::Picture;
 use super::predict_compress::summary_lines;
 use super::progress::{Progress, thousands};
 use super::reference::References;
 use super::rows::RowReader;
 use super::scores::{Comparison, Scores, Tee};
-use super::size::smallest_bound;
-use super::{input_name, open_input, output_name, set_threads};
+use super::size::{Rows, smallest_bound};
+use super::{input_name, open_input, open_to_seek, output_name, rate, set_threads};
 use crate::cli::CompressArgs;
 use crate::huffman::frame::{DEFAULT_MEMORY_LIMIT, rows_per_block};
 use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind};
@@ -31,7 +32,7 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     let input = open_input(&args.input)?;
     let mut inputs = vec![args.input.as_path()];
     inputs.extend(
-        [&args.class_names, &args.labels_file]
+        [&args.class_names, &args.labels_file, &args.peers]
             .into_iter()
             .flatten()
             .map(|p| p.as_path()),
@@ -41,7 +42,15 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     let progress = progress.beside(&output);
     let labels = args.labels_file.as_deref().map(open_labels).transpose()?;
 
+    let peers = args.peers.as_deref().map(rate::read_peers).transpose()?;
     let options = args.source.options();
+    let picture = match &args.plots {
+        Some(folder) => {
+            open_to_seek(&args.input).context("--plots reads its input many times")?;
+            Some(Picture::create(folder, "rate.svg", args.force)?)
+        }
+        None => None,
+    };
     let mut rows = RowReader::new(input, name(), &options)?;
     let n_classes = rows.n_classes();
     let references = Arc::new(References::open(&args.reference, DEFAULT_MEMORY_LIMIT)?);
@@ -108,6 +117,17 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     let output = tee.into_output();
     let scores = comparison.map(Comparison::finish).transpose()?;
     output.finish()?;
+    if let Some(picture) = picture {
+        let peers = peers.as_deref().unwrap_or_default();
+        let own = (&promise, &summary);
+        let rows = Rows {
+            path: &args.input,
+            options: &options,
+            references: &references,
+            option: "--plots",
+        };
+        rate::draw(picture, &rows, own, peers, &progress)?;
+    }
 
     progress.result(format_args!("wrote {}", output_name(&args.output)))?;
     for line in summary_lines(&summary, &bits, n_classes, &promise) {

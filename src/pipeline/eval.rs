@@ -1,11 +1,10 @@
 //! `pc eval`: predictions and the true classes in, how good they are out.
 
-use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::picture::Picture;
 use super::progress::{Progress, thousands};
 use super::reference::References;
 use super::{input_name, open_input, read_checkpoint, set_threads};
@@ -15,10 +14,9 @@ use crate::huffman::frame::DEFAULT_MEMORY_LIMIT;
 use crate::huffman::{FrameReader, Kind};
 use crate::io::input::Input;
 use crate::io::labels::LabelReader;
-use crate::io::output::OutputFile;
 use crate::io::source::{self, Values};
 use crate::metrics::softmax;
-use crate::model::dataset::Dataset;
+use crate::model::dataset::{Dataset, Samples};
 use crate::model::inference::{Output, Predictor};
 use crate::plots::{self, ReliabilityBin};
 
@@ -47,7 +45,7 @@ pub fn run(args: &EvalArgs, progress: &Progress) -> Result<()> {
     let report = evaluation.report(class_names.as_deref());
     ensure!(report.rows > 0, "no rows to evaluate");
     if let Some(folder) = &args.plots {
-        draw(folder, &evaluation, &report, args.force)?;
+        Pictures::create(folder, args.force)?.write(&evaluation, &report)?;
     }
     match args.json {
         true => progress.result(serde_json::to_string_pretty(&report)?),
@@ -86,17 +84,24 @@ fn of_model(args: &EvalArgs) -> Result<(Evaluation, Option<Vec<String>>)> {
         "{}: it tells {n_classes} classes, the data have a label {largest}",
         args.model.display()
     );
-    let predictor = Predictor::new(checkpoint.weights);
-    let mut evaluation = Evaluation::new(n_classes);
-    let chunks = samples.pixels.chunks(CHUNK_ROWS * n_inputs);
+    let temperature = checkpoint.temperature();
+    let predictor = Predictor::new(checkpoint.weights).with_temperature(temperature);
+    let evaluation = of_samples(&predictor, &samples);
+    let names = checkpoint.info.and_then(|info| info.class_names);
+    Ok((evaluation, names.or(dataset.class_names)))
+}
+
+/// A network on labelled images.
+pub(super) fn of_samples(predictor: &Predictor, samples: &Samples) -> Evaluation {
+    let mut evaluation = Evaluation::new(predictor.weights().n_classes());
+    let chunks = samples.pixels.chunks(CHUNK_ROWS * samples.n_pixels);
     for (pixels, labels) in chunks.zip(samples.labels.chunks(CHUNK_ROWS)) {
         let rows = predictor.predict(pixels, Output::Probabilities);
         for (row, &label) in rows.rows().zip(labels) {
             evaluation.add(row, label as usize);
         }
     }
-    let names = checkpoint.info.and_then(|info| info.class_names);
-    Ok((evaluation, names.or(dataset.class_names)))
+    evaluation
 }
 
 /// Predictions in a file, compressed or not.
@@ -235,20 +240,38 @@ impl Labelled {
     }
 }
 
-/// Writes the pictures.
-fn draw(folder: &Path, evaluation: &Evaluation, report: &Report, force: bool) -> Result<()> {
-    let bins: Vec<ReliabilityBin> = report
-        .calibration
-        .iter()
-        .map(|&(confidence, accuracy, n_rows)| ReliabilityBin {
-            confidence,
-            accuracy,
-            n_rows,
+/// The pictures of an evaluation, which can be begun before it is known, so that what stands in their way is
+/// told first.
+pub(super) struct Pictures {
+    reliability: Picture,
+    confusion: Picture,
+}
+
+impl Pictures {
+    /// Begins them in a folder, which is made if it is not there.
+    pub fn create(folder: &Path, force: bool) -> Result<Self> {
+        Ok(Self {
+            reliability: Picture::create(folder, "reliability.svg", force)?,
+            confusion: Picture::create(folder, "confusion.svg", force)?,
         })
-        .collect();
-    let reliability = plots::reliability_diagram(&bins, report.calibration_error);
-    write_picture(folder, "reliability.svg", &reliability, force)?;
-    if report.classes <= MAX_CLASSES_SHOWN {
+    }
+
+    /// Draws them.
+    pub fn write(self, evaluation: &Evaluation, report: &Report) -> Result<()> {
+        let bins: Vec<ReliabilityBin> = report
+            .calibration
+            .iter()
+            .map(|&(confidence, accuracy, n_rows)| ReliabilityBin {
+                confidence,
+                accuracy,
+                n_rows,
+            })
+            .collect();
+        let reliability = plots::reliability_diagram(&bins, report.calibration_error);
+        self.reliability.write(&reliability)?;
+        if report.classes > MAX_CLASSES_SHOWN {
+            return Ok(());
+        }
         // Classes that neither occur nor were predicted are left out: a network of 100 outputs on 10 classes.
         let classes: Vec<usize> = report.per_class.iter().map(|class| class.class).collect();
         let names: Vec<String> = report
@@ -266,23 +289,9 @@ fn draw(folder: &Path, evaluation: &Evaluation, report: &Report, force: bool) ->
                     .collect()
             })
             .collect();
-        let confusion = plots::confusion_matrix(&counts, &names);
-        write_picture(folder, "confusion.svg", &confusion, force)?;
+        self.confusion
+            .write(&plots::confusion_matrix(&counts, &names))
     }
-    Ok(())
-}
-
-/// Writes a picture into a folder, which is made if it is not there.
-pub(super) fn write_picture(folder: &Path, name: &str, svg: &str, force: bool) -> Result<()> {
-    fs::create_dir_all(folder)
-        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    let path = folder.join(name);
-    let mut output = OutputFile::create(&path, force, &[])?;
-    output
-        .write_all(svg.as_bytes())
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    output.finish()?;
-    Ok(())
 }
 
 /// The report for a person.

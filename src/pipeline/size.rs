@@ -11,7 +11,7 @@ use super::reference::References;
 use super::rows::RowReader;
 use super::{input_name, open_to_seek};
 use crate::huffman::quantizer::{MAX_MAX_ERROR, MIN_MAX_ERROR};
-use crate::huffman::{Bound, FrameHeader, FrameWriter, Kind, Promise};
+use crate::huffman::{Bound, FrameHeader, FrameWriter, Kind, Promise, Summary};
 use crate::io::source::{SourceOptions, Values};
 
 /// A bound that fits, and what it gives.
@@ -114,11 +114,17 @@ pub fn smallest_bound(
     limit: u64,
     progress: &Progress,
 ) -> Result<Fit> {
+    let rows = Rows {
+        path,
+        options,
+        references,
+        option: "--size",
+    };
     let grid = match promise.kind {
         Kind::Probabilities => Grid::new(MIN_MAX_ERROR, MAX_MAX_ERROR),
         // The largest leaves nothing of any value.
         _ => {
-            let largest = largest_value(path, options)?.max(1e-30);
+            let largest = rows.largest_value()?.max(1e-30);
             Grid::new(largest / 1e7, 2.0 * largest)
         }
     };
@@ -126,7 +132,8 @@ pub fn smallest_bound(
     let found = grid.smallest(limit, |max_error| {
         bar.inc(1);
         let bound = Bound::MaxError(max_error);
-        n_bytes(path, options, references, &Promise { bound, ..*promise })
+        let summary = rows.compress(&Promise { bound, ..*promise })?;
+        Ok(summary.n_bytes)
     })?;
     bar.finish_and_clear();
     match found {
@@ -141,53 +148,62 @@ pub fn smallest_bound(
     }
 }
 
-/// Bytes of the compressed rows.
-fn n_bytes(
-    path: &Path,
-    options: &SourceOptions,
-    references: &References,
-    promise: &Promise,
-) -> Result<u64> {
-    let name = || path.display().to_string();
-    let mut rows = open_rows(path, options)?;
-    let header = FrameHeader {
-        reference: references.name(),
-        ..FrameHeader::new(rows.n_classes(), *promise)?
-    };
-    let mut frame = FrameWriter::new(Nowhere, header).with_context(name)?;
-    while let Some(values) = rows.next()? {
-        let end = frame.next_row() + (values.len() / rows.n_classes()) as u64;
-        let beside = references.beside(&name(), frame.next_row()..end)?;
-        rows.write(&mut frame, values, beside.as_ref(), promise)
-            .with_context(name)?;
-    }
-    let (_, summary, _) = frame.finish().with_context(name)?;
-    Ok(summary.n_bytes)
+/// Rows that are read again and again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub path: &'a Path,
+    pub options: &'a SourceOptions,
+    /// What they are told against.
+    pub references: &'a References,
+    /// What asks for it, for messages.
+    pub option: &'static str,
 }
 
-/// The largest magnitude of any value.
-fn largest_value(path: &Path, options: &SourceOptions) -> Result<f64> {
-    fn largest<T: Copy + Into<f64>>(values: &[T]) -> f64 {
-        let magnitudes = values.iter().map(|&value| value.into().abs());
-        magnitudes
-            .filter(|value| value.is_finite())
-            .fold(0.0, f64::max)
+impl Rows<'_> {
+    /// What the rows would be compressed to.
+    pub fn compress(&self, promise: &Promise) -> Result<Summary> {
+        let name = || self.path.display().to_string();
+        let mut rows = self.open()?;
+        let header = FrameHeader {
+            reference: self.references.name(),
+            ..FrameHeader::new(rows.n_classes(), *promise)?
+        };
+        let mut frame = FrameWriter::new(Nowhere, header).with_context(name)?;
+        while let Some(values) = rows.next()? {
+            let end = frame.next_row() + (values.len() / rows.n_classes()) as u64;
+            let beside = self.references.beside(&name(), frame.next_row()..end)?;
+            rows.write(&mut frame, values, beside.as_ref(), promise)
+                .with_context(name)?;
+        }
+        let (_, summary, _) = frame.finish().with_context(name)?;
+        Ok(summary)
     }
-    let mut rows = open_rows(path, options)?;
-    let mut most = 0.0f64;
-    while let Some(values) = rows.next()? {
-        most = most.max(match &values {
-            Values::F32(values) => largest(values),
-            Values::F64(values) => largest(values),
-        });
-    }
-    Ok(most)
-}
 
-/// Opens the rows, once more.
-fn open_rows(path: &Path, options: &SourceOptions) -> Result<RowReader> {
-    let file = open_to_seek(path).context("--size reads its input many times")?;
-    RowReader::new(file, input_name(path), options)
+    /// The largest magnitude of any value.
+    pub fn largest_value(&self) -> Result<f64> {
+        fn largest<T: Copy + Into<f64>>(values: &[T]) -> f64 {
+            let magnitudes = values.iter().map(|&value| value.into().abs());
+            magnitudes
+                .filter(|value| value.is_finite())
+                .fold(0.0, f64::max)
+        }
+        let mut rows = self.open()?;
+        let mut most = 0.0f64;
+        while let Some(values) = rows.next()? {
+            most = most.max(match &values {
+                Values::F32(values) => largest(values),
+                Values::F64(values) => largest(values),
+            });
+        }
+        Ok(most)
+    }
+
+    /// Opens them, once more.
+    pub fn open(&self) -> Result<RowReader> {
+        let file = open_to_seek(self.path)
+            .with_context(|| format!("{} reads its input many times", self.option))?;
+        RowReader::new(file, input_name(self.path), self.options)
+    }
 }
 
 /// Takes bytes that only their number matters of.

@@ -1,75 +1,160 @@
-//! A teacher's labels for `pc train --teacher`: probabilities of the training images, read from a `.huff` file.
+//! A teacher's labels for `pc train --teacher`: probabilities of the training images, from a `.huff` file or any
+//! format that `pc compress` reads.
 
-use std::io::BufReader;
+use std::io::BufRead;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 
-use super::open_input;
 use super::progress::thousands;
+use super::{input_name, open_input};
 use crate::huffman::{FrameReader, Kind};
+use crate::io::input::Input;
+use crate::io::source::{self, SourceOptions, Values};
 use crate::matrix::PredictionMatrix;
+
+/// The start of a `.huff` file.
+const HUFF: &[u8] = b"\x89HUF";
+/// Rows read at a time from other files.
+const CHUNK_ROWS: usize = 4096;
+
+/// What is read, and what it must fit.
+struct Labels {
+    name: String,
+    n_images: usize,
+    n_classes: usize,
+    values: Vec<f32>,
+}
 
 /// Reads the labels of `n_images` images for a network of `n_classes` outputs.
 ///
 /// # Errors
 /// A file that cannot be read, or whose rows are something else.
 pub(super) fn read(path: &Path, n_images: usize, n_classes: usize) -> Result<PredictionMatrix> {
-    let name = || path.display().to_string();
-    let mut reader = FrameReader::new(BufReader::new(open_input(path)?)).with_context(name)?;
-    let classes = reader.header().classes;
-    ensure!(
-        classes == n_classes,
-        "{}: {classes} classes, the network has {n_classes}; give --classes {classes}",
-        path.display()
-    );
-    let mut blocks = Vec::new();
-    let mut n_rows = 0;
-    while let Some(block) = reader.next_raw_block().with_context(name)? {
-        // Of concatenated frames, each has a header of its own.
-        let kind = reader.header().promise.kind;
-        ensure!(
-            kind == Kind::Probabilities,
-            "{}: it holds {kind}; expected probabilities",
-            path.display()
-        );
-        n_rows += block.n_rows();
-        // Before it costs memory to go on.
-        if n_rows > n_images {
-            break;
+    let name = input_name(path);
+    let input = Input::new(open_input(path)?).with_context(|| name.clone())?;
+    let mut labels = Labels {
+        name,
+        n_images,
+        n_classes,
+        values: Vec::new(),
+    };
+    match input.start().starts_with(HUFF) {
+        true => labels.add_frames(input.into_reader())?,
+        false => labels.add_rows(input)?,
+    }
+    labels.check_number(labels.values.len() / n_classes)?;
+    Ok(PredictionMatrix::new(n_classes, labels.values))
+}
+
+impl Labels {
+    /// Takes compressed rows in.
+    fn add_frames(&mut self, reader: impl BufRead) -> Result<()> {
+        let name = || self.name.clone();
+        let mut reader = FrameReader::new(reader).with_context(name)?;
+        self.check_classes(reader.header().classes)?;
+        let mut blocks = Vec::new();
+        let mut n_rows = 0;
+        while let Some(block) = reader.next_raw_block().with_context(name)? {
+            // Of concatenated frames, each has a header of its own.
+            let kind = reader.header().promise.kind;
+            ensure!(
+                kind == Kind::Probabilities,
+                "{}: it holds {kind}; expected probabilities",
+                self.name
+            );
+            n_rows += block.n_rows();
+            self.check_not_more(n_rows)?;
+            blocks.push(block);
         }
-        blocks.push(block);
+        self.check_number(n_rows)?;
+        let decoded: Vec<PredictionMatrix> = blocks
+            .par_iter()
+            .map(|block| block.decode())
+            .collect::<Result<_, _>>()
+            .with_context(name)?;
+        // Within a bound of 0.5, rows sum to anything.
+        let sums = 0.0..f32::INFINITY;
+        for block in &decoded {
+            self.add(block.values(), &sums)?;
+        }
+        Ok(())
     }
-    ensure!(
-        n_rows == n_images,
-        "{}: {} {} rows, but there are {} training images; expected one row an image",
-        path.display(),
-        if n_rows > n_images {
-            "at least"
-        } else {
-            "only"
-        },
-        thousands(n_rows as u64),
-        thousands(n_images as u64)
-    );
-    let decoded: Vec<PredictionMatrix> = blocks
-        .par_iter()
-        .map(|block| block.decode())
-        .collect::<Result<_, _>>()
-        .with_context(name)?;
-    let mut values = Vec::with_capacity(n_rows * classes);
-    for block in &decoded {
-        values.extend_from_slice(block.values());
+
+    /// Takes rows of another format in.
+    fn add_rows(&mut self, input: Input) -> Result<()> {
+        let name = || self.name.clone();
+        let mut source = source::open(input, &SourceOptions::default()).with_context(name)?;
+        self.check_classes(source.n_classes())?;
+        // As wide as half precision makes it.
+        let sums = 0.98..1.02;
+        while let Some(values) = source
+            .next_rows(CHUNK_ROWS)
+            .with_context(|| self.name.clone())?
+        {
+            self.check_not_more((self.values.len() + values.len()) / self.n_classes)?;
+            match values {
+                Values::F32(values) => self.add(&values, &sums)?,
+                Values::F64(values) => {
+                    let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
+                    self.add(&values, &sums)?;
+                }
+            }
+        }
+        Ok(())
     }
-    let is_usable = |value: &f32| (0.0..=2.0).contains(value);
-    if let Some(at) = values.iter().position(|value| !is_usable(value)) {
-        let (row, column) = (at / classes, at % classes);
-        anyhow::bail!(
-            "{}: {} in row {row}, column {column}; expected probabilities",
-            path.display(),
-            values[at]
+
+    /// Takes rows in that are probabilities and sum to what is expected.
+    fn add(&mut self, values: &[f32], sums: &std::ops::Range<f32>) -> Result<()> {
+        let n_before = self.values.len() / self.n_classes;
+        for (row, values) in (n_before..).zip(values.chunks_exact(self.n_classes)) {
+            let is_usable = |value: &f32| (0.0..=1.01).contains(value);
+            if let Some(column) = values.iter().position(|value| !is_usable(value)) {
+                anyhow::bail!(
+                    "{}: {} in row {row}, column {column}; expected probabilities",
+                    self.name,
+                    values[column]
+                );
+            }
+            let sum: f32 = values.iter().sum();
+            ensure!(
+                sums.contains(&sum),
+                "{}: row {row} sums to {sum}; expected probabilities",
+                self.name
+            );
+        }
+        self.values.extend_from_slice(values);
+        Ok(())
+    }
+
+    fn check_classes(&self, n_classes: usize) -> Result<()> {
+        ensure!(
+            n_classes == self.n_classes,
+            "{}: {n_classes} classes, the network has {}; give --classes {n_classes}",
+            self.name,
+            self.n_classes
         );
+        Ok(())
     }
-    Ok(PredictionMatrix::new(classes, values))
+
+    /// Before it costs memory to go on.
+    fn check_not_more(&self, n_rows: usize) -> Result<()> {
+        self.ensure_rows(n_rows <= self.n_images, "at least", n_rows)
+    }
+
+    fn check_number(&self, n_rows: usize) -> Result<()> {
+        self.ensure_rows(n_rows == self.n_images, "only", n_rows)
+    }
+
+    fn ensure_rows(&self, is_right: bool, how: &str, n_rows: usize) -> Result<()> {
+        ensure!(
+            is_right,
+            "{}: {how} {} rows, but there are {} training images; expected one row an image",
+            self.name,
+            thousands(n_rows as u64),
+            thousands(self.n_images as u64)
+        );
+        Ok(())
+    }
 }

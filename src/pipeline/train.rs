@@ -9,16 +9,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::log::Log;
+use super::picture::Picture;
 use super::progress::{Progress, thousands};
-use super::{STOP, STOPS_GRACEFULLY, set_threads, teacher};
+use super::{STOP, STOPS_GRACEFULLY, eval, set_threads, teacher};
 use crate::cli::{TrainArgs, TrainingOptions};
 use crate::io::output::OutputFile;
 use crate::model::checkpoint::{Checkpoint, CheckpointInfo, PREPROCESSING};
-use crate::model::dataset::{self, Dataset};
+use crate::model::dataset::{self, Dataset, Samples};
+use crate::model::inference::Predictor;
 use crate::model::state::{self, State};
 use crate::model::training::{
     self, Distillation, EpochStats, Event, Task, Trained, TrainingConfig,
 };
+use crate::plots::{self, Chart, Series};
 
 /// Runs `pc train`.
 ///
@@ -67,9 +70,16 @@ pub fn run(args: &TrainArgs, progress: &Progress) -> Result<()> {
         );
     }
     check(&config, &dataset)?;
-    let mut log = match &args.log {
-        Some(path) => Some(Log::open(path, args.force, args.resume.is_some())?),
-        None => None,
+    let pictures = args.plots.as_deref();
+    let pictures = pictures
+        .map(|folder| Pictures::create(folder, args.force, dataset.test.is_some()))
+        .transpose()?;
+    let mut record = Record {
+        log: match &args.log {
+            Some(path) => Some(Log::open(path, args.force, args.resume.is_some())?),
+            None => None,
+        },
+        epochs: Vec::new(),
     };
 
     // Until the model is saved, one signal does not end the process.
@@ -80,7 +90,7 @@ pub fn run(args: &TrainArgs, progress: &Progress) -> Result<()> {
         teacher: teacher.as_ref(),
         state,
     };
-    let (trained, printed) = train(task, &STOP, progress, log.as_mut());
+    let (trained, printed) = train(task, &STOP, progress, &mut record);
     let Some(metrics) = trained.metrics else {
         bail!("stopped before the first batch; nothing to save");
     };
@@ -102,6 +112,9 @@ pub fn run(args: &TrainArgs, progress: &Progress) -> Result<()> {
             .write_all(&state_bytes?)
             .with_context(|| format!("cannot write {}", path.display()))?;
         output.finish()?;
+    }
+    if let Some(pictures) = pictures {
+        pictures.write(&record.epochs, &checkpoint, dataset.test.as_ref())?;
     }
     STOPS_GRACEFULLY.store(false, Ordering::SeqCst);
     printed?;
@@ -177,7 +190,13 @@ pub(super) fn train_plainly(
 ) -> Result<(Trained, Result<()>)> {
     let config = config(options, dataset);
     check(&config, dataset)?;
-    Ok(train(Task::new(&config, dataset), stop, progress, None))
+    let mut record = Record::default();
+    Ok(train(
+        Task::new(&config, dataset),
+        stop,
+        progress,
+        &mut record,
+    ))
 }
 
 /// Refuses what cannot be trained.
@@ -207,13 +226,109 @@ fn check(config: &TrainingConfig, dataset: &Dataset) -> Result<()> {
     Ok(())
 }
 
+/// What is kept of the epochs.
+#[derive(Default)]
+struct Record {
+    log: Option<Log>,
+    epochs: Vec<EpochStats>,
+}
+
+impl Record {
+    fn add(&mut self, stats: &EpochStats) -> Result<()> {
+        self.epochs.push(*stats);
+        // The log goes on if nobody reads the lines.
+        self.log.as_mut().map_or(Ok(()), |log| log.write(stats))
+    }
+}
+
+/// The pictures of a run, begun before it, so that what stands in their way is told first.
+struct Pictures {
+    learning: Picture,
+    /// Of the test part, if there is one.
+    test: Option<eval::Pictures>,
+}
+
+impl Pictures {
+    fn create(folder: &Path, force: bool, has_test: bool) -> Result<Self> {
+        Ok(Self {
+            learning: Picture::create(folder, "learning.svg", force)?,
+            test: match has_test {
+                true => Some(eval::Pictures::create(folder, force)?),
+                false => None,
+            },
+        })
+    }
+
+    fn write(
+        self,
+        epochs: &[EpochStats],
+        checkpoint: &Checkpoint,
+        test: Option<&Samples>,
+    ) -> Result<()> {
+        self.learning.write(&plots::charts(&curves(epochs)))?;
+        if let Some((pictures, test)) = self.test.zip(test) {
+            let predictor = Predictor::new(checkpoint.weights.clone());
+            let predictor = predictor.with_temperature(checkpoint.temperature());
+            let evaluation = eval::of_samples(&predictor, test);
+            let info = checkpoint.info.as_ref();
+            let names = info.and_then(|info| info.class_names.as_deref());
+            pictures.write(&evaluation, &evaluation.report(names))?;
+        }
+        Ok(())
+    }
+}
+
+/// Loss and accuracy by epoch.
+fn curves(epochs: &[EpochStats]) -> Vec<Chart> {
+    let series = |name: &str, y: &dyn Fn(&EpochStats) -> Option<f64>| {
+        let points = epochs
+            .iter()
+            .filter_map(|stats| Some((stats.epoch as f64, y(stats)?)));
+        Series {
+            name: name.to_owned(),
+            points: points.filter(|(_, y)| y.is_finite()).collect(),
+        }
+    };
+    let chart = |title: &str, y: &str, series: Vec<Series>| Chart {
+        title: title.to_owned(),
+        x: "epoch".to_owned(),
+        y: y.to_owned(),
+        is_logarithmic: false,
+        series: series
+            .into_iter()
+            .filter(|series| !series.points.is_empty())
+            .collect(),
+    };
+    let charts = [
+        chart(
+            "Loss",
+            "cross-entropy, nats",
+            vec![
+                series("training", &|stats| Some(stats.training_loss)),
+                series("validation", &|stats| Some(stats.validation?.loss)),
+                series("test", &|stats| Some(stats.test?.loss)),
+            ],
+        ),
+        chart(
+            "Accuracy",
+            "accuracy",
+            vec![
+                series("validation", &|stats| Some(stats.validation?.accuracy)),
+                series("test", &|stats| Some(stats.test?.accuracy)),
+            ],
+        ),
+    ];
+    let has_series = |chart: &Chart| !chart.series.is_empty();
+    charts.into_iter().filter(has_series).collect()
+}
+
 /// Trains with a progress bar, and a line for each epoch here and in the log. That a line could not be written is
 /// returned beside what was trained, so that it costs nothing.
 fn train(
     task: Task,
     stop: &AtomicBool,
     progress: &Progress,
-    mut log: Option<&mut Log>,
+    record: &mut Record,
 ) -> (Trained, Result<()>) {
     let (config, dataset) = (task.config, task.dataset);
     let (n_training, n_validation) = training::split(dataset.train.len(), config.validation);
@@ -251,8 +366,7 @@ fn train(
             if printed.is_ok() {
                 printed = progress.result(epoch_line(stats, config.epochs));
             }
-            // The log goes on if nobody reads the lines.
-            let logged = log.as_mut().map_or(Ok(()), |log| log.write(stats));
+            let logged = record.add(stats);
             if printed.is_ok() {
                 printed = logged;
             }

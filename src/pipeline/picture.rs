@@ -1,0 +1,41 @@
+//! A picture on its way into a folder.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::io::output::OutputFile;
+
+/// A picture that has a place and is yet to be drawn; dropped before that, it leaves nothing behind.
+pub(super) struct Picture {
+    path: PathBuf,
+    output: OutputFile,
+}
+
+impl Picture {
+    /// Begins a picture in a folder, which is made if it is not there.
+    ///
+    /// # Errors
+    /// If it is there already and not to be replaced, or cannot be written.
+    pub fn create(folder: &Path, name: &str, force: bool) -> Result<Self> {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        let path = folder.join(name);
+        let output = OutputFile::create(&path, force, &[])?;
+        Ok(Self { path, output })
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(mut self, svg: &str) -> Result<()> {
+        self.output
+            .write_all(svg.as_bytes())
+            .with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.output.finish()?;
+        Ok(())
+    }
+}
