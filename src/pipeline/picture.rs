@@ -4,9 +4,9 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use crate::io::output::OutputFile;
+use crate::io::output::{Error, OutputFile};
 
 /// A picture that has a place and is yet to be drawn; dropped before that, it leaves nothing behind.
 pub(super) struct Picture {
@@ -23,8 +23,14 @@ impl Picture {
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
         let path = folder.join(name);
-        let output = OutputFile::create(&path, force, &[])?;
-        Ok(Self { path, output })
+        match OutputFile::create(&path, force, &[]) {
+            Ok(output) => Ok(Self { path, output }),
+            Err(Error::Exists(path)) => bail!(
+                "{} exists already; give another folder with --plots, or --force to replace it",
+                path.display()
+            ),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Writes it.

@@ -350,6 +350,20 @@ fn a_calibrated_model_has_its_temperature_applied_to_probabilities_alone() {
             assert!((e / sum - f64::from(*p)).abs() < 1e-5);
         }
     }
+    // So it is evaluated, on the same test part.
+    let log_loss = |model: &str| {
+        let said = folder.run(&format!("eval --data mnist --json --model {model}"), 0);
+        let report: Value = serde_json::from_str(&said.stdout).unwrap();
+        report["log_loss"].as_f64().unwrap()
+    };
+    let mean = probabilities
+        .chunks(10)
+        .enumerate()
+        .map(|(row, probabilities)| -f64::from(probabilities[row % 10]).ln())
+        .sum::<f64>()
+        / 100.0;
+    assert!((log_loss("calibrated") - mean).abs() < 1e-5);
+    assert!((log_loss("plain") - mean).abs() > 1e-5);
     // Compressed predictions are the calibrated ones.
     folder.run(
         "predict-compress images.idx --model calibrated --exact -o p.huff",
@@ -381,6 +395,10 @@ fn a_student_learns_what_its_teacher_says() {
     teacher(100, 10);
     let train = format!("train {QUICK} --epochs 20 --teacher labels.huff");
     let trained = |options: &str| {
+        let train = match options.contains("--teacher") {
+            true => train.replace("--teacher labels.huff", ""),
+            false => train.clone(),
+        };
         let said = folder.run(&format!("{train} --force {options}"), 0);
         let accuracy = said.stdout.rsplit("accuracy ").next().unwrap();
         let accuracy: f64 = accuracy.split('%').next().unwrap().parse().unwrap();
@@ -395,6 +413,17 @@ fn a_student_learns_what_its_teacher_says() {
     let (_, hot) = trained("--temperature 5");
     assert_ne!(hot.weights, followed.weights);
     assert_ne!(hot.weights, ignored.weights);
+
+    // In whatever format the same labels come.
+    folder.run("compress labels.npy -o exact.huff --exact", 0);
+    let (_, exact) = trained("--teacher exact.huff");
+    for name in ["labels.npy", "labels.csv", "labels.parquet"] {
+        if name != "labels.npy" {
+            folder.run(&format!("decode exact.huff -o {name}"), 0);
+        }
+        let (_, other) = trained(&format!("--teacher {name}"));
+        assert_eq!(other.weights, exact.weights, "{name}");
+    }
 
     // It goes on with its teacher, and not without.
     folder.run(
@@ -455,6 +484,17 @@ fn a_student_learns_what_its_teacher_says() {
         "labels.huff: NaN in row 0, column 0; expected probabilities",
         "",
     );
-    folder.write("labels.huff", b"garbage");
+    folder.write("labels.huff", b"garbage\0");
     fails("labels.huff: ", "");
+    let logits = [2f32; 1000].map(f32::to_le_bytes).concat();
+    folder.write("labels.huff", &npy("<f4", false, &[100, 10], &logits));
+    fails(
+        "labels.huff: 2 in row 0, column 0; expected probabilities",
+        "",
+    );
+    let halves = [0.5f32; 1000].map(f32::to_le_bytes).concat();
+    folder.write("labels.huff", &npy("<f4", false, &[100, 10], &halves));
+    fails("labels.huff: row 0 sums to 5; expected probabilities", "");
+    folder.write("labels.huff", &npy("<f4", false, &[10, 10], &halves[..400]));
+    fails("labels.huff: row 0 sums to 5", "");
 }

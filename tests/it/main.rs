@@ -6,6 +6,7 @@ mod cli_decode;
 mod cli_eval;
 mod cli_formats;
 mod cli_inspect;
+mod cli_plots;
 mod cli_predict;
 mod cli_recipes;
 mod cli_reference;
