@@ -60,30 +60,30 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     let kind = args
         .kind
         .unwrap_or_else(|| guess_kind(values.as_ref(), n_classes));
-    let mut promise = args.promise.promise(kind);
+    let mut header = FrameHeader::new(n_classes, args.promise.promise(kind))?;
+    header.class_names = match &args.class_names {
+        Some(path) => Some(read_class_names(path, n_classes)?),
+        None => rows.class_names().map(<[String]>::to_vec),
+    };
+    header.reference = references.name();
     if let Some(n_bytes) = args.size {
-        let fit = smallest_bound(
-            &args.input,
-            &options,
-            &references,
-            &promise,
-            n_bytes,
-            &progress,
-        )?;
+        let rows = Rows {
+            path: &args.input,
+            options: &options,
+            references: &references,
+            header: &header,
+            option: "--size",
+        };
+        let fit = smallest_bound(&rows, n_bytes, &progress)?;
         progress.result(format_args!(
             "the smallest bound that fits {} bytes is {:e}, found in {} runs",
             thousands(n_bytes),
             fit.max_error,
             fit.n_runs
         ))?;
-        promise.bound = Bound::MaxError(fit.max_error);
+        header.promise.bound = Bound::MaxError(fit.max_error);
     }
-    let mut header = FrameHeader::new(n_classes, promise)?;
-    header.class_names = match &args.class_names {
-        Some(path) => Some(read_class_names(path, n_classes)?),
-        None => rows.class_names().map(<[String]>::to_vec),
-    };
-    header.reference = references.name();
+    let promise = header.promise;
     let failed = |error| match error {
         huffman::Error::Io(_) => {
             anyhow::Error::new(error).context(format!("cannot write {}", output_name(&args.output)))
@@ -98,7 +98,7 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
         }
         None => (None, None),
     };
-    let mut frame = FrameWriter::new(Tee::new(output, copy), header).map_err(failed)?;
+    let mut frame = FrameWriter::new(Tee::new(output, copy), header.clone()).map_err(failed)?;
     let bar = progress.bar(rows.n_rows().unwrap_or(0), "rows");
     while let Some(some) = values {
         if let Some(comparison) = &mut comparison {
@@ -119,14 +119,14 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     output.finish()?;
     if let Some(picture) = picture {
         let peers = peers.as_deref().unwrap_or_default();
-        let own = (&promise, &summary);
         let rows = Rows {
             path: &args.input,
             options: &options,
             references: &references,
+            header: &header,
             option: "--plots",
         };
-        rate::draw(picture, &rows, own, peers, &progress)?;
+        rate::draw(picture, &rows, &summary, peers, &progress)?;
     }
 
     progress.result(format_args!("wrote {}", output_name(&args.output)))?;

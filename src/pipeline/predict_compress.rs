@@ -117,7 +117,7 @@ pub(super) fn summary_lines(
     // The writer has decoded every row and compared; one that differed was stored exactly.
     let kept = match promise.keep_top {
         1 => "argmax kept    in".to_owned(),
-        n => format!("top {n:<3} kept   in"),
+        n => format!("{:<14} in", format!("top {n} kept")),
     };
     lines.push(format!("  {kept} all {} rows", thousands(summary.n_rows)));
     lines

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::picture::Picture;
 use super::progress::Progress;
 use super::size::Rows;
-use crate::huffman::{Bound, Kind, Promise, Summary};
+use crate::huffman::{Bound, Kind, Summary};
 use crate::plots::{self, Chart, Series};
 
 /// Bounds on errors of probabilities.
@@ -66,17 +66,18 @@ pub(super) fn read_peers(path: &Path) -> Result<Vec<Peer>> {
     }
 }
 
-/// Draws what rows cost under other bounds than `promise`, under which they cost what `summary` says.
+/// Draws what rows cost under other bounds than that of their header, under which they cost what `summary` says.
 ///
 /// # Errors
 /// As compressing and writing.
 pub(super) fn draw(
     picture: Picture,
     rows: &Rows<'_>,
-    (promise, summary): (&Promise, &Summary),
+    summary: &Summary,
     peers: &[Peer],
     progress: &Progress,
 ) -> Result<()> {
+    let promise = &rows.header.promise;
     let is_of_probabilities = promise.kind == Kind::Probabilities;
     let max_errors = match is_of_probabilities {
         true => MAX_ERRORS.to_vec(),
@@ -87,8 +88,7 @@ pub(super) fn draw(
     let curve = |bounds: &[f64], bound_of: fn(f64) -> Bound| -> Result<Series> {
         let points = bounds.iter().map(|&value| {
             bar.inc(1);
-            let bound = bound_of(value);
-            let summary = rows.compress(&Promise { bound, ..*promise })?;
+            let summary = rows.compress(bound_of(value))?;
             Ok((value, bytes_a_row(&summary)))
         });
         Ok(Series {

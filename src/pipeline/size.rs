@@ -11,7 +11,7 @@ use super::reference::References;
 use super::rows::RowReader;
 use super::{input_name, open_to_seek};
 use crate::huffman::quantizer::{MAX_MAX_ERROR, MIN_MAX_ERROR};
-use crate::huffman::{Bound, FrameHeader, FrameWriter, Kind, Promise, Summary};
+use crate::huffman::{Bound, FrameHeader, FrameWriter, Kind, Summary};
 use crate::io::source::{SourceOptions, Values};
 
 /// A bound that fits, and what it gives.
@@ -101,26 +101,12 @@ impl Grid {
     }
 }
 
-/// Finds the smallest bound under which the rows of a file, with all else that `promise` says, take at most
-/// `limit` bytes.
+/// Finds the smallest bound under which rows, with all else that their header says, take at most `limit` bytes.
 ///
 /// # Errors
 /// If even the largest bound takes more, if the file cannot be read several times, or as compressing fails.
-pub fn smallest_bound(
-    path: &Path,
-    options: &SourceOptions,
-    references: &References,
-    promise: &Promise,
-    limit: u64,
-    progress: &Progress,
-) -> Result<Fit> {
-    let rows = Rows {
-        path,
-        options,
-        references,
-        option: "--size",
-    };
-    let grid = match promise.kind {
+pub(super) fn smallest_bound(rows: &Rows<'_>, limit: u64, progress: &Progress) -> Result<Fit> {
+    let grid = match rows.header.promise.kind {
         Kind::Probabilities => Grid::new(MIN_MAX_ERROR, MAX_MAX_ERROR),
         // The largest leaves nothing of any value.
         _ => {
@@ -131,16 +117,14 @@ pub fn smallest_bound(
     let bar = progress.bar(u64::from(grid.count.ilog2()) + 2, "runs");
     let found = grid.smallest(limit, |max_error| {
         bar.inc(1);
-        let bound = Bound::MaxError(max_error);
-        let summary = rows.compress(&Promise { bound, ..*promise })?;
-        Ok(summary.n_bytes)
+        Ok(rows.compress(Bound::MaxError(max_error))?.n_bytes)
     })?;
     bar.finish_and_clear();
     match found {
         Ok(fit) => Ok(fit),
         Err(least) => bail!(
             "{}: {} bytes are too few: even within {:e} of the original, it takes {}; give a larger --size",
-            path.display(),
+            rows.path.display(),
             thousands(limit),
             least.max_error,
             thousands(least.n_bytes)
@@ -155,24 +139,25 @@ pub(super) struct Rows<'a> {
     pub options: &'a SourceOptions,
     /// What they are told against.
     pub references: &'a References,
+    /// What stands before them, but for the bound.
+    pub header: &'a FrameHeader,
     /// What asks for it, for messages.
     pub option: &'static str,
 }
 
 impl Rows<'_> {
     /// What the rows would be compressed to.
-    pub fn compress(&self, promise: &Promise) -> Result<Summary> {
+    pub fn compress(&self, bound: Bound) -> Result<Summary> {
         let name = || self.path.display().to_string();
         let mut rows = self.open()?;
-        let header = FrameHeader {
-            reference: self.references.name(),
-            ..FrameHeader::new(rows.n_classes(), *promise)?
-        };
+        let mut header = self.header.clone();
+        header.promise.bound = bound;
+        let promise = header.promise;
         let mut frame = FrameWriter::new(Nowhere, header).with_context(name)?;
         while let Some(values) = rows.next()? {
             let end = frame.next_row() + (values.len() / rows.n_classes()) as u64;
             let beside = self.references.beside(&name(), frame.next_row()..end)?;
-            rows.write(&mut frame, values, beside.as_ref(), promise)
+            rows.write(&mut frame, values, beside.as_ref(), &promise)
                 .with_context(name)?;
         }
         let (_, summary, _) = frame.finish().with_context(name)?;

@@ -16,13 +16,18 @@ fn the_file_fits_and_a_smaller_bound_would_not() {
         .map(|p| (p + 1e-3).ln())
         .collect();
     folder.write("y.npy", &npy(&PredictionMatrix::new(3, logits)));
-    for (name, limit, kind) in [
+    folder.write(
+        "names.txt",
+        format!("a\nb\n{}\n", "c".repeat(500)).as_bytes(),
+    );
+    for (name, limit, options) in [
         ("x", 1000, ""),
         ("x", 2500, ""),
         ("y", 3000, " --kind logits"),
+        ("x", 2500, " --class-names names.txt"),
     ] {
         let said = folder.run(
-            &format!("compress {name}.npy -o z.huff --size {limit}B --force{kind}"),
+            &format!("compress {name}.npy -o z.huff --size {limit}B --force{options}"),
             0,
         );
         assert!(
@@ -40,7 +45,7 @@ fn the_file_fits_and_a_smaller_bound_would_not() {
         // The next of three digits.
         let next = found * (1.0 - 1.0 / 99.0);
         folder.run(
-            &format!("compress {name}.npy -o z.huff --force --max-error {next}{kind}"),
+            &format!("compress {name}.npy -o z.huff --force --max-error {next}{options}"),
             0,
         );
         assert!(
