@@ -1,5 +1,5 @@
 //! Speed of the codec, in bytes of float32 a second: `cargo bench --no-default-features --bench huffman`
-//! (without the default features, burn is not compiled).
+//! (without the default features, burn is not compiled); `-- logits` for matrices so named.
 //!
 //! Every round trip is checked before it is timed. The peer, zstd -3 on the raw floats, is timed in turn with
 //! ours, so that both meet the same machine; the best of all turns counts. Matrices are read from the folder
@@ -19,6 +19,8 @@ fn main() {
         Some(root) => PathBuf::from(root),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
     };
+    // Cargo passes --bench.
+    let filter = std::env::args().skip(1).find(|word| word != "--bench");
     println!("| matrix | bound | rows | threads | compress MB/s | decompress MB/s | zstd -3 | |");
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     let probabilities = |bound| Promise::new(Kind::Probabilities, bound);
@@ -64,6 +66,9 @@ fn main() {
             vec![1],
         ),
     ] {
+        if filter.as_ref().is_some_and(|filter| !name.contains(filter)) {
+            continue;
+        }
         let path = root.join(format!("predictions/{name}.npy"));
         let Some(matrix) = read_npy(&path, n_rows) else {
             eprintln!("SKIPPED: no {}; set PC_TEST_DATA", path.display());
