@@ -78,7 +78,7 @@ pub struct TrainArgs {
     #[command(flatten)]
     pub options: TrainingOptions,
     /// Learn from the labels of another network as well: probabilities of the training images, in their
-    /// order; a .huff file, or any format that pc compress reads
+    /// order; a .huff file (which may hold logits), or any format that pc compress reads
     #[arg(long, value_name = "LABELS")]
     pub teacher: Option<PathBuf>,
     /// What divides the logits of both networks before their probabilities are compared
@@ -232,7 +232,8 @@ pub struct CompressArgs {
     /// Where in the input the matrix is
     #[command(flatten)]
     pub source: SourceArgs,
-    /// What the numbers are [default: probabilities if the first rows are, else values]
+    /// What the numbers are [default: probabilities if those of the first rows are from 0 to 1 and sum to 0.98
+    /// to 1.02, else values]
     #[arg(long, value_parser = PossibleValuesParser::new(["probabilities", "logits", "values"]).map(kind))]
     pub kind: Option<Kind>,
     /// Names of the classes, one a line; if not given, those of the input, if it has them
@@ -381,7 +382,7 @@ pub struct DecodeArgs {
     /// The file that the rows are told against, if the input has been compressed with --reference; may be repeated
     #[arg(long, value_name = "OLD")]
     pub reference: Vec<PathBuf>,
-    /// Refuse files whose sizes ask for more memory than this at once (a thread has two blocks at hand); K, M
+    /// Refuse files whose sizes ask for more memory than this at once (a thread has some blocks at hand); K, M
     /// and G are powers of 1024
     #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size)]
     pub memory_limit: u64,
@@ -447,7 +448,7 @@ pub struct VerifyArgs {
     /// The file that the rows are told against, if the file has been compressed with --reference; may be repeated
     #[arg(long, value_name = "OLD")]
     pub reference: Vec<PathBuf>,
-    /// Refuse files whose sizes ask for more memory than this at once (a thread has two blocks at hand); K, M
+    /// Refuse files whose sizes ask for more memory than this at once (a thread has some blocks at hand); K, M
     /// and G are powers of 1024
     #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size)]
     pub memory_limit: u64,
@@ -522,8 +523,8 @@ pub struct EvalArgs {
     /// The file that the rows are told against, if a .huff file has been compressed with --reference; may be repeated
     #[arg(long, value_name = "OLD", requires = "predictions")]
     pub reference: Vec<PathBuf>,
-    /// What the predictions are [default: what a .huff file says; else probabilities if the first row sums to
-    /// 1, and logits if not]
+    /// What the predictions are [default: what a .huff file says; else as pc compress finds it, logits if there
+    /// are numbers beyond 0 to 1]
     #[arg(long, requires = "predictions", value_parser = PossibleValuesParser::new(["probabilities", "logits"]).map(kind))]
     pub kind: Option<Kind>,
     /// Data set to run the model on, as pc train takes it; if not given, the bundled digit pairs

@@ -39,7 +39,10 @@ pub struct Report {
     pub top_5_accuracy: f64,
     /// Mean negative log of the true class's probability, in nats.
     pub log_loss: f64,
-    /// The same in bits: what a label costs once the model has predicted it (Shannon 1948).
+    /// Rows whose true class has less than [`LEAST_PROBABILITY`](crate::metrics::LEAST_PROBABILITY), 0 say,
+    /// and is taken to have that.
+    pub rows_at_least_probability: u64,
+    /// The same as `log_loss` in bits: what a label costs once the model has predicted it (Shannon 1948).
     pub bits_per_label: f64,
     /// What it costs without a model: log2 of the number of classes.
     pub bits_without_model: f64,
@@ -160,6 +163,7 @@ impl Evaluation {
             accuracy: share(self.n_right, self.n_rows).unwrap_or(0.0),
             top_5_accuracy: share(self.n_in_top, self.n_rows).unwrap_or(0.0),
             log_loss: self.log_loss.mean(),
+            rows_at_least_probability: self.log_loss.n_least(),
             bits_per_label: self.log_loss.mean() / std::f64::consts::LN_2,
             bits_without_model: (n_classes as f64).log2(),
             calibration_error: self.calibration.error(),

@@ -12,6 +12,7 @@ pub const N_BINS: usize = 15;
 pub struct LogLoss {
     total: f64,
     n_rows: u64,
+    n_least: u64,
 }
 
 impl LogLoss {
@@ -20,6 +21,12 @@ impl LogLoss {
         let probability = row.get(label).map_or(0.0, |&p| p.into());
         self.total -= probability.max(LEAST_PROBABILITY).ln();
         self.n_rows += 1;
+        self.n_least += u64::from(probability < LEAST_PROBABILITY);
+    }
+
+    /// Rows whose true class has less than [`LEAST_PROBABILITY`].
+    pub fn n_least(&self) -> u64 {
+        self.n_least
     }
 
     /// The mean; 0 without rows.
@@ -126,6 +133,7 @@ mod tests {
         let mut certain = LogLoss::default();
         certain.add(&[1.0f32, 0.0], 1);
         assert!((certain.mean() - 15.9424).abs() < 1e-4);
+        assert_eq!((loss.n_least(), certain.n_least()), (0, 1));
     }
 
     #[test]

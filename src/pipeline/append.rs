@@ -13,7 +13,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::progress::{Progress, thousands};
-use super::rows::RowReader;
+use super::rows::{RowReader, check_order};
 use super::{input_name, set_threads};
 use crate::cli::AppendArgs;
 use crate::huffman::frame::{DEFAULT_MEMORY_LIMIT, N_END_BYTES};
@@ -34,7 +34,7 @@ pub fn run(args: &AppendArgs, progress: &Progress) -> Result<()> {
     let (header, tail) = last_header(&mut file, DEFAULT_MEMORY_LIMIT).with_context(name)?;
     check_tail(tail.as_ref()).with_context(name)?;
 
-    let (mut frame, summary) = compress(args, header)?;
+    let (mut frame, summary) = compress(args, header, progress)?;
     if summary.n_rows == 0 {
         return progress.result(format_args!(
             "{}: no rows to append; the file is as it was",
@@ -122,7 +122,7 @@ fn check_tail(tail: Option<&Tail>) -> Result<()> {
 
 /// Compresses the new rows, under the promise of the last frame, into a temporary file without a name, at
 /// the end of which it stands.
-fn compress(args: &AppendArgs, last: FrameHeader) -> Result<(File, Summary)> {
+fn compress(args: &AppendArgs, last: FrameHeader, progress: &Progress) -> Result<(File, Summary)> {
     let name = || input_name(&args.rows);
     let mut rows = RowReader::open(&args.rows, &args.source.options())?;
     ensure!(
@@ -133,6 +133,17 @@ fn compress(args: &AppendArgs, last: FrameHeader) -> Result<(File, Summary)> {
         args.file.display(),
         last.classes
     );
+    let file = args.file.display().to_string();
+    let of_file = last.class_names.as_deref();
+    check_order((&name(), rows.class_names()), (&file, of_file))?;
+    if let (Some(found), Some(expected)) = (rows.class_names(), of_file)
+        && found != expected
+    {
+        progress.warn(format_args!(
+            "{}: its columns have other names than the classes of {file}, which keep theirs",
+            name()
+        ));
+    }
     let promise = last.promise;
     let header = FrameHeader {
         class_names: last.class_names,

@@ -10,17 +10,16 @@ use super::picture::Picture;
 use super::predict_compress::summary_lines;
 use super::progress::{Progress, thousands};
 use super::reference::References;
-use super::rows::RowReader;
+use super::rows::{RowReader, doubt};
 use super::scores::{Comparison, Scores, Tee};
 use super::size::{Rows, smallest_bound};
 use super::{input_name, open_input, open_to_seek, output_name, rate, set_threads};
 use crate::cli::CompressArgs;
-use crate::huffman::frame::{DEFAULT_MEMORY_LIMIT, rows_per_block};
+use crate::huffman::frame::DEFAULT_MEMORY_LIMIT;
 use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind};
 use crate::io::input::Input;
 use crate::io::labels::LabelReader;
 use crate::io::output::Output;
-use crate::io::source::Values;
 
 /// Runs `pc compress`.
 ///
@@ -54,12 +53,17 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     let mut rows = RowReader::new(input, name(), &options)?;
     let n_classes = rows.n_classes();
     let references = Arc::new(References::open(&args.reference, DEFAULT_MEMORY_LIMIT)?);
-    references.check(&name(), n_classes, rows.n_rows())?;
+    references.check(&name(), &rows)?;
     let mut values = rows.next()?;
 
-    let kind = args
-        .kind
-        .unwrap_or_else(|| guess_kind(values.as_ref(), n_classes));
+    let doubt = match (args.kind, &values) {
+        (None, Some(values)) => doubt(values, n_classes),
+        _ => None,
+    };
+    let kind = args.kind.unwrap_or(match doubt {
+        None => Kind::Probabilities,
+        Some(_) => Kind::Values,
+    });
     let mut header = FrameHeader::new(n_classes, args.promise.promise(kind))?;
     header.class_names = match &args.class_names {
         Some(path) => Some(read_class_names(path, n_classes)?),
@@ -130,6 +134,11 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     }
 
     progress.result(format_args!("wrote {}", output_name(&args.output)))?;
+    if let Some(doubt) = doubt {
+        progress.result(format_args!(
+            "  kind           values, as {doubt}; give --kind if they are probabilities or logits"
+        ))?;
+    }
     for line in summary_lines(&summary, &bits, n_classes, &promise) {
         progress.result(line)?;
     }
@@ -139,32 +148,6 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Probabilities, if these rows look like it.
-fn guess_kind(rows: Option<&Values>, n_classes: usize) -> Kind {
-    fn are_distributions<T: Copy + Into<f64>>(values: &[T], n_classes: usize) -> bool {
-        let is_distribution = |row: &[T]| {
-            let row = row.iter().map(|&value| value.into());
-            let sum: f64 = row.clone().sum();
-            // What float32 makes 1 may be a little more in float64.
-            row.into_iter().all(|p| (0.0..=1.0).contains(&(p as f32))) && (sum - 1.0).abs() < 1e-3
-        };
-        // As many rows as one block has, however many threads there are.
-        let mut rows = values
-            .chunks_exact(n_classes)
-            .take(rows_per_block(n_classes));
-        rows.all(is_distribution)
-    }
-    let is_of_probabilities = match rows {
-        None => true,
-        Some(Values::F32(values)) => are_distributions(values, n_classes),
-        Some(Values::F64(values)) => are_distributions(values, n_classes),
-    };
-    match is_of_probabilities {
-        true => Kind::Probabilities,
-        false => Kind::Values,
-    }
 }
 
 /// Reads a name a line.

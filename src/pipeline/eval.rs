@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::picture::Picture;
 use super::progress::{Progress, thousands};
 use super::reference::References;
+use super::rows::{Doubt, RowReader, doubt};
 use super::{input_name, open_input, read_checkpoint, set_threads};
 use crate::cli::{EvalArgs, Part};
 use crate::evaluation::{ClassReport, Evaluation, Report};
@@ -14,8 +15,8 @@ use crate::huffman::frame::DEFAULT_MEMORY_LIMIT;
 use crate::huffman::{FrameReader, Kind};
 use crate::io::input::Input;
 use crate::io::labels::LabelReader;
-use crate::io::source::{self, Values};
-use crate::metrics::softmax;
+use crate::io::source::Values;
+use crate::metrics::{LEAST_PROBABILITY, softmax};
 use crate::model::dataset::{Dataset, Samples};
 use crate::model::inference::{Output, Predictor};
 use crate::plots::{self, ReliabilityBin};
@@ -124,45 +125,49 @@ fn of_predictions(
         labels_name,
         kind: args.kind,
         n_rows: 0,
+        n_lost: 0,
         probabilities: Vec::new(),
     };
     if input.start().starts_with(HUFF) {
         let references = References::open(&args.reference, DEFAULT_MEMORY_LIMIT)?;
         let mut frames = FrameReader::new(input.into_reader()).with_context(name)?;
         let header = frames.header().clone();
-        labelled.kind = labelled.kind.or(Some(header.promise.kind));
+        let of_file = Some(header.promise.kind).filter(|&kind| kind != Kind::Values);
+        labelled.kind = labelled.kind.or(of_file);
         let bar = progress.bar(0, "rows");
         while let Some(matrix) = frames
             .next_block_with(|needed| references.find(needed))
             .with_context(name)?
         {
-            labelled
-                .add(matrix.values(), header.classes)
-                .with_context(name)?;
             bar.inc(matrix.n_rows() as u64);
+            let rows = Values::F32(matrix.into_values());
+            labelled
+                .add_rows(&rows, header.classes, progress)
+                .with_context(name)?;
         }
         bar.finish_and_clear();
-        return Ok((labelled.finish(header.classes)?, header.class_names));
+        return Ok((
+            labelled.finish(header.classes, progress)?,
+            header.class_names,
+        ));
     }
     ensure!(
         args.reference.is_empty(),
         "{}: --reference is for .huff files; this is none; leave it out",
         name()
     );
-    let mut source = source::open(input, &args.source.options()).with_context(name)?;
-    let n_classes = source.n_classes();
-    let class_names = source.class_names().map(<[String]>::to_vec);
-    let bar = progress.bar(source.n_rows().unwrap_or(0), "rows");
-    while let Some(values) = source.next_rows(CHUNK_ROWS).with_context(name)? {
-        match &values {
-            Values::F32(values) => labelled.add(values, n_classes),
-            Values::F64(values) => labelled.add(values, n_classes),
-        }
-        .with_context(name)?;
+    let mut rows = RowReader::of_input(input, name(), &args.source.options())?;
+    let n_classes = rows.n_classes();
+    let class_names = rows.class_names().map(<[String]>::to_vec);
+    let bar = progress.bar(rows.n_rows().unwrap_or(0), "rows");
+    while let Some(values) = rows.next()? {
+        labelled
+            .add_rows(&values, n_classes, progress)
+            .with_context(name)?;
         bar.inc((values.len() / n_classes) as u64);
     }
     bar.finish_and_clear();
-    Ok((labelled.finish(n_classes)?, class_names))
+    Ok((labelled.finish(n_classes, progress)?, class_names))
 }
 
 /// Rows that meet their labels.
@@ -173,21 +178,47 @@ struct Labelled {
     /// What the numbers are, once it is known.
     kind: Option<Kind>,
     n_rows: u64,
+    /// Rows without a number, as damage leaves them.
+    n_lost: u64,
     probabilities: Vec<f64>,
 }
 
 impl Labelled {
-    /// Takes rows in.
+    /// Finds out what the numbers are, if nobody has said it, by the first rows.
+    fn find_kind(&mut self, rows: &Values, n_classes: usize, progress: &Progress) -> Result<()> {
+        if self.kind.is_some() {
+            return Ok(());
+        }
+        self.kind = Some(match doubt(rows, n_classes) {
+            None => Kind::Probabilities,
+            Some(doubt @ Doubt::Value { value, .. }) if value.is_finite() => {
+                progress.warn(format_args!(
+                    "{doubt}: taken for logits; --kind says otherwise"
+                ));
+                Kind::Logits
+            }
+            Some(doubt) => {
+                bail!("{doubt}; say what the numbers are: --kind probabilities, or --kind logits")
+            }
+        });
+        Ok(())
+    }
+
+    /// Takes rows in; the first ones tell what the numbers are, if nobody has said it.
+    fn add_rows(&mut self, rows: &Values, n_classes: usize, progress: &Progress) -> Result<()> {
+        self.find_kind(rows, n_classes, progress)?;
+        match rows {
+            Values::F32(values) => self.add(values, n_classes),
+            Values::F64(values) => self.add(values, n_classes),
+        }
+    }
+
     fn add<T: Copy + Into<f64>>(&mut self, values: &[T], n_classes: usize) -> Result<()> {
         let evaluation = self
             .evaluation
             .get_or_insert_with(|| Evaluation::new(n_classes));
+        let is_of_logits = self.kind == Some(Kind::Logits);
         for row in values.chunks_exact(n_classes) {
-            let sum: f64 = row.iter().map(|&value| value.into()).sum();
-            let kind = *self.kind.get_or_insert(match (sum - 1.0).abs() < 1e-2 {
-                true => Kind::Probabilities,
-                false => Kind::Logits,
-            });
             let label = match self
                 .labels
                 .next_label()
@@ -211,19 +242,36 @@ impl Labelled {
                         n_classes - 1
                     )
                 })?;
-            match kind {
-                Kind::Probabilities => evaluation.add(row, label),
-                _ => {
+            let row_number = self.n_rows;
+            self.n_rows += 1;
+            if row.iter().all(|&value| value.into().is_nan()) {
+                self.n_lost += 1;
+                continue;
+            }
+            // Bounds and rounding make a bit more of 1.
+            let is_usable = |value: f64| match is_of_logits {
+                true => value < f64::INFINITY,
+                false => (0.0..=1.01).contains(&value),
+            };
+            if let Some(class) = row.iter().position(|&value| !is_usable(value.into())) {
+                bail!(
+                    "row {row_number}, class {class}: {} is no {}",
+                    row[class].into(),
+                    if is_of_logits { "logit" } else { "probability" }
+                );
+            }
+            match is_of_logits {
+                false => evaluation.add(row, label),
+                true => {
                     softmax(row, &mut self.probabilities);
                     evaluation.add(&self.probabilities, label);
                 }
             }
-            self.n_rows += 1;
         }
         Ok(())
     }
 
-    fn finish(mut self, n_classes: usize) -> Result<Evaluation> {
+    fn finish(mut self, n_classes: usize, progress: &Progress) -> Result<Evaluation> {
         let next = self
             .labels
             .next_label()
@@ -234,6 +282,12 @@ impl Labelled {
             self.labels_name,
             self.n_rows
         );
+        if self.n_lost > 0 {
+            progress.warn(format_args!(
+                "{} rows hold no numbers (NaN) and are left out",
+                thousands(self.n_lost)
+            ));
+        }
         Ok(self
             .evaluation
             .unwrap_or_else(|| Evaluation::new(n_classes)))
@@ -294,6 +348,20 @@ impl Pictures {
     }
 }
 
+/// What to know of a log loss, for a person.
+pub(super) fn of_least(n_rows: u64) -> String {
+    match n_rows {
+        0 => String::new(),
+        1 => format!(
+            "; 1 row gives its true class less than {LEAST_PROBABILITY:.1e}, taken for that"
+        ),
+        n => format!(
+            "; {} rows give their true class less than {LEAST_PROBABILITY:.1e}, taken for that",
+            thousands(n)
+        ),
+    }
+}
+
 /// The report for a person.
 fn lines(report: &Report) -> Vec<String> {
     let percent = |share: f64| format!("{:.2}%", 100.0 * share);
@@ -302,7 +370,11 @@ fn lines(report: &Report) -> Vec<String> {
         format!("classes        {}", thousands(report.classes as u64)),
         format!("accuracy       {}", percent(report.accuracy)),
         format!("top 5          {}", percent(report.top_5_accuracy)),
-        format!("log loss       {:.4} nats", report.log_loss),
+        format!(
+            "log loss       {:.4} nats{}",
+            report.log_loss,
+            of_least(report.rows_at_least_probability)
+        ),
         format!(
             "bits a label   {:.4}, of {:.4} without a model",
             report.bits_per_label, report.bits_without_model

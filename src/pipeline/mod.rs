@@ -160,6 +160,10 @@ fn open_input(path: &Path) -> Result<File> {
 /// Opens a file to look at places in it, which a pipe does not allow.
 fn open_to_seek(path: &Path) -> Result<File> {
     let file = open_input(path)?;
+    // Opened again, standard input would go on from where it stands.
+    if is_standard(path) {
+        bail!("standard input: it can be read only once; name a file");
+    }
     let metadata = file
         .metadata()
         .with_context(|| format!("cannot look at {}", path.display()))?;

@@ -121,11 +121,11 @@ pub(super) fn draw(
         Bound::MaxError(bound) => Some(bound),
         _ => None,
     };
-    charts.push(chart(
-        Axis::MaxError,
-        curve(&max_errors, Bound::MaxError)?,
-        own,
-    ));
+    match curve(&max_errors, Bound::MaxError) {
+        Ok(curve) => charts.push(chart(Axis::MaxError, curve, own)),
+        // Rows that are no numbers, or too fine for float32, have none.
+        Err(error) => progress.warn(format_args!("no picture of errors: {error:#}")),
+    }
     if is_of_probabilities {
         let own = match promise.bound {
             Bound::MaxKl(bound) => Some(bound),
@@ -138,7 +138,10 @@ pub(super) fn draw(
         }
     }
     bar.finish_and_clear();
-    picture.write(&plots::charts(&charts))
+    match charts.is_empty() {
+        true => Ok(()),
+        false => picture.write(&plots::charts(&charts)),
+    }
 }
 
 /// Bounds on errors of values up to a magnitude.

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::open_to_seek;
-use super::rows::RowReader;
+use super::rows::{RowReader, check_order};
 use crate::huffman::frame::MAGIC;
 use crate::huffman::index::within;
 use crate::huffman::{Error, FileIndex, ReferenceName, ReferenceRows};
@@ -30,6 +30,7 @@ struct Reference {
     sha256: String,
     n_rows: u64,
     n_classes: usize,
+    class_names: Option<Vec<String>>,
     file: Mutex<File>,
     /// Where the rows stand in a `.huff` file. Those of another format were copied, as float32
     /// (little-endian), to a file without a name.
@@ -58,7 +59,8 @@ impl References {
     ///
     /// # Errors
     /// If they cannot.
-    pub fn check(&self, name: &str, n_classes: usize, n_rows: Option<u64>) -> Result<()> {
+    pub(super) fn check(&self, name: &str, rows: &RowReader) -> Result<()> {
+        let (n_classes, n_rows) = (rows.n_classes(), rows.n_rows());
         let Some(first) = self.0.first() else {
             return Ok(());
         };
@@ -68,6 +70,11 @@ impl References {
             first.path.display(),
             first.n_classes
         );
+        let path = first.path.display().to_string();
+        check_order(
+            (name, rows.class_names()),
+            (&path, first.class_names.as_deref()),
+        )?;
         match n_rows {
             Some(n_rows) if n_rows > first.n_rows => bail!(
                 "{name}: {n_rows} rows; the reference {} has {}, expected no fewer",
@@ -169,6 +176,7 @@ impl Reference {
             sha256: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
             n_rows: 0,
             n_classes: 0,
+            class_names: None,
             file: Mutex::new(file),
             index: None,
         };
@@ -178,6 +186,7 @@ impl Reference {
                 let index = reference.with_file(read).with_context(name)?;
                 reference.n_rows = index.summary().n_rows;
                 reference.n_classes = index.n_classes();
+                reference.class_names = index.headers()[0].class_names.clone();
                 reference.index = Some(index);
             }
             false => reference.copy()?,
@@ -201,6 +210,7 @@ impl Reference {
                 }
             })?;
         self.n_classes = rows.n_classes();
+        self.class_names = rows.class_names().map(<[String]>::to_vec);
         let unwritable = || "cannot write a temporary file";
         let copy = tempfile::tempfile().with_context(unwritable)?;
         let mut copy = BufWriter::with_capacity(1 << 16, copy);

@@ -80,7 +80,7 @@ impl Comparison {
     ) -> Result<(Self, PipeWriter)> {
         ensure!(
             kind != Kind::Values,
-            "--labels-file is for probabilities and logits; --kind says what the numbers are"
+            "--labels-file is for probabilities and logits; the rows are taken for values, --kind says otherwise"
         );
         let (reader, writer) = io::pipe().context("cannot make a pipe")?;
         let (sender, receiver) = mpsc::channel();

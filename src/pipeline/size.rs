@@ -11,7 +11,7 @@ use super::reference::References;
 use super::rows::RowReader;
 use super::{input_name, open_to_seek};
 use crate::huffman::quantizer::{MAX_MAX_ERROR, MIN_MAX_ERROR};
-use crate::huffman::{Bound, FrameHeader, FrameWriter, Kind, Summary};
+use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind, Summary};
 use crate::io::source::{SourceOptions, Values};
 
 /// A bound that fits, and what it gives.
@@ -117,7 +117,12 @@ pub(super) fn smallest_bound(rows: &Rows<'_>, limit: u64, progress: &Progress) -
     let bar = progress.bar(u64::from(grid.count.ilog2()) + 2, "runs");
     let found = grid.smallest(limit, |max_error| {
         bar.inc(1);
-        Ok(rows.compress(Bound::MaxError(max_error))?.n_bytes)
+        match rows.compress(Bound::MaxError(max_error)) {
+            Ok(summary) => Ok(summary.n_bytes),
+            // Float64 rows may be too fine for so small a bound.
+            Err(error) if is_too_coarse(&error) => Ok(u64::MAX),
+            Err(error) => Err(error),
+        }
     })?;
     bar.finish_and_clear();
     match found {
@@ -130,6 +135,12 @@ pub(super) fn smallest_bound(rows: &Rows<'_>, limit: u64, progress: &Progress) -
             thousands(least.n_bytes)
         ),
     }
+}
+
+/// Whether float32 cannot hold rows within a bound.
+fn is_too_coarse(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<huffman::Error>();
+    matches!(error, Some(huffman::Error::Float32TooCoarse { .. }))
 }
 
 /// Rows that are read again and again.

@@ -8,11 +8,13 @@ use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 
 use super::progress::thousands;
+use super::rows::SUMS;
 use super::{input_name, open_input};
-use crate::huffman::{FrameReader, Kind};
+use crate::huffman::{Error, FrameReader, Kind};
 use crate::io::input::Input;
 use crate::io::source::{self, SourceOptions, Values};
 use crate::matrix::PredictionMatrix;
+use crate::metrics::softmax;
 
 /// The start of a `.huff` file.
 const HUFF: &[u8] = b"\x89HUF";
@@ -60,19 +62,25 @@ impl Labels {
             // Of concatenated frames, each has a header of its own.
             let kind = reader.header().promise.kind;
             ensure!(
-                kind == Kind::Probabilities,
-                "{}: it holds {kind}; expected probabilities",
+                kind != Kind::Values,
+                "{}: it holds {kind}; expected probabilities or logits",
                 self.name
             );
             n_rows += block.n_rows();
             self.check_not_more(n_rows)?;
-            blocks.push(block);
+            blocks.push((kind, block));
         }
         self.check_number(n_rows)?;
         let decoded: Vec<PredictionMatrix> = blocks
             .par_iter()
-            .map(|block| block.decode())
-            .collect::<Result<_, _>>()
+            .map(|(kind, block)| {
+                let rows = block.decode()?;
+                Ok(match kind {
+                    Kind::Logits => probabilities(&rows),
+                    _ => rows,
+                })
+            })
+            .collect::<Result<_, Error>>()
             .with_context(name)?;
         // Within a bound of 0.5, rows sum to anything.
         let sums = 0.0..f32::INFINITY;
@@ -87,8 +95,7 @@ impl Labels {
         let name = || self.name.clone();
         let mut source = source::open(input, &SourceOptions::default()).with_context(name)?;
         self.check_classes(source.n_classes())?;
-        // As wide as half precision makes it.
-        let sums = 0.98..1.02;
+        let sums = *SUMS.start() as f32..*SUMS.end() as f32;
         while let Some(values) = source
             .next_rows(CHUNK_ROWS)
             .with_context(|| self.name.clone())?
@@ -157,4 +164,14 @@ impl Labels {
         );
         Ok(())
     }
+}
+
+/// What logits stand for.
+fn probabilities(logits: &PredictionMatrix) -> PredictionMatrix {
+    let (mut row_of_probabilities, mut values) = (Vec::new(), Vec::new());
+    for row in logits.rows() {
+        softmax(row, &mut row_of_probabilities);
+        values.extend(row_of_probabilities.iter().map(|&value| value as f32));
+    }
+    PredictionMatrix::new(logits.n_classes(), values)
 }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::progress::{Progress, thousands};
 use super::reference::{References, is_of_reference};
-use super::rows::RowReader;
+use super::rows::{RowReader, check_order};
 use super::{input_name, open_input, set_threads};
 use crate::cli::VerifyArgs;
 use crate::huffman::meter::Part;
@@ -51,7 +51,7 @@ pub fn run(args: &VerifyArgs, progress: &Progress) -> Result<()> {
         if let Some(originals) = &mut originals {
             for piece in &mut batch {
                 let n_rows = piece.rows.end - piece.rows.start;
-                piece.original = Some(originals.take(n_rows as usize)?);
+                piece.original = Some(originals.take(n_rows as usize, &piece.promise)?);
             }
         }
         let check = |piece: Piece| piece.check(&references);
@@ -128,7 +128,12 @@ impl Checked {
             return Ok(());
         }
         let original: Vec<f64> = original.iter().map(|&value| value.into()).collect();
-        match first_other_bits(&original, decoded) {
+        let is_other = |(&a, &b): (&f64, &f32)| match promise.bound {
+            Bound::Exact => a.to_bits() != f64::from(b).to_bits(),
+            // A row that was stored bit for bit, in float32.
+            _ => (a as f32).to_bits() != b.to_bits(),
+        };
+        match original.iter().zip(decoded).position(is_other) {
             None => Ok(()),
             Some(class) => bail!("row {row}{}", violation(promise, &original, decoded, class)),
         }
@@ -251,12 +256,6 @@ impl Piece {
             )),
         }
     }
-}
-
-/// The first class whose bits, in float32, differ.
-fn first_other_bits(original: &[f64], decoded: &[f32]) -> Option<usize> {
-    let mut pairs = original.iter().zip(decoded);
-    pairs.position(|(&a, b)| (a as f32).to_bits() != b.to_bits())
 }
 
 /// In what way a row breaks a promise; `other` is the first class that is not the original.
@@ -448,6 +447,11 @@ impl Originals {
             "{name}: {n_classes} classes; {} has {expected}",
             huff.display()
         );
+        let of_file = blocks.header().class_names.as_deref();
+        check_order(
+            (&name, reader.class_names()),
+            (&huff.display().to_string(), of_file),
+        )?;
         if let (Some(n_rows), Some(expected)) = (reader.n_rows(), blocks.n_rows()) {
             ensure!(
                 n_rows == expected,
@@ -463,8 +467,8 @@ impl Originals {
         })
     }
 
-    /// The next rows.
-    fn take(&mut self, n_rows: usize) -> Result<Values> {
+    /// The next rows, as they were compressed under a promise.
+    fn take(&mut self, n_rows: usize, promise: &Promise) -> Result<Values> {
         let n_values = n_rows * self.reader.n_classes();
         let mut values = self.pending.take();
         while values.as_ref().map_or(0, Values::len) < n_values {
@@ -482,7 +486,7 @@ impl Originals {
         let mut values = values.unwrap_or_default();
         let rest = values.split_off(n_values);
         self.pending = (!rest.is_empty()).then_some(rest);
-        Ok(values)
+        Ok(self.reader.as_promised(values, promise))
     }
 
     /// Checks that all rows have been taken.

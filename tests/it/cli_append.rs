@@ -307,3 +307,33 @@ fn a_kill_at_any_time_costs_nothing_but_the_append() {
     folder.run("verify -q log.huff", 0);
     assert_eq!(folder.names(), ["log.huff", "more.npy", "one.huff"]);
 }
+
+#[test]
+fn classes_keep_their_order() {
+    let folder = Folder::new();
+    folder.write("a.csv", b"cat,dog\n0.9,0.1\n0.2,0.8\n");
+    folder.write("b.csv", b"dog,cat\n0.9,0.1\n0.2,0.8\n");
+    folder.write("c.csv", b"p_cat,p_dog\n0.9,0.1\n0.2,0.8\n");
+    folder.run("compress a.csv -o log.huff --exact", 0);
+    let before = folder.read("log.huff");
+    let message = "b.csv: class 0 is \"dog\", in log.huff it is \"cat\"; put the columns";
+    folder.fails("append log.huff b.csv", message, "");
+    folder.fails("verify log.huff b.csv", message, "");
+    folder.fails("compress b.csv -o b.huff --reference log.huff", message, "");
+    folder.fails(
+        "compress b.csv -o b.huff --reference a.csv",
+        &message.replace("log.huff", "a.csv"),
+        "",
+    );
+    assert_eq!(folder.read("log.huff"), before);
+    // Other names may be the same classes.
+    let said = folder.run("append log.huff c.csv", 0);
+    assert!(said.stderr.contains("other names"), "{}", said.stderr);
+    folder.run("append log.huff b.csv --columns cat,dog", 0);
+    folder.run("decode log.huff -o log.csv", 0);
+    let rows = String::from_utf8(folder.read("log.csv")).unwrap();
+    assert_eq!(
+        rows,
+        "cat,dog\n0.9,0.1\n0.2,0.8\n0.9,0.1\n0.2,0.8\n0.1,0.9\n0.8,0.2\n"
+    );
+}

@@ -120,3 +120,122 @@ fn what_does_not_fit_is_told() {
     folder.fails("eval probs.npy", "predictions alone", "--labels-file");
     folder.fails("eval --data nowhere", "no model", "--model");
 }
+
+#[test]
+fn what_rows_are_is_found_out_alike_by_compress_and_eval() {
+    let folder = Folder::new();
+    folder.write("labels.txt", b"0\n1\n");
+    // Rounded to a few decimals, probabilities do not quite sum to 1.
+    folder.write("rounded.csv", b"0.667,0.332\n0.251,0.745\n");
+    folder.run("compress rounded.csv -o rounded.huff --exact", 0);
+    let loss = |options: &str| report(&folder, options)["log_loss"].as_f64().unwrap();
+    let expected = -(0.667f64.ln() + 0.745f64.ln()) / 2.0;
+    for name in ["rounded.csv", "rounded.huff"] {
+        let found = loss(&format!("{name} --labels-file labels.txt"));
+        assert!((found - expected).abs() < 1e-6, "{name}: {found}");
+    }
+    // From 0 to 1, but who knows what.
+    folder.write("scores.csv", b"0.9,0.1\n0.9,0.2\n");
+    let said = folder.run("compress scores.csv -o scores.huff --exact", 0);
+    let why = "  kind           values, as row 1 sums to 1.1; give --kind if";
+    assert!(said.stdout.contains(why), "{}", said.stdout);
+    for name in ["scores.csv", "scores.huff"] {
+        folder.fails(
+            &format!("eval {name} --labels-file labels.txt"),
+            &format!("{name}: row 1 sums to 1.1; say what the numbers are: --kind"),
+            "",
+        );
+        loss(&format!(
+            "{name} --labels-file labels.txt --kind probabilities"
+        ));
+    }
+    // Beyond, logits, be it said or not.
+    folder.write("logits.csv", b"0.6,0.4\n3,-2\n");
+    folder.run("compress logits.csv -o logits.huff --exact", 0);
+    for name in ["logits.csv", "logits.huff"] {
+        let said = folder.run(&format!("eval {name} --labels-file labels.txt"), 0);
+        let warning = "row 1, class 0 is 3: taken for logits";
+        assert!(said.stderr.contains(warning), "{}", said.stderr);
+        assert_eq!(
+            loss(&format!("{name} --labels-file labels.txt")),
+            loss(&format!("{name} --labels-file labels.txt --kind logits"))
+        );
+    }
+}
+
+#[test]
+fn what_is_no_probability_is_refused_and_lost_rows_are_left_out() {
+    let folder = Folder::new();
+    let npy_of = |values: [f32; 6]| {
+        npy(
+            "<f4",
+            false,
+            &[3, 2],
+            &values.map(f32::to_le_bytes).concat(),
+        )
+    };
+    folder.write("labels.txt", b"0\n1\n0\n");
+    folder.write(
+        "lost.npy",
+        &npy_of([0.75, 0.25, f32::NAN, f32::NAN, 0.0, 1.0]),
+    );
+    let kind = "--labels-file labels.txt --kind";
+    let said = folder.run(&format!("eval lost.npy {kind} probabilities"), 0);
+    assert!(
+        said.stderr.contains("1 rows hold no numbers (NaN)"),
+        "{}",
+        said.stderr
+    );
+    assert!(
+        said.stdout.starts_with("rows           2\n"),
+        "{}",
+        said.stdout
+    );
+    let least = "nats; 1 row gives its true class less than 1.2e-7, taken for that\n";
+    assert!(said.stdout.contains(least), "{}", said.stdout);
+    let found = report(&folder, &format!("lost.npy {kind} probabilities"));
+    assert_eq!(found["rows_at_least_probability"], 1);
+    for (values, message) in [
+        (
+            [0.5, 0.5, 0.5, f32::NAN, 0.5, 0.5],
+            "row 1, class 1: NaN is no probability",
+        ),
+        (
+            [0.5, 0.5, 2.0, -1.0, 0.5, 0.5],
+            "row 1, class 0: 2 is no probability",
+        ),
+        (
+            [0.5, 0.5, 0.5, 0.5, -0.5, 0.5],
+            "row 2, class 0: -0.5 is no probability",
+        ),
+    ] {
+        folder.write("x.npy", &npy_of(values));
+        folder.fails(
+            &format!("eval x.npy {kind} probabilities"),
+            "x.npy: ",
+            message,
+        );
+    }
+    folder.write("x.npy", &npy_of([0.0, 1.0, 0.0, f32::INFINITY, 0.0, 1.0]));
+    folder.fails(
+        &format!("eval x.npy {kind} logits"),
+        "x.npy: row 1, class 1: inf is no logit",
+        "",
+    );
+    // What a network masks.
+    folder.write(
+        "x.npy",
+        &npy_of([0.0, 1.0, 0.0, f32::NEG_INFINITY, 0.0, 1.0]),
+    );
+    folder.run(&format!("eval x.npy {kind} logits"), 0);
+}
+
+#[test]
+fn shapes_that_no_memory_holds_are_refused() {
+    let folder = Folder::new();
+    folder.write("labels.txt", b"0\n");
+    for n_classes in [1 << 62, 1_000_000_000_000, (1 << 20) + 1] {
+        folder.write("x.npy", &npy("<f4", false, &[0, n_classes], b""));
+        folder.fails("eval x.npy --labels-file labels.txt", "x.npy: ", "");
+    }
+}

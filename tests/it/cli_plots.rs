@@ -132,3 +132,18 @@ fn what_cannot_be_drawn_is_told_before_anything_is_written() {
     );
     folder.run("compress probs.npy -o out.huff --peers peers.csv", 2);
 }
+
+#[test]
+fn rows_that_have_no_curve_are_compressed_all_the_same() {
+    let folder = Folder::new();
+    let values = [0.5f32, 0.5, f32::NAN, 0.5].map(f32::to_le_bytes).concat();
+    folder.write("x.npy", &npy("<f4", false, &[2, 2], &values));
+    let said = folder.run("compress x.npy -o x.huff --exact --plots pictures", 0);
+    assert!(said.stdout.contains("wrote x.huff"), "{}", said.stdout);
+    assert!(
+        said.stderr.contains("no picture of errors: "),
+        "{}",
+        said.stderr
+    );
+    folder.run("verify x.huff x.npy", 0);
+}

@@ -377,12 +377,15 @@ fn a_calibrated_model_has_its_temperature_applied_to_probabilities_alone() {
 fn a_student_learns_what_its_teacher_says() {
     let folder = folder();
     // The teacher is one class beside the labels throughout.
-    let teacher = |n_rows: usize, n_classes: usize| {
+    let teacher_values = |n_rows: usize, n_classes: usize| {
         let mut values = vec![0.1 / (n_classes - 1) as f32; n_rows * n_classes];
         for row in 0..n_rows {
             values[row * n_classes + (row + 1) % 10] = 0.9;
         }
-        let bytes: Vec<u8> = values
+        values
+    };
+    let teacher = |n_rows: usize, n_classes: usize| {
+        let bytes: Vec<u8> = teacher_values(n_rows, n_classes)
             .iter()
             .flat_map(|value| value.to_le_bytes())
             .collect();
@@ -423,6 +426,22 @@ fn a_student_learns_what_its_teacher_says() {
         }
         let (_, other) = trained(&format!("--teacher {name}"));
         assert_eq!(other.weights, exact.weights, "{name}");
+    }
+
+    // Logits stand for probabilities.
+    let values = teacher_values(100, 10);
+    let of_logits = values.iter().flat_map(|value| value.ln().to_le_bytes());
+    let bytes: Vec<u8> = of_logits.collect();
+    folder.write("logits.npy", &npy("<f4", false, &[100, 10], &bytes));
+    folder.run(
+        "compress logits.npy -o logits.huff --exact --kind logits",
+        0,
+    );
+    let (accuracy, of_logits) = trained("--teacher logits.huff");
+    assert!(accuracy < 10.0, "{accuracy}");
+    let layers = of_logits.weights.layers.iter().zip(&exact.weights.layers);
+    for (a, b) in layers.flat_map(|(a, b)| a.weight.iter().zip(&b.weight)) {
+        assert!((a - b).abs() < 1e-3, "{a} {b}");
     }
 
     // It goes on with its teacher, and not without.
@@ -466,12 +485,12 @@ fn a_student_learns_what_its_teacher_says() {
     );
     fails("labels.huff: 12 classes", "");
     folder.run(
-        "compress labels.npy -o labels.huff --force --kind logits",
+        "compress labels.npy -o labels.huff --force --kind values",
         0,
     );
     folder.fails(
         &format!("{train} -o other --classes 12").replace("--classes 10 ", ""),
-        "labels.huff: it holds logits; expected probabilities",
+        "labels.huff: it holds values; expected probabilities or logits",
         "",
     );
     let nan = [f32::NAN; 1000].map(f32::to_le_bytes).concat();

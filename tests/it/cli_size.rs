@@ -1,9 +1,11 @@
 //! `pc compress --size`.
 
+use std::process::Command;
+
 use pc::huffman::{Bound, FrameReader};
 use pc::matrix::PredictionMatrix;
 
-use crate::common::Folder;
+use crate::common::{Folder, PC};
 use crate::frames::{matrix, npy};
 
 #[test]
@@ -95,4 +97,39 @@ fn a_pipe_cannot_be_read_many_times() {
         "{stderr}"
     );
     assert_eq!(folder.names(), [""; 0]);
+}
+
+#[test]
+fn standard_input_that_is_a_file_is_not_read_again() {
+    let folder = Folder::new();
+    folder.write("x.npy", &npy(&matrix(30, 0)));
+    for options in ["--size 20kB", "--plots pictures"] {
+        let command = format!("{PC} compress - -o z.huff {options} < x.npy");
+        let said = Command::new("sh")
+            .args(["-c", &command])
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let message = String::from_utf8(said.stderr).unwrap();
+        assert_eq!(said.status.code(), Some(1), "{message}");
+        assert!(
+            message.contains("it can be read only once; name a file"),
+            "{message}"
+        );
+        assert!(!folder.path().join("z.huff").exists());
+    }
+}
+
+#[test]
+fn float64_rows_may_be_too_fine_for_a_small_bound() {
+    let folder = Folder::new();
+    let values: Vec<u8> = (0..3000)
+        .flat_map(|i| (65.0 * (f64::from(i) * 0.37).sin()).to_le_bytes())
+        .collect();
+    folder.write(
+        "x.npy",
+        &crate::common::npy("<f8", false, &[1000, 3], &values),
+    );
+    folder.run("compress x.npy -o z.huff --kind logits --size 1MB", 0);
+    folder.run("verify z.huff x.npy", 0);
 }

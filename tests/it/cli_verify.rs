@@ -3,7 +3,7 @@
 use pc::huffman::{Bound, Promise};
 use pc::matrix::PredictionMatrix;
 
-use crate::common::Folder;
+use crate::common::{self, Folder};
 use crate::frames::{frame, huff, matrix, npy, promise};
 
 #[test]
@@ -258,4 +258,34 @@ fn a_pipe_is_verified_as_it_comes() {
     let (code, text) = run(&good[..good.len() - 3], "verify /dev/stdin");
     assert_eq!(code, Some(1));
     assert!(text.contains("truncated: "), "{text}");
+}
+
+#[test]
+fn every_bit_of_float64_counts_for_exact_files() {
+    let folder = Folder::new();
+    let exact = [0.5f64, 0.25, f64::from(0.1f32), 0.75];
+    let other = [0.5f64, 0.25, 0.1, 0.75];
+    let write = |name: &str, values: [f64; 4]| {
+        folder.write(
+            name,
+            &common::npy(
+                "<f8",
+                false,
+                &[2, 2],
+                &values.map(f64::to_le_bytes).concat(),
+            ),
+        );
+    };
+    write("exact.npy", exact);
+    write("other.npy", other);
+    folder.write("x.csv", b"0.5,0.25\n0.1,0.75\n");
+    folder.run("compress exact.npy -o x.huff --exact --kind values", 0);
+    folder.run("verify x.huff exact.npy", 0);
+    // A text says the float32 that prints like it.
+    folder.run("verify x.huff x.csv", 0);
+    folder.fails(
+        "verify x.huff other.npy",
+        "x.huff: row 1, class 0: 0.1 decodes to 0.1; every bit is promised",
+        "",
+    );
 }
