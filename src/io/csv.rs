@@ -10,8 +10,8 @@ use super::{Error, read_up_to};
 
 /// The longest line read, in bytes: a million classes with room to spare.
 const MAX_LINE_BYTES: usize = 1 << 26;
-/// Bytes in which the separator is looked for.
-const N_SAMPLE_BYTES: usize = 1 << 16;
+/// Bytes in which the separator, and columns that are no classes, are looked for.
+const N_SAMPLE_BYTES: usize = 1 << 20;
 
 /// Reads the rows of a text.
 pub struct CsvSource {
@@ -40,19 +40,13 @@ impl CsvSource {
         sample.truncate(n_sample);
         let delimiter = delimiter(&sample);
         let reader = LineLimit {
-            reader: Box::new(Cursor::new(sample).chain(reader)),
+            reader: Box::new(Cursor::new(sample.clone()).chain(reader)),
             n_line_bytes: 0,
             n_lines: 0,
             n_bytes: 0,
             ends: Vec::new(),
         };
-        let mut reader = ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .delimiter(delimiter)
-            .trim(Trim::All)
-            .buffer_capacity(1 << 16)
-            .from_reader(reader);
+        let mut reader = builder(delimiter).from_reader(reader);
         let mut record = ByteRecord::new();
         if !read(&mut reader, &mut record)? {
             return Err(Error::Empty);
@@ -68,6 +62,9 @@ impl CsvSource {
         };
         if is_header {
             source.take_header(options)?;
+            if options.columns.is_empty() {
+                source.check_columns(&whole_lines(sample), delimiter)?;
+            }
         } else if !options.columns.is_empty() {
             return Err(Error::Columns(
                 "no header line to find the columns of --columns in; expected their names in the first line"
@@ -114,6 +111,40 @@ impl CsvSource {
             }
         };
         Ok(())
+    }
+
+    /// Refuses a column of integers beside others that are not, as row numbers and labels are.
+    fn check_columns(&self, sample: &[u8], delimiter: u8) -> Result<(), Error> {
+        // Whether all cells are integers, and one beyond 0 and 1.
+        let mut columns = vec![(true, false); self.n_columns];
+        let mut n_rows = 0;
+        let mut reader = builder(delimiter).from_reader(sample);
+        let mut record = ByteRecord::new();
+        // What is wrong with a row is told when it is read.
+        let is_row = |record: &ByteRecord| record.len() == self.n_columns;
+        while let Ok(true) = reader.read_byte_record(&mut record)
+            && is_row(&record)
+        {
+            // The header is the first record.
+            if n_rows > 0 {
+                for (cell, (are_integers, is_beyond)) in record.iter().zip(&mut columns) {
+                    *are_integers &= is_integer(cell);
+                    *is_beyond |= !matches!(cell, b"0" | b"1");
+                }
+            }
+            n_rows += 1;
+        }
+        let Some(found) = columns.iter().position(|&column| column == (true, true)) else {
+            return Ok(());
+        };
+        if n_rows < 2 || columns.iter().all(|(are_integers, _)| *are_integers) {
+            return Ok(());
+        }
+        // The record at hand is the header.
+        let name = String::from_utf8_lossy(&self.record[found]);
+        Err(Error::Columns(format!(
+            "column {name:.60?} holds integers, others do not, as if it were row numbers or labels; expected a column a class; name those to take with --columns, as in --columns 'p_*'"
+        )))
     }
 
     /// Appends the numbers of the record at hand.
@@ -181,6 +212,33 @@ impl MatrixSource for CsvSource {
         }
         Ok((!values.is_empty()).then_some(Values::F64(values)))
     }
+}
+
+/// How all texts are read.
+fn builder(delimiter: u8) -> ReaderBuilder {
+    let mut builder = ReaderBuilder::new();
+    builder
+        .has_headers(false)
+        .flexible(true)
+        .delimiter(delimiter)
+        .trim(Trim::All)
+        .buffer_capacity(1 << 16);
+    builder
+}
+
+/// The first bytes of a text without a line that goes on after them.
+fn whole_lines(mut sample: Vec<u8>) -> Vec<u8> {
+    if sample.len() == N_SAMPLE_BYTES {
+        let end = sample.iter().rposition(|&byte| byte == b'\n');
+        sample.truncate(end.map_or(0, |end| end + 1));
+    }
+    sample
+}
+
+/// Whether a cell is written as integers are.
+fn is_integer(cell: &[u8]) -> bool {
+    let digits = cell.strip_prefix(b"-").unwrap_or(cell);
+    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
 }
 
 /// A finite number, or nothing.
@@ -371,6 +429,52 @@ mod tests {
             "line 50001, column 2: \"x\"; expected a number"
         );
         assert_eq!(error("\n\n"), Error::Empty.to_string());
+    }
+
+    #[test]
+    fn columns_of_integers_beside_others_are_no_classes() {
+        let error = |text: &str| open(text).err().map(|error| error.to_string());
+        let found = "column \"id\" holds integers, others do not";
+        assert!(
+            error("id,a,b\n0,0.5,0.5\n1,1,0\n2,0.25,0.75\n")
+                .unwrap()
+                .starts_with(found)
+        );
+        assert!(
+            error("a;b;label\n0.5;0.5;7\n")
+                .unwrap()
+                .contains("--columns 'p_*'")
+        );
+        // However long the text is.
+        let many = "17,0.5,0.5\n".repeat(200_000);
+        assert!(
+            error(&format!("id,a,b\n{many}"))
+                .unwrap()
+                .starts_with(found)
+        );
+        for text in [
+            // One-hot rows, scores, what may be a probability, and floats that happen to be whole.
+            "id,a,b\n5,0,1\n",
+            "a,b\n7,-3\n2,5\n",
+            "a,b,c\n1,0.0,0.0\n0,0.5,0.5\n",
+            "a,b\n3.0,0.5\n4,0.5\n",
+            "a,b\n",
+            // No name to give.
+            "7,0.5\n",
+        ] {
+            assert_eq!(error(text), None, "{text:?}");
+        }
+        let options = SourceOptions {
+            columns: vec!["*".to_owned()],
+            ..SourceOptions::default()
+        };
+        let text = Cursor::new("id,a\n7,0.5\n");
+        assert_eq!(
+            CsvSource::open(Box::new(text), &options)
+                .unwrap()
+                .n_classes(),
+            2
+        );
     }
 
     #[test]

@@ -475,9 +475,14 @@ fn class_names_come_from_the_header_or_a_file() {
     folder.run("decode z.huff -o z.csv", 0);
     assert!(folder.read("z.csv").starts_with(b"a,b\n"));
     folder.fails(
-        "compress x.csv -o w.huff --class-names names.txt",
-        "names.txt: 2 class names; expected 3",
+        "compress x.csv -o w.huff --columns dog --class-names names.txt",
+        "names.txt: 2 class names; expected 1",
         "",
+    );
+    folder.fails(
+        "compress x.csv -o w.huff",
+        "x.csv: column \"id\" holds integers, others do not",
+        "as in --columns 'p_*'",
     );
     folder.fails(
         "compress x.csv -o w.huff --columns cow",
