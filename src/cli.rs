@@ -289,6 +289,7 @@ impl SourceArgs {
             array: self.array.clone(),
             columns: self.columns.clone(),
             has_header: self.csv_header,
+            takes_non_finite: false,
         }
     }
 }
@@ -303,7 +304,7 @@ pub struct PromiseOptions {
     /// have no zeros
     #[arg(long, value_name = "BITS", value_parser = max_kl, group = "bound")]
     pub max_kl: Option<f64>,
-    /// Instead: every bit comes back
+    /// Instead: every bit comes back; of text, nan and inf are taken as well
     #[arg(long, group = "bound")]
     pub exact: bool,
     /// Keep the order of the K most probable classes of each row

@@ -24,6 +24,7 @@ pub struct CsvSource {
     /// The columns that are classes, if not all are.
     selected: Option<Vec<usize>>,
     class_names: Option<Vec<String>>,
+    takes_non_finite: bool,
 }
 
 impl CsvSource {
@@ -59,6 +60,7 @@ impl CsvSource {
             is_pending: !is_header,
             selected: None,
             class_names: None,
+            takes_non_finite: options.takes_non_finite,
         };
         if is_header {
             source.take_header(options)?;
@@ -158,7 +160,9 @@ impl CsvSource {
             });
         }
         let parse = |column: usize| {
-            parse(&record[column]).ok_or_else(|| Error::Cell {
+            let number = parse(&record[column]);
+            let number = number.filter(|number| self.takes_non_finite || number.is_finite());
+            number.ok_or_else(|| Error::Cell {
                 line: self.line(),
                 column: column + 1,
                 found: match &record[column] {
@@ -241,11 +245,11 @@ fn is_integer(cell: &[u8]) -> bool {
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
 }
 
-/// A finite number, or nothing.
+/// A number, be it infinite or `nan`, or nothing. A number too large to be one is nothing, too.
 fn parse(cell: &[u8]) -> Option<f64> {
     let number: f64 = str::from_utf8(cell).ok()?.parse().ok()?;
-    // What begins with a letter is a word for infinity or for no number.
-    number.is_finite().then_some(number)
+    let is_word = !cell.iter().any(u8::is_ascii_digit);
+    (number.is_finite() || is_word).then_some(number)
 }
 
 /// Whether the first record names columns: a cell of it is no number, not even a word for one; or it counts
@@ -429,6 +433,31 @@ mod tests {
             "line 50001, column 2: \"x\"; expected a number"
         );
         assert_eq!(error("\n\n"), Error::Empty.to_string());
+    }
+
+    #[test]
+    fn words_for_numbers_are_read_where_they_are_wanted() {
+        let options = SourceOptions {
+            takes_non_finite: true,
+            ..SourceOptions::default()
+        };
+        let next = |text: &'static str| {
+            let mut source = CsvSource::open(Box::new(Cursor::new(text)), &options).unwrap();
+            source.next_rows(9).map_err(|error| error.to_string())
+        };
+        let Ok(Some(Values::F64(values))) = next("nan,inf\n-inf,NaN\n0.5,Infinity\n") else {
+            panic!("no numbers");
+        };
+        let bits: Vec<u64> = values.iter().map(|value| value.to_bits()).collect();
+        let (nan, infinity) = (f64::NAN, f64::INFINITY);
+        let expected = [nan, infinity, -infinity, nan, 0.5, infinity].map(f64::to_bits);
+        assert_eq!(bits, expected);
+        for text in ["1,1\n1e999,1\n", "1,1\n,1\n", "1,1\nna,1\n"] {
+            assert!(
+                next(text).unwrap_err().starts_with("line 2, column 1: "),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -93,6 +93,8 @@ pub struct SourceOptions {
     pub columns: Vec<String>,
     /// Whether the first line of a CSV file is a header; found out if not given.
     pub has_header: Option<bool>,
+    /// Whether infinity and what is no number are taken from text, where they are mostly mistakes.
+    pub takes_non_finite: bool,
 }
 
 impl SourceOptions {

@@ -18,7 +18,7 @@ use super::{input_name, set_threads};
 use crate::cli::AppendArgs;
 use crate::huffman::frame::{DEFAULT_MEMORY_LIMIT, N_END_BYTES};
 use crate::huffman::index::{Tail, last_header};
-use crate::huffman::{Error, FrameHeader, FrameWriter, Summary};
+use crate::huffman::{Bound, Error, FrameHeader, FrameWriter, Summary};
 
 /// Runs `pc append`.
 ///
@@ -124,7 +124,9 @@ fn check_tail(tail: Option<&Tail>) -> Result<()> {
 /// the end of which it stands.
 fn compress(args: &AppendArgs, last: FrameHeader, progress: &Progress) -> Result<(File, Summary)> {
     let name = || input_name(&args.rows);
-    let mut rows = RowReader::open(&args.rows, &args.source.options())?;
+    let mut options = args.source.options();
+    options.takes_non_finite = last.promise.bound == Bound::Exact;
+    let mut rows = RowReader::open(&args.rows, &options)?;
     ensure!(
         rows.n_classes() == last.classes,
         "{}: {} classes; {} has {}",

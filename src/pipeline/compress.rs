@@ -42,7 +42,8 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     let labels = args.labels_file.as_deref().map(open_labels).transpose()?;
 
     let peers = args.peers.as_deref().map(rate::read_peers).transpose()?;
-    let options = args.source.options();
+    let mut options = args.source.options();
+    options.takes_non_finite = args.promise.exact;
     let picture = match &args.plots {
         Some(folder) => {
             open_to_seek(&args.input).context("--plots reads its input many times")?;

@@ -30,13 +30,10 @@ pub fn run(args: &VerifyArgs, progress: &Progress) -> Result<()> {
     let mut blocks =
         Blocks::open(open_input(&args.input)?, args.memory_limit).with_context(name)?;
     let references = References::open(&args.reference, args.memory_limit)?;
+    let mut options = args.source.options();
+    options.takes_non_finite = true;
     let mut originals = match &args.original {
-        Some(path) => Some(Originals::open(
-            path,
-            &args.source.options(),
-            &args.input,
-            &blocks,
-        )?),
+        Some(path) => Some(Originals::open(path, &options, &args.input, &blocks)?),
         None => None,
     };
     let bar = progress.bar(blocks.n_rows().unwrap_or(0), "rows");

@@ -767,6 +767,28 @@ fn text_that_was_decoded_exactly_is_compressed_exactly() {
 }
 
 #[test]
+fn infinities_and_what_is_no_number_come_back_from_text() {
+    let folder = Folder::new();
+    let text = "a,b\nnan,inf\n-inf,0.5\n";
+    folder.write("x.csv", text.as_bytes());
+    folder.run("compress x.csv -o x.huff --exact", 0);
+    folder.run("verify x.huff x.csv", 0);
+    folder.run("decode x.huff -o y.csv", 0);
+    assert_eq!(folder.read("y.csv"), text.as_bytes());
+    folder.run("append x.huff y.csv", 0);
+    folder.run("decode x.huff -o z.csv --rows 2..4", 0);
+    assert_eq!(folder.read("z.csv"), text.as_bytes());
+    folder.fails(
+        "compress y.csv -o y.huff",
+        "y.csv: line 2, column 1: \"nan\"; expected a number",
+        "",
+    );
+    folder.write("fine.csv", b"0.5,0.5\n");
+    folder.run("compress fine.csv -o fine.huff", 0);
+    folder.fails("append fine.huff y.csv", "y.csv: line 2, column 1: ", "");
+}
+
+#[test]
 fn scores_are_told_if_labels_are_given() {
     let folder = Folder::new();
     let original = matrix(1000, 4);
