@@ -322,6 +322,19 @@ pub fn is_stdout_closed() -> bool {
     IS_STDOUT_CLOSED.load(Ordering::SeqCst)
 }
 
+/// Whether two paths name one file or folder, be it there already or not.
+pub fn is_same_place(a: &Path, b: &Path) -> bool {
+    let place = |path: &Path| {
+        let to_come = || {
+            let folder = folder_of(path).canonicalize().ok()?;
+            Some(folder.join(path.file_name()?))
+        };
+        let place = path.canonicalize().ok().or_else(to_come);
+        place.unwrap_or_else(|| path.to_owned())
+    };
+    place(a) == place(b)
+}
+
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,

@@ -13,7 +13,7 @@ use super::picture::Picture;
 use super::progress::{Progress, thousands};
 use super::{STOP, STOPS_GRACEFULLY, eval, set_threads, teacher};
 use crate::cli::{TrainArgs, TrainingOptions};
-use crate::io::output::OutputFile;
+use crate::io::output::{OutputFile, is_same_place};
 use crate::model::checkpoint::{Checkpoint, CheckpointInfo, PREPROCESSING};
 use crate::model::dataset::{self, Dataset, Samples};
 use crate::model::inference::Predictor;
@@ -33,6 +33,7 @@ pub fn run(args: &TrainArgs, progress: &Progress) -> Result<()> {
     let mut inputs = args.data.as_deref().map(dataset::files).unwrap_or_default();
     inputs.extend(args.teacher.clone());
     let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
+    check_places(args, &inputs)?;
     let mut output = OutputFile::create(&args.output, args.force, &inputs)?;
     let state_output = match args.save_state {
         true => Some(OutputFile::create(
@@ -124,6 +125,45 @@ pub fn run(args: &TrainArgs, progress: &Progress) -> Result<()> {
         args.output.display(),
         metrics.epoch,
     ))?;
+    Ok(())
+}
+
+/// Refuses a log or pictures that would take the place of something else that is written, or read.
+fn check_places(args: &TrainArgs, inputs: &[&Path]) -> Result<()> {
+    let mut written = vec![("-o", args.output.clone())];
+    if args.save_state {
+        written.push(("--save-state", state_path(&args.output)));
+    }
+    written.extend(args.log.clone().map(|log| ("--log", log)));
+    let n_before = written.len();
+    if let Some(folder) = &args.plots {
+        written.push(("--plots", folder.clone()));
+        let names = ["learning.svg", "reliability.svg", "confusion.svg"];
+        written.extend(names.map(|name| ("--plots", folder.join(name))));
+    }
+    let resumed = args.resume.iter();
+    let resumed: Vec<PathBuf> = resumed
+        .flat_map(|model| [model.clone(), state_path(model)])
+        .collect();
+    for (i, (option, path)) in written.iter().enumerate() {
+        let mut before = written[..i.min(n_before)].iter();
+        if let Some((other, _)) = before.find(|(_, other)| is_same_place(path, other)) {
+            bail!(
+                "{}: {option} would write it as well as {other}; give another name with {option}",
+                path.display()
+            );
+        }
+        let mut read = inputs
+            .iter()
+            .copied()
+            .chain(resumed.iter().map(|p| p.as_path()));
+        // What is resumed may be replaced by what comes of it.
+        ensure!(
+            matches!(*option, "-o" | "--save-state") || !read.any(|read| is_same_place(path, read)),
+            "{}: {option} would write it, and it is read; give another name with {option}",
+            path.display()
+        );
+    }
     Ok(())
 }
 

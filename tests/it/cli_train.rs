@@ -213,6 +213,42 @@ fn a_keras_npz_trains_the_same_network_as_the_idx_folder() {
 }
 
 #[test]
+fn a_log_or_pictures_in_the_place_of_other_files_are_refused_before_training() {
+    let folder = Folder::new();
+    write_toy_mnist(&folder, 30);
+    folder.write("labels.npy", b"");
+    let train = format!("train --data mnist {QUICK} --force");
+    for (arguments, message) in [
+        ("-o m --log m", "m: --log would write it as well as -o"),
+        ("-o m --log ./m", "./m: --log would write it as well as -o"),
+        (
+            "-o m --save-state --log mnist/../m.state",
+            "mnist/../m.state: --log would write it as well as --save-state",
+        ),
+        ("-o m --plots m", "m: --plots would write it as well as -o"),
+        (
+            "-o m --log mnist/learning.svg --plots mnist",
+            "mnist/learning.svg: --plots would write it as well as --log",
+        ),
+        (
+            "--teacher labels.npy --log labels.npy",
+            "labels.npy: --log would write it, and it is read",
+        ),
+        (
+            "--log mnist/train-images-idx3-ubyte",
+            "mnist/train-images-idx3-ubyte: --log would write it, and it is read",
+        ),
+    ] {
+        folder.fails(&format!("{train} {arguments}"), message, "");
+    }
+    folder.fails(
+        "train --data mnist --resume m -o n --log m.state --force",
+        "m.state: --log would write it, and it is read",
+        "give another name with --log",
+    );
+}
+
+#[test]
 fn data_that_cannot_be_used_are_named_with_the_figure() {
     let folder = Folder::new();
     write_toy_mnist(&folder, 30);
