@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// Errors of the codec. The file's name is the caller's to add.
+/// Errors of the codec. The file's name is the caller's to add; parts of a promise go by the names of their options.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -19,9 +19,7 @@ pub enum Error {
         value: f32,
     },
     /// A value that is infinite or no number.
-    #[error(
-        "row {row}, class {class}: {value} is not a finite number; only exact compression takes it"
-    )]
+    #[error("row {row}, class {class}: {value} is not a finite number; only --exact takes it")]
     NotFinite {
         /// Row of the matrix, counted from 0 over the whole frame.
         row: u64,
@@ -32,7 +30,7 @@ pub enum Error {
     },
     /// A float64 that no float32 is, where every bit is to come back.
     #[error(
-        "row {row}, class {class}: {value} is no float32, so that not every bit would come back; make the matrix float32 first, or give max_error instead of exact"
+        "row {row}, class {class}: {value} is no float32, so that not every bit would come back; make the matrix float32 first, or give --max-error instead of --exact"
     )]
     NotFloat32 {
         /// Row of the matrix, counted from 0 over the whole frame.
@@ -44,7 +42,7 @@ pub enum Error {
     },
     /// A float64 that float32 cannot hold within the bound.
     #[error(
-        "row {row}, class {class}: float32, which .huff files hold, is farther from {value} than max_error; give a larger one"
+        "row {row}, class {class}: float32, which .huff files hold, is farther from {value} than --max-error; give a larger one"
     )]
     Float32TooCoarse {
         /// Row of the matrix, counted from 0 over the whole frame.
@@ -64,23 +62,25 @@ pub enum Error {
     },
     /// A bound on errors that no quantizer can keep.
     #[error(
-        "max_error {0} is out of range; expected a number from {min} to {max} for probabilities, above 0 for other values",
+        "--max-error {0} is out of range; expected a number from {min} to {max} for probabilities, above 0 for other values",
         min = super::quantizer::MIN_MAX_ERROR,
         max = super::quantizer::MAX_MAX_ERROR
     )]
     MaxErrorOutOfRange(f64),
     /// A bound on divergence that no quantizer can keep.
     #[error(
-        "max_kl {0} is out of range; expected a number of bits from {min} to {max}",
+        "--max-kl {0} is out of range; expected a number of bits from {min} to {max}",
         min = super::quantizer::MIN_MAX_KL,
         max = super::quantizer::MAX_MAX_KL
     )]
     MaxKlOutOfRange(f64),
     /// A bound on divergence of what is no distribution.
-    #[error("max_kl is for probabilities; expected max_error or exact for other values")]
+    #[error(
+        "--max-kl is for probabilities; take the softmax of logits first, or give --max-error or --exact"
+    )]
     KlOfNoProbabilities,
     /// A number of first classes that cannot be kept.
-    #[error("keep_top {0} is out of range; expected 1 to {max}", max = super::order::MAX_KEEP_TOP)]
+    #[error("--keep-top {0} is out of range; expected 1 to {max}", max = super::order::MAX_KEEP_TOP)]
     KeepTopOutOfRange(usize),
     /// A number of classes that the format does not allow.
     #[error("{0} classes; expected 1 to {max}", max = super::frame::MAX_CLASSES)]

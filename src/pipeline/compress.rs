@@ -65,7 +65,8 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
         None => Kind::Probabilities,
         Some(_) => Kind::Values,
     });
-    let mut header = FrameHeader::new(n_classes, args.promise.promise(kind))?;
+    let header = FrameHeader::new(n_classes, args.promise.promise(kind));
+    let mut header = header.with_context(name)?;
     header.class_names = match &args.class_names {
         Some(path) => Some(read_class_names(path, n_classes)?),
         None => rows.class_names().map(<[String]>::to_vec),

@@ -307,7 +307,7 @@ fn matrices_of_any_origin_are_compressed() {
     );
     folder.fails(
         "compress logits.npy -o z.huff --max-kl 0.1",
-        "max_kl is for probabilities",
+        "logits.npy: --max-kl is for probabilities; take the softmax of logits first",
         "",
     );
     folder.write("cut.npy", &npy(&logits)[..5000]);

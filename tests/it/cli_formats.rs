@@ -739,12 +739,12 @@ fn float64_rows_keep_their_promises_in_float64() {
     folder.fails(
         "compress x.npy -o z.huff --exact",
         &format!("x.npy: row 0, class 0: {below} is no float32"),
-        "max_error instead of exact",
+        "give --max-error instead of --exact",
     );
     folder.write("big.npy", &npy_f64(&[0.0, 16_777_217.0], 2));
     folder.fails(
         "compress big.npy -o z.huff --max-error 0.5",
-        "big.npy: row 0, class 1: float32, which .huff files hold, is farther from 16777217 than max_error",
+        "big.npy: row 0, class 1: float32, which .huff files hold, is farther from 16777217 than --max-error",
         "give a larger one",
     );
     folder.run("compress big.npy -o z.huff --max-error 1.5", 0);

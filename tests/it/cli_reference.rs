@@ -221,7 +221,7 @@ fn references_of_every_format_serve_rows_of_every_precision() {
     folder.fails(
         "compress new64.npy -o y.huff --exact --reference old.npy",
         "new64.npy: row 0, class ",
-        " or give max_error instead of exact",
+        " or give --max-error instead of --exact",
     );
     // Values that float32 holds come back bit for bit.
     folder.run("compress new.npy -o y.huff --exact --reference old.npy", 0);
