@@ -82,10 +82,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "LABELS")]
     pub teacher: Option<PathBuf>,
     /// What divides the logits of both networks before their probabilities are compared
-    #[arg(long, value_name = "T", default_value_t = 2.0, value_parser = temperature, requires = "teacher")]
+    #[arg(long, value_name = "T", default_value_t = 2.0, value_parser = temperature, allow_negative_numbers = true, requires = "teacher")]
     pub temperature: f64,
     /// Share of the loss that the teacher's labels make up
-    #[arg(long, value_name = "SHARE", default_value_t = 0.9, value_parser = share_up_to_1, requires = "teacher")]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.9, value_parser = share_up_to_1, allow_negative_numbers = true, requires = "teacher")]
     pub mix: f64,
     /// Write a line of JSON for each epoch; with --resume, after those that are there
     #[arg(long, value_name = "METRICS.jsonl")]
@@ -112,25 +112,30 @@ pub struct TrainArgs {
 pub struct TrainingOptions {
     /// Times that every training image is seen [default: 10, or on a set below 32,000 images as many as
     /// make 2,500 batches of 128]
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub epochs: Option<usize>,
     /// Images in a batch
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = count)]
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = count, allow_negative_numbers = true)]
     pub batch_size: usize,
     /// Step size of Adam (its other settings: 0.9, 0.999, 1e-7)
-    #[arg(long, value_name = "RATE", default_value_t = 1e-3, value_parser = learning_rate)]
+    #[arg(long, value_name = "RATE", default_value_t = 1e-3, value_parser = learning_rate, allow_negative_numbers = true)]
     pub learning_rate: f64,
     /// Units of each hidden layer, separated by commas
-    #[arg(long, value_name = "N,...", default_value = "128", value_delimiter = ',', value_parser = count)]
+    #[arg(long, value_name = "N,...", default_value = "128", value_delimiter = ',', value_parser = count, allow_negative_numbers = true)]
     pub hidden: Vec<usize>,
     /// Number of classes, the width of the output
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count, allow_negative_numbers = true)]
     pub classes: usize,
     /// Share of the training part to hold out; the epoch with the least loss on it is kept
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, allow_negative_numbers = true)]
     pub validation: f64,
     /// Seed of the initial weights and of the order of images
-    #[arg(long, value_name = "N", default_value_t = 42)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 42,
+        allow_negative_numbers = true
+    )]
     pub seed: u64,
     /// Where burn computes
     #[arg(long, default_value = "ndarray", value_parser = PossibleValuesParser::new(Backend::NAMES).try_map(|name| name.parse::<Backend>()))]
@@ -139,13 +144,13 @@ pub struct TrainingOptions {
     #[arg(long, default_value = "constant", value_parser = PossibleValuesParser::new(Schedule::NAMES).try_map(|name| name.parse::<Schedule>()))]
     pub schedule: Schedule,
     /// What weights (not biases) lose at each step, as a share of them and of the learning rate (AdamW)
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = weight_decay)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = weight_decay, allow_negative_numbers = true)]
     pub weight_decay: f64,
     /// Take this share from each label and spread it over the classes that occur
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, allow_negative_numbers = true)]
     pub label_smoothing: f64,
     /// Leave out this share of the hidden units at each step
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, allow_negative_numbers = true)]
     pub dropout: f64,
     /// Distort each image anew every time: some of shift=PIXELS, rotate=DEGREES, scale=SHARE, elastic=ALPHA and
     /// flip, separated by commas; without a value, what suits digits
@@ -155,16 +160,16 @@ pub struct TrainingOptions {
     #[arg(long)]
     pub standardize: bool,
     /// Keep a running mean of the weights, which retains this share of itself at each step (such as 0.999)
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = retained)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = retained, allow_negative_numbers = true)]
     pub average: f64,
     /// End after so many epochs without a lower validation loss
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub patience: Option<usize>,
     /// Fit a temperature on the validation part, which predictions then divide logits by for probabilities
     #[arg(long)]
     pub calibrate: bool,
     /// Number of threads; as many as there are processors if not given
-    #[arg(long, value_name = "N", value_parser = n_threads)]
+    #[arg(long, value_name = "N", value_parser = n_threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
 }
 
@@ -256,7 +261,7 @@ pub struct CompressArgs {
     pub promise: PromiseOptions,
     /// Instead of a bound: the size that the file may have, as in 2MB; the smallest largest error is found under
     /// which it fits, by compressing about 14 times. kB, MB and GB are powers of 1000; K, M and G of 1024
-    #[arg(long, value_name = "SIZE", value_parser = file_size, conflicts_with_all = ["max_error", "max_kl", "exact"])]
+    #[arg(long, value_name = "SIZE", value_parser = file_size, allow_hyphen_values = true, conflicts_with_all = ["max_error", "max_kl", "exact"])]
     pub size: Option<u64>,
     /// Tell the rows against those of earlier predictions on the same inputs, as of the model before it was
     /// trained again: the output is smaller, and reading it takes the same file, a .huff or any that is read as
@@ -264,7 +269,7 @@ pub struct CompressArgs {
     #[arg(long, value_name = "OLD")]
     pub reference: Vec<PathBuf>,
     /// Number of threads; as many as there are processors if not given
-    #[arg(long, value_name = "N", value_parser = n_threads)]
+    #[arg(long, value_name = "N", value_parser = n_threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
 }
 
@@ -298,17 +303,17 @@ impl SourceArgs {
 #[derive(Debug, Args)]
 pub struct PromiseOptions {
     /// Largest absolute error of any number, of probabilities 1e-6 to 0.5 [default: 0.002]
-    #[arg(long, value_name = "BOUND", value_parser = max_error_of_any, group = "bound")]
+    #[arg(long, value_name = "BOUND", value_parser = max_error_of_any, allow_negative_numbers = true, group = "bound")]
     pub max_error: Option<f64>,
     /// Instead: the largest Kullback-Leibler divergence of any row, in bits; decoded rows sum to 1 and
     /// have no zeros
-    #[arg(long, value_name = "BITS", value_parser = max_kl, group = "bound")]
+    #[arg(long, value_name = "BITS", value_parser = max_kl, allow_negative_numbers = true, group = "bound")]
     pub max_kl: Option<f64>,
     /// Instead: every bit comes back; of text, nan and inf are taken as well
     #[arg(long, group = "bound")]
     pub exact: bool,
     /// Keep the order of the K most probable classes of each row
-    #[arg(long, value_name = "K", default_value_t = 1, value_parser = keep_top)]
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = keep_top, allow_negative_numbers = true)]
     pub keep_top: usize,
 }
 
@@ -339,7 +344,7 @@ pub struct PredictInput {
     #[arg(long, value_name = "FILE", default_value = DEFAULT_MODEL)]
     pub model: PathBuf,
     /// Number of threads; as many as there are processors if not given
-    #[arg(long, value_name = "N", value_parser = n_threads)]
+    #[arg(long, value_name = "N", value_parser = n_threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
 }
 
@@ -365,13 +370,13 @@ pub struct DecodeArgs {
     pub labels: bool,
     /// Write the K most probable classes of each row only, and their values: as columns class_1, p_1 and so
     /// on, in jsonl as pairs, in npz as the arrays classes and values
-    #[arg(long, value_name = "K", value_parser = keep_top)]
+    #[arg(long, value_name = "K", value_parser = keep_top, allow_negative_numbers = true)]
     pub top: Option<usize>,
     /// Replace the output if it exists
     #[arg(long)]
     pub force: bool,
     /// Decode these rows only, counted from 0, the last one excluded; A.. and ..B are fine too
-    #[arg(long, value_name = "A..B", value_parser = rows)]
+    #[arg(long, value_name = "A..B", value_parser = rows, allow_hyphen_values = true)]
     pub rows: Option<RowRange>,
     /// Scale the rows so that they sum to 1; probabilities may then be off by more than the bound
     #[arg(long)]
@@ -385,10 +390,10 @@ pub struct DecodeArgs {
     pub reference: Vec<PathBuf>,
     /// Refuse files whose sizes ask for more memory than this at once (a thread has some blocks at hand); K, M
     /// and G are powers of 1024
-    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size, allow_hyphen_values = true)]
     pub memory_limit: u64,
     /// Number of threads; as many as there are processors if not given
-    #[arg(long, value_name = "N", value_parser = n_threads)]
+    #[arg(long, value_name = "N", value_parser = n_threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
 }
 
@@ -424,7 +429,7 @@ pub struct InspectArgs {
     #[arg(long, value_name = "OLD", requires = "entropy")]
     pub reference: Vec<PathBuf>,
     /// Number of threads; as many as there are processors if not given
-    #[arg(long, value_name = "N", value_parser = n_threads)]
+    #[arg(long, value_name = "N", value_parser = n_threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
 }
 
@@ -451,10 +456,10 @@ pub struct VerifyArgs {
     pub reference: Vec<PathBuf>,
     /// Refuse files whose sizes ask for more memory than this at once (a thread has some blocks at hand); K, M
     /// and G are powers of 1024
-    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size, allow_hyphen_values = true)]
     pub memory_limit: u64,
     /// Number of threads; as many as there are processors if not given
-    #[arg(long, value_name = "N", value_parser = n_threads)]
+    #[arg(long, value_name = "N", value_parser = n_threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
 }
 
@@ -479,7 +484,7 @@ pub struct AppendArgs {
     #[command(flatten)]
     pub source: SourceArgs,
     /// Number of threads; as many as there are processors if not given
-    #[arg(long, value_name = "N", value_parser = n_threads)]
+    #[arg(long, value_name = "N", value_parser = n_threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
 }
 
@@ -547,7 +552,7 @@ pub struct EvalArgs {
     #[arg(long, requires = "plots")]
     pub force: bool,
     /// Number of threads; as many as there are processors if not given
-    #[arg(long, value_name = "N", value_parser = n_threads)]
+    #[arg(long, value_name = "N", value_parser = n_threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
 }
 
@@ -568,7 +573,7 @@ pub struct DemoArgs {
     #[command(flatten)]
     pub options: TrainingOptions,
     /// Largest absolute error of any probability
-    #[arg(long, value_name = "BOUND", default_value_t = DEFAULT_MAX_ERROR, value_parser = max_error)]
+    #[arg(long, value_name = "BOUND", default_value_t = DEFAULT_MAX_ERROR, value_parser = max_error, allow_negative_numbers = true)]
     pub max_error: f64,
 }
 
@@ -775,6 +780,30 @@ mod tests {
             let words = ["pc"].into_iter().chain(arguments.split(' '));
             let error = Cli::try_parse_from(words).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{arguments}");
+        }
+    }
+
+    #[test]
+    fn negative_numbers_are_values_and_no_options() {
+        for (arguments, message) in [
+            ("compress a.npy -o b --max-error -1", "a number above 0"),
+            ("compress a.npy -o b --max-kl -1e-3", "a number of bits"),
+            ("compress a.npy -o b --keep-top -1", "a whole number"),
+            ("compress a.npy -o b --size -2MB", "a number of bytes"),
+            ("decode a.huff --rows -5..", "two row numbers"),
+            ("decode a.huff --rows -5..-1", "two row numbers"),
+            ("decode a.huff --top -1", "a whole number"),
+            ("decode a.huff --memory-limit -1", "a number of bytes"),
+            ("decode a.huff --threads -1", "a whole number"),
+            ("train --learning-rate -0.1", "a number above 0"),
+            ("demo --max-error -1", "a number from"),
+        ] {
+            let words = ["pc"].into_iter().chain(arguments.split(' '));
+            let error = Cli::try_parse_from(words).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("expected {message}")),
+                "{arguments}: {error}"
+            );
         }
     }
 
