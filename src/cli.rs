@@ -260,8 +260,9 @@ pub struct CompressArgs {
     #[command(flatten)]
     pub promise: PromiseOptions,
     /// Instead of a bound: the size that the file may have, as in 2MB; the smallest largest error is found under
-    /// which it fits, by compressing about 14 times. kB, MB and GB are powers of 1000; K, M and G of 1024
-    #[arg(long, value_name = "SIZE", value_parser = file_size, allow_hyphen_values = true, conflicts_with_all = ["max_error", "max_kl", "exact"])]
+    /// which it fits, by compressing about 14 times. kB, MB and GB are powers of 1000; K, M and G, or KiB, MiB
+    /// and GiB, of 1024
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_hyphen_values = true, conflicts_with_all = ["max_error", "max_kl", "exact"])]
     pub size: Option<u64>,
     /// Tell the rows against those of earlier predictions on the same inputs, as of the model before it was
     /// trained again: the output is smaller, and reading it takes the same file, a .huff or any that is read as
@@ -388,8 +389,8 @@ pub struct DecodeArgs {
     /// The file that the rows are told against, if the input has been compressed with --reference; may be repeated
     #[arg(long, value_name = "OLD")]
     pub reference: Vec<PathBuf>,
-    /// Refuse files whose sizes ask for more memory than this at once (a thread has some blocks at hand); K, M
-    /// and G are powers of 1024
+    /// Refuse files whose sizes ask for more memory than this at once (a thread has some blocks at hand); kB, MB
+    /// and GB are powers of 1000; K, M and G, or KiB, MiB and GiB, of 1024
     #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size, allow_hyphen_values = true)]
     pub memory_limit: u64,
     /// Number of threads; as many as there are processors if not given
@@ -454,8 +455,8 @@ pub struct VerifyArgs {
     /// The file that the rows are told against, if the file has been compressed with --reference; may be repeated
     #[arg(long, value_name = "OLD")]
     pub reference: Vec<PathBuf>,
-    /// Refuse files whose sizes ask for more memory than this at once (a thread has some blocks at hand); K, M
-    /// and G are powers of 1024
+    /// Refuse files whose sizes ask for more memory than this at once (a thread has some blocks at hand); kB, MB
+    /// and GB are powers of 1000; K, M and G, or KiB, MiB and GiB, of 1024
     #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size, allow_hyphen_values = true)]
     pub memory_limit: u64,
     /// Number of threads; as many as there are processors if not given
@@ -694,33 +695,30 @@ fn rows(text: &str) -> Result<RowRange, String> {
     }
 }
 
+/// A number of bytes, with a unit or without.
 fn size(text: &str) -> Result<u64, String> {
-    let (digits, shift) = match text.strip_suffix(['K', 'M', 'G']) {
-        None => (text, 0),
-        Some(digits) if text.ends_with('K') => (digits, 10),
-        Some(digits) if text.ends_with('M') => (digits, 20),
-        Some(digits) => (digits, 30),
+    let number = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let factor = match text[number.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => Some(1),
+        "kb" => Some(1000),
+        "mb" => Some(1_000_000),
+        "gb" => Some(1_000_000_000),
+        "k" | "kib" => Some(1 << 10),
+        "m" | "mib" => Some(1 << 20),
+        "g" | "gib" => Some(1 << 30),
+        _ => None,
     };
-    let bytes = digits
-        .parse()
-        .ok()
-        .and_then(|n: u64| n.checked_mul(1 << shift));
-    bytes.ok_or_else(|| "expected a number of bytes, as in 512M".to_owned())
-}
-
-/// A size of a file, in units of 1000 or, as [`size`] has them, of 1024.
-fn file_size(text: &str) -> Result<u64, String> {
-    let number = text.strip_suffix('B').unwrap_or(text);
-    let factor = match number.as_bytes().last() {
-        Some(b'k' | b'K') if number.len() < text.len() => 1e3,
-        Some(b'M') if number.len() < text.len() => 1e6,
-        Some(b'G') if number.len() < text.len() => 1e9,
-        _ => return size(number),
-    };
-    match number[..number.len() - 1].parse::<f64>() {
-        Ok(n) if n >= 0.0 && n * factor < 1e18 => Ok((n * factor) as u64),
-        _ => Err("expected a number of bytes, as in 2MB".to_owned()),
-    }
+    let n_bytes = factor.and_then(|factor: u64| match number.trim_end().parse::<u64>() {
+        Ok(number) => number.checked_mul(factor),
+        Err(_) => {
+            let n_bytes = number.trim_end().parse::<f64>().ok()? * factor as f64;
+            (0.0..1e18).contains(&n_bytes).then_some(n_bytes as u64)
+        }
+    });
+    n_bytes.ok_or_else(|| {
+        "expected a number of bytes, alone or with kB, MB, GB (powers of 1000), K, M, G, KiB, MiB or GiB (powers of 1024), as in 2MB"
+            .to_owned()
+    })
 }
 
 #[cfg(test)]
@@ -814,21 +812,34 @@ mod tests {
         assert_eq!(rows("3.."), range(3, None));
         assert_eq!(rows("..8"), range(0, Some(8)));
         assert_eq!(rows(".."), range(0, None));
-        assert_eq!(size("100"), Ok(100));
-        assert_eq!(size("3K"), Ok(3072));
-        assert_eq!(size("2G"), Ok(2 << 30));
         for (text, n_bytes) in [
-            ("2MB", 2_000_000),
-            ("1.5kB", 1500),
-            ("3KB", 3000),
-            ("2G", 2 << 30),
+            ("100", 100),
             ("77B", 77),
-            ("77", 77),
+            ("3K", 3072),
+            ("3k", 3072),
+            ("3KiB", 3072),
+            ("3kB", 3000),
+            ("3KB", 3000),
+            ("1.5kb", 1500),
+            ("512M", 512 << 20),
+            ("0.5m", 1 << 19),
+            ("512MiB", 512 << 20),
+            ("2MB", 2_000_000),
+            ("2G", 2 << 30),
+            ("2gib", 2 << 30),
+            ("2 GB", 2_000_000_000),
         ] {
-            assert_eq!(file_size(text), Ok(n_bytes));
+            assert_eq!(size(text), Ok(n_bytes), "{text}");
         }
-        for text in ["", "B", "MB", "-1MB", "nanMB", "1TB", "1e30GB", "é"] {
-            assert!(file_size(text).is_err(), "{text}");
+        for text in [
+            "", "B", "MB", "-1MB", "nan", "nanMB", "inf", "1TB", "1e30GB", "é", "1KK", "1,5MB",
+        ] {
+            assert!(size(text).is_err(), "{text}");
+        }
+        let options = ["--size 1MB", "--memory-limit 1MB"];
+        for (command, option) in ["compress a -o b", "decode a"].into_iter().zip(options) {
+            let words = format!("pc {command} {option}");
+            Cli::try_parse_from(words.split(' ')).unwrap();
         }
     }
 
