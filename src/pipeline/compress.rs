@@ -13,7 +13,7 @@ use super::reference::References;
 use super::rows::{RowReader, doubt};
 use super::scores::{Comparison, Scores, Tee};
 use super::size::{Rows, smallest_bound};
-use super::{input_name, open_input, open_to_seek, output_name, rate, set_threads};
+use super::{input_name, open_input, open_to_seek, output_name, rate, set_threads, unreadable};
 use crate::cli::CompressArgs;
 use crate::huffman::frame::DEFAULT_MEMORY_LIMIT;
 use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind};
@@ -154,8 +154,7 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
 
 /// Reads a name a line.
 fn read_class_names(path: &Path, n_classes: usize) -> Result<Vec<String>> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = fs::read_to_string(path).map_err(|error| unreadable(path, "read", error))?;
     let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
     ensure!(
         names.len() == n_classes,

@@ -54,6 +54,10 @@ impl Log {
                 "{} exists already; give another name with --log, or --force to replace it",
                 path.display()
             ),
+            Err(error) if error.kind() == ErrorKind::NotFound => bail!(
+                "cannot write {}: there is no such folder; make it first",
+                path.display()
+            ),
             Err(error) => Err(error).with_context(|| format!("cannot write {}", path.display())),
         }
     }

@@ -146,7 +146,7 @@ fn open_input(path: &Path) -> Result<File> {
         }
         return stdin_file().context("cannot open standard input");
     }
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let file = File::open(path).map_err(|error| unreadable(path, "open", error))?;
     if file
         .metadata()
         .with_context(|| format!("cannot look at {}", path.display()))?
@@ -155,6 +155,14 @@ fn open_input(path: &Path) -> Result<File> {
         bail!("{}: a folder; expected a file", path.display());
     }
     Ok(file)
+}
+
+/// Why a file cannot be opened or read.
+fn unreadable(path: &Path, what: &str, error: io::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::NotFound => anyhow!("{}: no such file or folder", path.display()),
+        _ => anyhow::Error::new(error).context(format!("cannot {what} {}", path.display())),
+    }
 }
 
 /// Opens a file to look at places in it, which a pipe does not allow.
@@ -199,7 +207,7 @@ fn read_checkpoint(path: &Path) -> Result<(Checkpoint, String)> {
             );
         }
         Err(error) => {
-            return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            return Err(unreadable(path, "read", error));
         }
     };
     let checkpoint = Checkpoint::from_bytes(&bytes).with_context(|| path.display().to_string())?;

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use super::open_input;
 use super::picture::Picture;
 use super::progress::Progress;
 use super::size::Rows;
@@ -48,8 +49,7 @@ pub(super) fn read_peers(path: &Path) -> Result<Vec<Peer>> {
         "expected the columns name, bound (max_error or max_kl), value and bytes_a_row";
     let mut reader = csv::ReaderBuilder::new()
         .trim(csv::Trim::All)
-        .from_path(path)
-        .with_context(|| format!("cannot read {}", path.display()))?;
+        .from_reader(open_input(path)?);
     let peers: Result<Vec<Peer>, _> = reader.deserialize().collect();
     let peers = peers.with_context(|| format!("{}: {EXPECTED}", path.display()))?;
     let is_drawable =

@@ -2,16 +2,16 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::log::Log;
 use super::picture::Picture;
 use super::progress::{Progress, thousands};
-use super::{STOP, STOPS_GRACEFULLY, eval, set_threads, teacher};
+use super::{STOP, STOPS_GRACEFULLY, eval, set_threads, teacher, unreadable};
 use crate::cli::{TrainArgs, TrainingOptions};
 use crate::io::output::{OutputFile, is_same_place};
 use crate::model::checkpoint::{Checkpoint, CheckpointInfo, PREPROCESSING};
@@ -176,11 +176,12 @@ fn state_path(model: &Path) -> PathBuf {
 
 fn read_state(model: &Path) -> Result<State> {
     let path = state_path(model);
-    let bytes = fs::read(&path).with_context(|| {
-        format!(
-            "cannot read {}, which pc train --save-state writes beside the model",
+    let bytes = fs::read(&path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => anyhow!(
+            "{}: no such file or folder; pc train --save-state writes it beside the model",
             path.display()
-        )
+        ),
+        _ => unreadable(&path, "read", error),
     })?;
     State::from_bytes(&bytes).with_context(|| path.display().to_string())
 }

@@ -85,7 +85,11 @@ fn rows_that_do_not_fit_leave_the_file_as_it_was() {
     );
     folder.fails("append log.huff cut.npy", "cut.npy: truncated: ", "again");
     folder.fails("append log.huff log.huff", "log.huff: ", "");
-    folder.fails("append log.huff nowhere", "cannot open nowhere: ", "");
+    folder.fails(
+        "append log.huff nowhere",
+        "nowhere: no such file or folder",
+        "",
+    );
     folder.fails("append . none.npy", ".: a folder", "");
     folder.fails("append none.npy none.npy", "none.npy: not a .huff file", "");
     folder.fails(

@@ -142,7 +142,7 @@ fn damaged_truncated_and_foreign_files_are_named() {
     );
     folder.fails(
         "decode nowhere.huff",
-        "cannot open nowhere.huff: No such file",
+        "nowhere.huff: no such file or folder",
         "",
     );
 }

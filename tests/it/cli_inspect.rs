@@ -203,7 +203,7 @@ fn files_that_cannot_be_inspected_are_named() {
     folder.write("good.huff", &huff(5, 0));
     folder.write("x.npy", &npy(&matrix(5, 0)));
     folder.fails("inspect x.npy", "x.npy: not a .huff file", "46]");
-    folder.fails("inspect nowhere", "cannot open nowhere: No such file", "");
+    folder.fails("inspect nowhere", "nowhere: no such file or folder", "");
     folder.fails("inspect .", ".: a folder", "expected a file");
     let said = folder.run("inspect x.npy good.huff nowhere", 1);
     assert!(said.stdout.starts_with("good.huff: .huff version 1"));

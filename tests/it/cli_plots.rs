@@ -112,7 +112,7 @@ fn what_cannot_be_drawn_is_told_before_anything_is_written() {
     folder.fails(compress, "./rate.svg exists already", "");
     folder.fails(
         &format!("{compress} --peers nowhere.csv"),
-        "cannot read nowhere.csv",
+        "nowhere.csv: no such file or folder",
         "",
     );
     folder.write("peers.csv", b"name,value\nxz,3\n");

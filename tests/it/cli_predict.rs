@@ -315,7 +315,7 @@ fn images_that_cannot_be_used_are_named_with_the_way_out() {
     fails(&bytes, "in: .npy version 9.0; expected 1.0, 2.0 or 3.0", "");
     folder.fails(
         "predict nowhere -o out.npy",
-        "cannot open nowhere: No such file",
+        "nowhere: no such file or folder",
         "",
     );
     fs::create_dir(folder.join("folder")).unwrap();
@@ -351,7 +351,7 @@ fn models_that_cannot_be_used_are_named_with_the_way_out() {
     );
     folder.fails(
         "predict input.npy -o out.npy --model other",
-        "cannot read other: No such file",
+        "other: no such file or folder",
         "",
     );
     folder.write("model.safetensors", b"garbage");
@@ -381,7 +381,7 @@ fn existing_outputs_and_inputs_are_never_replaced_unasked() {
         );
         folder.fails(
             &format!("{command} missing.npy -o out --force"),
-            "cannot open missing.npy",
+            "missing.npy: no such file or folder",
             "",
         );
     }

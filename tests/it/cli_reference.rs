@@ -111,7 +111,7 @@ fn without_its_reference_or_with_another_a_file_is_refused() {
     }
     folder.fails(
         "decode new.huff -o x.npy --reference gone.huff",
-        "cannot open gone.huff: ",
+        "gone.huff: no such file or folder",
         "",
     );
     folder.fails(

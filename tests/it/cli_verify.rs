@@ -206,10 +206,14 @@ fn what_follows_the_last_whole_frame_is_told() {
     folder.fails("verify x.huff", "x.huff: truncated: ", "again");
     folder.write("x.huff", b"hello, this is text");
     folder.fails("verify x.huff", "x.huff: not a .huff file", "");
-    folder.fails("verify nowhere", "cannot open nowhere: ", "");
+    folder.fails("verify nowhere", "nowhere: no such file or folder", "");
     folder.fails("verify .", ".: a folder; ", "a file");
     folder.write("x.huff", &good);
-    folder.fails("verify x.huff nowhere", "cannot open nowhere: ", "");
+    folder.fails(
+        "verify x.huff nowhere",
+        "nowhere: no such file or folder",
+        "",
+    );
     folder.fails("verify x.huff x.huff", "x.huff: ", "");
     folder.fails("verify x.huff --memory-limit 100", "x.huff: ", "");
 }
