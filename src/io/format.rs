@@ -63,6 +63,36 @@ impl Format {
     }
 }
 
+/// The format that a file's extension promises, be it one that is read or written here or not.
+pub fn promised(path: &Path) -> Option<&'static str> {
+    const PROMISED: [(&str, &str); 20] = [
+        ("npy", ".npy"),
+        ("npz", ".npz"),
+        ("csv", "CSV"),
+        ("tsv", "TSV"),
+        ("json", "JSON"),
+        ("jsonl", "JSON lines"),
+        ("ndjson", "JSON lines"),
+        ("parquet", "Parquet"),
+        ("pq", "Parquet"),
+        ("arrow", "Arrow IPC"),
+        ("feather", "Arrow IPC"),
+        ("ipc", "Arrow IPC"),
+        ("huff", ".huff"),
+        ("safetensors", "safetensors"),
+        ("svg", "SVG"),
+        ("gz", "gzip"),
+        ("zip", "zip"),
+        ("h5", "HDF5"),
+        ("pkl", "pickle"),
+        ("pt", "PyTorch"),
+    ];
+    let extension = path.extension()?.to_str()?;
+    let mut all = PROMISED.iter();
+    all.find(|(known, _)| extension.eq_ignore_ascii_case(known))
+        .map(|&(_, name)| name)
+}
+
 impl FromStr for Format {
     type Err = String;
 
@@ -93,7 +123,16 @@ mod tests {
         ] {
             assert_eq!(Format::of_path(Path::new(path)), format, "{path}");
         }
+        for (path, format) in [
+            ("a.CSV", Some("CSV")),
+            ("a.npy.gz", Some("gzip")),
+            ("a.v2", None),
+            ("csv", None),
+        ] {
+            assert_eq!(promised(Path::new(path)), format, "{path}");
+        }
         for name in Format::NAMES {
+            assert!(promised(Path::new(&format!("a.{name}"))).is_some());
             assert_eq!(name.parse::<Format>().unwrap().name(), name);
         }
     }

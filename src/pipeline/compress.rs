@@ -13,7 +13,10 @@ use super::reference::References;
 use super::rows::{RowReader, doubt};
 use super::scores::{Comparison, Scores, Tee};
 use super::size::{Rows, smallest_bound};
-use super::{input_name, open_input, open_to_seek, output_name, rate, set_threads, unreadable};
+use super::{
+    check_extension, input_name, open_input, open_to_seek, output_name, rate, set_threads,
+    unreadable,
+};
 use crate::cli::CompressArgs;
 use crate::huffman::frame::DEFAULT_MEMORY_LIMIT;
 use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind};
@@ -27,6 +30,7 @@ use crate::io::output::Output;
 /// A matrix that cannot be read or is not what is promised of it, or an output that cannot be written.
 pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     set_threads(args.threads)?;
+    check_extension(&args.output, "pc compress", ".huff")?;
     let name = || input_name(&args.input);
     let input = open_input(&args.input)?;
     let mut inputs = vec![args.input.as_path()];

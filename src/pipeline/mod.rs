@@ -30,6 +30,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cli::{Cli, Command, DEFAULT_MODEL};
 use crate::huffman::{Bound, Promise};
+use crate::io::format;
 use crate::io::input::{is_standard, stdin_file};
 use crate::io::output;
 use crate::model::checkpoint::{self, Checkpoint};
@@ -155,6 +156,17 @@ fn open_input(path: &Path) -> Result<File> {
         bail!("{}: a folder; expected a file", path.display());
     }
     Ok(file)
+}
+
+/// Refuses an output whose extension is that of another format than `format`, which `command` writes.
+fn check_extension(output: &Path, command: &str, format: &str) -> Result<()> {
+    match format::promised(output) {
+        Some(promised) if promised != format => bail!(
+            "{}: the extension is that of {promised}, but {command} writes {format}; name a {format} file with -o",
+            output.display()
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// Why a file cannot be opened or read.

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::progress::{Progress, thousands};
-use super::{input_name, open_input, output_name, read_checkpoint, set_threads};
+use super::{check_extension, input_name, open_input, output_name, read_checkpoint, set_threads};
 use crate::cli::{PredictArgs, PredictInput};
 use crate::huffman::frame::rows_per_block;
 use crate::io::images::{ImageBatch, ImageReader};
@@ -23,6 +23,7 @@ const BYTES_PER_READ: usize = 1 << 24;
 /// A model or images that cannot be used, or an output that cannot be written.
 pub fn run(args: &PredictArgs, progress: &Progress) -> Result<()> {
     set_threads(args.input.threads)?;
+    check_extension(&args.output, "pc predict", ".npy")?;
     let mut output = output::Output::create(
         &args.output,
         args.force,

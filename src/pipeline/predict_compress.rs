@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use super::predict::Predictions;
 use super::progress::{Progress, thousands};
-use super::{input_name, output_name, set_threads};
+use super::{check_extension, input_name, output_name, set_threads};
 use crate::cli::PredictCompressArgs;
 use crate::huffman::block::BitCounts;
 use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind, Promise, Summary};
@@ -19,6 +19,7 @@ use crate::model::inference::Output;
 /// cannot be written.
 pub fn run(args: &PredictCompressArgs, progress: &Progress) -> Result<()> {
     set_threads(args.input.threads)?;
+    check_extension(&args.output, "pc predict-compress", ".huff")?;
     let output = output::Output::create(
         &args.output,
         args.force,

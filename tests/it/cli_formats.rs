@@ -767,6 +767,24 @@ fn text_that_was_decoded_exactly_is_compressed_exactly() {
 }
 
 #[test]
+fn outputs_with_the_extension_of_another_format_are_refused() {
+    let folder = Folder::with_model();
+    let message = "out.CSV: the extension is that of CSV, but pc predict writes .npy";
+    folder.fails("predict x.npy -o out.CSV", message, "");
+    let message = "out.npy: the extension is that of .npy, but pc predict-compress writes .huff";
+    folder.fails("predict-compress x.npy -o out.npy", message, "");
+    folder.write("x.csv", b"0.5,0.5\n");
+    folder.fails(
+        "compress x.csv -o out.npy",
+        "out.npy: the extension is that of .npy, but pc compress writes .huff",
+        "; name a .huff file with -o",
+    );
+    for name in ["out", "out.v2", "out.HUFF"] {
+        folder.run(&format!("compress x.csv -o {name}"), 0);
+    }
+}
+
+#[test]
 fn infinities_and_what_is_no_number_come_back_from_text() {
     let folder = Folder::new();
     let text = "a,b\nnan,inf\n-inf,0.5\n";
