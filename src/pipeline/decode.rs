@@ -58,25 +58,24 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
     let mut sink =
         sink::create(output, format, content.clone(), n_rows).with_context(unwritable)?;
     let bar = progress.bar(blocks.n_rows_to_come().unwrap_or(0), "rows");
-    let mut n_rows = 0;
+    let (mut n_rows, mut n_lost, mut is_cut) = (0, 0, false);
     let mut is_same_promise = true;
     let mut write = |decoded: Vec<(Range<u64>, Result<Decoded, Error>)>| -> Result<()> {
         for (rows, decoded) in decoded {
             let decoded = match decoded {
                 Err(error) if args.skip_damaged && !is_of_reference(&error) => {
-                    let file = unreadable();
+                    let (file, damage) = (unreadable(), damage(&error));
                     progress.warn(match rows.is_empty() {
                         false => format!(
-                            "{file}: {error}; rows {}..{} become {}",
+                            "{file}: {damage}; rows {}..{} become {}",
                             rows.start,
                             rows.end,
-                            match content {
-                                Content::Labels => "-1",
-                                _ => "NaN",
-                            }
+                            lost_text(&content)
                         ),
-                        true => format!("{file}: {error}; no rows from {} on", rows.start),
+                        true => format!("{file}: {damage}; no rows from {} on", rows.start),
                     });
+                    n_lost += rows.end - rows.start;
+                    is_cut |= rows.is_empty();
                     let n_rows = (rows.end - rows.start) as usize;
                     let lost = vec![f32::NAN; n_rows * header.classes];
                     Decoded::new(PredictionMatrix::new(header.classes, lost), &content)
@@ -129,19 +128,48 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
         Bound::Exact => "bit for bit the original".to_owned(),
     };
     let (path, n_classes) = (output_name(&path), header.classes);
+    let mut damaged = match n_lost {
+        0 => String::new(),
+        n => format!(
+            "; {} of them are damaged, and {}",
+            thousands(n),
+            lost_text(&content)
+        ),
+    };
+    if is_cut {
+        damaged += "; what came after them is lost";
+    }
     let n_rows = thousands(n_rows);
-    progress.result(match content {
+    let written = match content {
         Content::Matrix { kind, .. } => {
-            format!("wrote {path}: {n_rows} rows of {n_classes} {kind}, {of_matrix}")
+            format!("{n_rows} rows of {n_classes} {kind}, {of_matrix}")
         }
         Content::Labels => {
-            format!("wrote {path}: the label of {n_rows} rows, of {n_classes} classes")
+            format!("the label of {n_rows} rows, of {n_classes} classes")
         }
         Content::Top(k) => {
-            format!("wrote {path}: the first {k} of {n_classes} classes of {n_rows} rows")
+            format!("the first {k} of {n_classes} classes of {n_rows} rows")
         }
-    })?;
-    Ok(())
+    };
+    progress.result(format_args!("wrote {path}: {written}{damaged}"))
+}
+
+/// What is wrong with a part that is skipped: the way out is being taken.
+fn damage(error: &Error) -> String {
+    match error {
+        Error::TrailingBytes { n_bytes, .. } => {
+            format!("no whole .huff frame at byte {n_bytes}, as when an append is cut short")
+        }
+        error => error.to_string(),
+    }
+}
+
+/// What is written for rows that are lost.
+fn lost_text(content: &Content) -> &'static str {
+    match content {
+        Content::Labels => "-1",
+        _ => "NaN",
+    }
 }
 
 /// Where to write, and in which format.

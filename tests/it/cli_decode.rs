@@ -206,6 +206,12 @@ fn damaged_blocks_are_skipped_if_asked_for() {
         "{}",
         said.stderr
     );
+    assert!(
+        said.stdout
+            .ends_with("of the original; 16,384 of them are damaged, and NaN\n"),
+        "{}",
+        said.stdout
+    );
     let (n_rows, _, some) = read_npy(&folder.read("x.npy"));
     assert_eq!(n_rows, 40_000);
     assert_eq!(some[..3 * 16_384], all[..3 * 16_384]);
@@ -221,9 +227,26 @@ fn damaged_blocks_are_skipped_if_asked_for() {
         "{}",
         said.stderr
     );
+    assert!(
+        said.stdout
+            .ends_with("of the original; what came after them is lost\n"),
+        "{}",
+        said.stdout
+    );
     let (n_rows, _, some) = read_npy(&folder.read("cut.npy"));
     assert_eq!(n_rows, 32_768);
     assert_eq!(some, all[..3 * 32_768]);
+
+    // What is being done is not advised.
+    folder.write("tail.huff", &[&good[..], b"more"].concat());
+    let said = folder.run("decode tail.huff --skip-damaged", 0);
+    assert_eq!(
+        said.stderr,
+        format!(
+            "warning: tail.huff: no whole .huff frame at byte {}, as when an append is cut short; no rows from 40000 on\n",
+            good.len()
+        )
+    );
 }
 
 #[test]
