@@ -127,6 +127,7 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     let output = tee.into_output();
     let scores = comparison.map(Comparison::finish).transpose()?;
     output.finish()?;
+    let mut written = vec![output_name(&args.output)];
     if let Some(picture) = picture {
         let peers = peers.as_deref().unwrap_or_default();
         let rows = Rows {
@@ -136,10 +137,13 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
             header: &header,
             option: "--plots",
         };
-        rate::draw(picture, &rows, &summary, peers, &progress)?;
+        let path = rate::draw(picture, &rows, &summary, peers, &progress)?;
+        written.extend(path.map(|path| path.display().to_string()));
     }
 
-    progress.result(format_args!("wrote {}", output_name(&args.output)))?;
+    for name in written {
+        progress.result(format_args!("wrote {name}"))?;
+    }
     if let Some(doubt) = doubt {
         progress.result(format_args!(
             "  kind           values, as {doubt}; give --kind if they are probabilities or logits"

@@ -1,6 +1,6 @@
 //! `pc eval`: predictions and the true classes in, how good they are out.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -45,15 +45,21 @@ pub fn run(args: &EvalArgs, progress: &Progress) -> Result<()> {
     };
     let report = evaluation.report(class_names.as_deref());
     ensure!(report.rows > 0, "no rows to evaluate");
-    if let Some(folder) = &args.plots {
-        Pictures::create(folder, args.force)?.write(&evaluation, &report)?;
-    }
+    let written = match &args.plots {
+        Some(folder) => Pictures::create(folder, args.force)?.write(&evaluation, &report)?,
+        None => Vec::new(),
+    };
     match args.json {
-        true => progress.result(serde_json::to_string_pretty(&report)?),
+        true => progress.result(serde_json::to_string_pretty(&report)?)?,
         false => lines(&report)
             .into_iter()
-            .try_for_each(|line| progress.result(line)),
+            .try_for_each(|line| progress.result(line))?,
     }
+    // The object stays alone on standard output.
+    let progress = progress.beside_data(args.json);
+    written
+        .into_iter()
+        .try_for_each(|path| progress.result(format_args!("wrote {}", path.display())))
 }
 
 /// The model on a data set.
@@ -310,8 +316,8 @@ impl Pictures {
         })
     }
 
-    /// Draws them.
-    pub fn write(self, evaluation: &Evaluation, report: &Report) -> Result<()> {
+    /// Draws them, and returns their paths.
+    pub fn write(self, evaluation: &Evaluation, report: &Report) -> Result<Vec<PathBuf>> {
         let bins: Vec<ReliabilityBin> = report
             .calibration
             .iter()
@@ -322,9 +328,9 @@ impl Pictures {
             })
             .collect();
         let reliability = plots::reliability_diagram(&bins, report.calibration_error);
-        self.reliability.write(&reliability)?;
+        let mut written = vec![self.reliability.write(&reliability)?];
         if report.classes > MAX_CLASSES_SHOWN {
-            return Ok(());
+            return Ok(written);
         }
         // Classes that neither occur nor were predicted are left out: a network of 100 outputs on 10 classes.
         let classes: Vec<usize> = report.per_class.iter().map(|class| class.class).collect();
@@ -343,8 +349,9 @@ impl Pictures {
                     .collect()
             })
             .collect();
-        self.confusion
-            .write(&plots::confusion_matrix(&counts, &names))
+        let confusion = plots::confusion_matrix(&counts, &names);
+        written.push(self.confusion.write(&confusion)?);
+        Ok(written)
     }
 }
 

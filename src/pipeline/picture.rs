@@ -33,15 +33,15 @@ impl Picture {
         }
     }
 
-    /// Writes it.
+    /// Writes it, and returns its path.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn write(mut self, svg: &str) -> Result<()> {
+    pub fn write(mut self, svg: &str) -> Result<PathBuf> {
         self.output
             .write_all(svg.as_bytes())
             .with_context(|| format!("cannot write {}", self.path.display()))?;
         self.output.finish()?;
-        Ok(())
+        Ok(self.path)
     }
 }

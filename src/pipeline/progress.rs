@@ -29,10 +29,12 @@ impl Progress {
 
     /// The same, with results on stderr if the output is standard output.
     pub fn beside(&self, output: &Output) -> Self {
-        Self {
-            is_beside: matches!(output, Output::Stdout(_)),
-            ..*self
-        }
+        self.beside_data(matches!(output, Output::Stdout(_)))
+    }
+
+    /// The same, with results on stderr if standard output is for data.
+    pub fn beside_data(&self, is_beside: bool) -> Self {
+        Self { is_beside, ..*self }
     }
 
     /// Prints a line of results. That nobody reads it any more, as after `| head`, is not an error.

@@ -1,7 +1,7 @@
 //! `pc compress --plots`: what other bounds would cost, as a picture: bytes a row against the largest error and
 //! against the divergence, beside what others take.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -66,7 +66,8 @@ pub(super) fn read_peers(path: &Path) -> Result<Vec<Peer>> {
     }
 }
 
-/// Draws what rows cost under other bounds than that of their header, under which they cost what `summary` says.
+/// Draws what rows cost under other bounds than that of their header, under which they cost what `summary` says;
+/// returns the path of the picture, which is none if no bound can be kept.
 ///
 /// # Errors
 /// As compressing and writing.
@@ -76,7 +77,7 @@ pub(super) fn draw(
     summary: &Summary,
     peers: &[Peer],
     progress: &Progress,
-) -> Result<()> {
+) -> Result<Option<PathBuf>> {
     let promise = &rows.header.promise;
     let is_of_probabilities = promise.kind == Kind::Probabilities;
     let max_errors = match is_of_probabilities {
@@ -139,8 +140,8 @@ pub(super) fn draw(
     }
     bar.finish_and_clear();
     match charts.is_empty() {
-        true => Ok(()),
-        false => picture.write(&plots::charts(&charts)),
+        true => Ok(None),
+        false => picture.write(&plots::charts(&charts)).map(Some),
     }
 }
 

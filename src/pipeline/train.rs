@@ -114,9 +114,10 @@ pub fn run(args: &TrainArgs, progress: &Progress) -> Result<()> {
             .with_context(|| format!("cannot write {}", path.display()))?;
         output.finish()?;
     }
-    if let Some(pictures) = pictures {
-        pictures.write(&record.epochs, &checkpoint, dataset.test.as_ref())?;
-    }
+    let pictures = match pictures {
+        Some(pictures) => pictures.write(&record.epochs, &checkpoint, dataset.test.as_ref())?,
+        None => Vec::new(),
+    };
     STOPS_GRACEFULLY.store(false, Ordering::SeqCst);
     printed?;
     let temperature = temperature.map_or(String::new(), |t| format!(", temperature {t:.3}"));
@@ -125,7 +126,9 @@ pub fn run(args: &TrainArgs, progress: &Progress) -> Result<()> {
         args.output.display(),
         metrics.epoch,
     ))?;
-    Ok(())
+    pictures
+        .into_iter()
+        .try_for_each(|path| progress.result(format_args!("wrote {}", path.display())))
 }
 
 /// Refuses a log or pictures that would take the place of something else that is written, or read.
@@ -305,17 +308,17 @@ impl Pictures {
         epochs: &[EpochStats],
         checkpoint: &Checkpoint,
         test: Option<&Samples>,
-    ) -> Result<()> {
-        self.learning.write(&plots::charts(&curves(epochs)))?;
+    ) -> Result<Vec<PathBuf>> {
+        let mut written = vec![self.learning.write(&plots::charts(&curves(epochs)))?];
         if let Some((pictures, test)) = self.test.zip(test) {
             let predictor = Predictor::new(checkpoint.weights.clone());
             let predictor = predictor.with_temperature(checkpoint.temperature());
             let evaluation = eval::of_samples(&predictor, test);
             let info = checkpoint.info.as_ref();
             let names = info.and_then(|info| info.class_names.as_deref());
-            pictures.write(&evaluation, &evaluation.report(names))?;
+            written.extend(pictures.write(&evaluation, &evaluation.report(names))?);
         }
-        Ok(())
+        Ok(written)
     }
 }
 

@@ -20,7 +20,14 @@ fn training_is_drawn_epoch_by_epoch() {
     let folder = Folder::new();
     write_toy_mnist(&folder, 60);
     let train = "train --data mnist --epochs 3 --batch-size 10 --classes 10";
-    folder.run(&format!("{train} --plots plain"), 0);
+    let said = folder.run(&format!("{train} --plots plain"), 0);
+    assert!(
+        said.stdout.ends_with(
+            "(weights of epoch 3)\nwrote plain/learning.svg\nwrote plain/reliability.svg\nwrote plain/confusion.svg\n"
+        ),
+        "{}",
+        said.stdout
+    );
     let svg = picture(&folder, "plain/learning.svg");
     // Loss of two parts, accuracy of one, three epochs each.
     assert_eq!(svg.matches("<circle").count(), 9);
@@ -32,7 +39,12 @@ fn training_is_drawn_epoch_by_epoch() {
         picture(&folder, &format!("plain/{name}"));
     }
     // They are those of pc eval.
-    folder.run("eval --data mnist --plots evaluated", 0);
+    let said = folder.run("eval --data mnist --plots evaluated", 0);
+    let written = "wrote evaluated/reliability.svg\nwrote evaluated/confusion.svg\n";
+    assert!(said.stdout.ends_with(written), "{}", said.stdout);
+    let said = folder.run("eval --data mnist --plots evaluated --force --json", 0);
+    assert!(said.stdout.ends_with("}\n"), "{}", said.stdout);
+    assert_eq!(said.stderr, written);
     for name in ["confusion.svg", "reliability.svg"] {
         let (a, b) = (format!("plain/{name}"), format!("evaluated/{name}"));
         assert!(folder.read(&a) == folder.read(&b), "{name}");
@@ -77,7 +89,10 @@ fn rate_and_distortion_are_drawn_beside_peers() {
     write_rows(&folder);
     folder.run("compress probs.npy -o plain.huff", 0);
     let said = folder.run("compress probs.npy -o out.huff --plots pictures", 0);
-    assert!(said.stdout.starts_with("wrote out.huff\n"));
+    assert!(
+        said.stdout
+            .starts_with("wrote out.huff\nwrote pictures/rate.svg\n")
+    );
     assert!(folder.read("out.huff") == folder.read("plain.huff"));
     let svg = picture(&folder, "pictures/rate.svg");
     // 9 bounds on errors, 11 on divergence, and the file's own.
