@@ -63,6 +63,14 @@ impl LabelReader {
         }
     }
 
+    /// How many labels are to come, if it is known beforehand.
+    pub fn n_left(&self) -> Option<u64> {
+        match &self.form {
+            Form::Binary { n_left, .. } => Some(*n_left),
+            Form::Text { .. } => None,
+        }
+    }
+
     /// The next label, or `None` at the end.
     ///
     /// # Errors
@@ -143,6 +151,20 @@ mod tests {
         npy.extend([5i64.to_le_bytes(), (-1i64).to_le_bytes()].concat());
         assert_eq!(labels(&npy), Ok(vec![5, -1]));
         assert_eq!(labels(b""), Ok(vec![]));
+    }
+
+    #[test]
+    fn the_number_of_labels_is_told_where_it_is_known() {
+        let n_left = |bytes: &[u8]| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(bytes).unwrap();
+            file.rewind().unwrap();
+            let mut reader = LabelReader::open(Input::new(file).unwrap()).unwrap();
+            reader.next_label().unwrap();
+            reader.n_left()
+        };
+        assert_eq!(n_left(&[0, 0, 8, 1, 0, 0, 0, 3, 7, 9, 8]), Some(2));
+        assert_eq!(n_left(b"1\n2\n"), None);
     }
 
     #[test]

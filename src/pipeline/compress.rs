@@ -102,8 +102,14 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     };
     let (mut comparison, copy) = match labels {
         Some((labels, name)) => {
-            let (comparison, copy) =
-                Comparison::start(labels, name, n_classes, kind, Arc::clone(&references))?;
+            let (comparison, copy) = Comparison::start(
+                labels,
+                name,
+                rows.n_rows(),
+                n_classes,
+                kind,
+                Arc::clone(&references),
+            )?;
             (Some(comparison), Some(copy))
         }
         None => (None, None),

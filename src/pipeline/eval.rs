@@ -126,6 +126,7 @@ fn of_predictions(
         .and_then(LabelReader::open)
         .with_context(|| labels_name.clone())?;
     let mut labelled = Labelled {
+        name: name(),
         evaluation: None,
         labels,
         labels_name,
@@ -147,9 +148,7 @@ fn of_predictions(
         {
             bar.inc(matrix.n_rows() as u64);
             let rows = Values::F32(matrix.into_values());
-            labelled
-                .add_rows(&rows, header.classes, progress)
-                .with_context(name)?;
+            labelled.add_rows(&rows, header.classes, progress)?;
         }
         bar.finish_and_clear();
         return Ok((
@@ -167,9 +166,7 @@ fn of_predictions(
     let class_names = rows.class_names().map(<[String]>::to_vec);
     let bar = progress.bar(rows.n_rows().unwrap_or(0), "rows");
     while let Some(values) = rows.next()? {
-        labelled
-            .add_rows(&values, n_classes, progress)
-            .with_context(name)?;
+        labelled.add_rows(&values, n_classes, progress)?;
         bar.inc((values.len() / n_classes) as u64);
     }
     bar.finish_and_clear();
@@ -178,6 +175,8 @@ fn of_predictions(
 
 /// Rows that meet their labels.
 struct Labelled {
+    /// The predictions, for messages.
+    name: String,
     evaluation: Option<Evaluation>,
     labels: LabelReader,
     labels_name: String,
@@ -204,7 +203,10 @@ impl Labelled {
                 Kind::Logits
             }
             Some(doubt) => {
-                bail!("{doubt}; say what the numbers are: --kind probabilities, or --kind logits")
+                bail!(
+                    "{}: {doubt}; say what the numbers are: --kind probabilities, or --kind logits",
+                    self.name
+                )
             }
         });
         Ok(())
@@ -261,7 +263,8 @@ impl Labelled {
             };
             if let Some(class) = row.iter().position(|&value| !is_usable(value.into())) {
                 bail!(
-                    "row {row_number}, class {class}: {} is no {}",
+                    "{}: row {row_number}, class {class}: {} is no {}",
+                    self.name,
                     row[class].into(),
                     if is_of_logits { "logit" } else { "probability" }
                 );

@@ -60,6 +60,8 @@ pub(super) struct Comparison {
     n_classes: usize,
     kind: Kind,
     n_rows: u64,
+    /// All rows, if it is known how many they are.
+    n_expected: Option<u64>,
     original: Scores,
     /// The labels of rows on their way to the second reader.
     sender: Sender<Vec<usize>>,
@@ -67,13 +69,16 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    /// Starts the second reader; also returns what it reads from.
+    /// Starts the second reader; also returns what it reads from. `n_rows` is how many rows there are, if it is
+    /// known.
     ///
     /// # Errors
-    /// For values of which no score is known; if no thread or pipe can be had.
+    /// For values of which no score is known; if it is known that there are not as many labels as rows; if no
+    /// thread or pipe can be had.
     pub fn start(
         labels: LabelReader,
         name: String,
+        n_rows: Option<u64>,
         n_classes: usize,
         kind: Kind,
         references: Arc<References>,
@@ -82,6 +87,12 @@ impl Comparison {
             kind != Kind::Values,
             "--labels-file is for probabilities and logits; the rows are taken for values, --kind says otherwise"
         );
+        if let Some((n_labels, n_rows)) = labels.n_left().zip(n_rows) {
+            ensure!(
+                n_labels == n_rows,
+                "{name}: {n_labels} labels for {n_rows} rows; expected one for every row"
+            );
+        }
         let (reader, writer) = io::pipe().context("cannot make a pipe")?;
         let (sender, receiver) = mpsc::channel();
         let decoded = std::thread::Builder::new()
@@ -93,6 +104,7 @@ impl Comparison {
             n_classes,
             kind,
             n_rows: 0,
+            n_expected: n_rows,
             original: Scores::default(),
             sender,
             decoded,
@@ -112,8 +124,15 @@ impl Comparison {
                 .labels
                 .next_label()
                 .with_context(|| self.name.clone())?;
-            let label = label.with_context(|| {
-                format!("{}: {row} labels; expected one for every row", self.name)
+            let label = label.with_context(|| match self.n_expected {
+                Some(n_rows) => format!(
+                    "{}: {row} labels for {n_rows} rows; expected one for every row",
+                    self.name
+                ),
+                None => format!(
+                    "{}: {row} labels, and there are more rows; expected one for every row",
+                    self.name
+                ),
             })?;
             let class = usize::try_from(label)
                 .ok()

@@ -115,7 +115,7 @@ fn what_does_not_fit_is_told() {
         ("many.txt", "many.txt: more labels than the 4 rows"),
         ("wrong.txt", "wrong.txt: label 3 of row 2; expected 0 to 2"),
     ] {
-        folder.fails(&format!("eval probs.npy --labels-file {labels}"), "", end);
+        folder.fails(&format!("eval probs.npy --labels-file {labels}"), end, "");
     }
     folder.fails("eval probs.npy", "predictions alone", "--labels-file");
     folder.fails("eval --data nowhere", "no model", "--model");

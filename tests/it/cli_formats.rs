@@ -855,7 +855,10 @@ fn scores_are_told_if_labels_are_given() {
             "",
         );
     };
-    fails("0\n1\n", "2 labels; expected one for every row");
+    fails(
+        "0\n1\n",
+        "2 labels for 1000 rows; expected one for every row",
+    );
     fails(&format!("{lines}1\n"), "more labels than the 1000 rows");
     fails(
         &lines.replacen('3', "4", 1),
