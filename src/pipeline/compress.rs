@@ -14,8 +14,8 @@ use super::rows::{RowReader, doubt};
 use super::scores::{Comparison, Scores, Tee};
 use super::size::{Rows, smallest_bound};
 use super::{
-    check_extension, input_name, open_input, open_to_seek, output_name, rate, set_threads,
-    unreadable,
+    check_extension, check_keep_top, input_name, open_input, open_to_seek, output_name, rate,
+    set_threads, unreadable,
 };
 use crate::cli::CompressArgs;
 use crate::huffman::frame::DEFAULT_MEMORY_LIMIT;
@@ -57,6 +57,7 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     };
     let mut rows = RowReader::new(input, name(), &options)?;
     let n_classes = rows.n_classes();
+    check_keep_top(args.promise.keep_top, n_classes).with_context(name)?;
     let references = Arc::new(References::open(&args.reference, DEFAULT_MEMORY_LIMIT)?);
     references.check(&name(), &rows)?;
     let mut values = rows.next()?;

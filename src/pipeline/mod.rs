@@ -26,7 +26,7 @@ use std::io::{self, ErrorKind, IsTerminal};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::cli::{Cli, Command, DEFAULT_MODEL};
 use crate::huffman::{Bound, Promise};
@@ -167,6 +167,16 @@ fn check_extension(output: &Path, command: &str, format: &str) -> Result<()> {
         ),
         _ => Ok(()),
     }
+}
+
+/// Refuses to keep the order of more classes than there are.
+fn check_keep_top(keep_top: usize, n_classes: usize) -> Result<()> {
+    ensure!(
+        keep_top <= n_classes,
+        "--keep-top {keep_top} of {n_classes} {}; expected as many or fewer",
+        if n_classes == 1 { "class" } else { "classes" }
+    );
+    Ok(())
 }
 
 /// Why a file cannot be opened or read.

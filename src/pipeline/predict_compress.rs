@@ -1,11 +1,11 @@
 //! `pc predict-compress`: the main job. Images are read, the network predicts, the codec quantizes and
 //! codes, and the bytes go out, some blocks at a time, while the next images are read.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::predict::Predictions;
 use super::progress::{Progress, thousands};
-use super::{check_extension, input_name, output_name, set_threads};
+use super::{check_extension, check_keep_top, input_name, output_name, set_threads};
 use crate::cli::PredictCompressArgs;
 use crate::huffman::block::BitCounts;
 use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind, Promise, Summary};
@@ -29,6 +29,8 @@ pub fn run(args: &PredictCompressArgs, progress: &Progress) -> Result<()> {
     let progress = progress.beside(&output);
     let predictions = Predictions::open(&args.input, Output::Probabilities)?;
     let n_classes = predictions.n_classes();
+    check_keep_top(args.promise.keep_top, n_classes)
+        .with_context(|| args.input.model.display().to_string())?;
 
     let promise = args.promise.promise(Kind::Probabilities);
     let mut header = FrameHeader::new(n_classes, promise)?;

@@ -785,6 +785,24 @@ fn outputs_with_the_extension_of_another_format_are_refused() {
 }
 
 #[test]
+fn the_order_of_more_classes_than_there_are_is_not_promised() {
+    let folder = Folder::with_model();
+    folder.write("x.csv", b"0.5,0.5\n");
+    folder.fails(
+        "compress x.csv -o x.huff --keep-top 3",
+        "x.csv: --keep-top 3 of 2 classes; expected as many or fewer",
+        "",
+    );
+    folder.run("compress x.csv -o x.huff --keep-top 2", 0);
+    folder.write("input.npy", &npy("|u1", false, &[0, 784], &[]));
+    folder.fails(
+        "predict-compress input.npy -o y.huff --keep-top 11",
+        "model.safetensors: --keep-top 11 of 10 classes; expected as many or fewer",
+        "",
+    );
+}
+
+#[test]
 fn infinities_and_what_is_no_number_come_back_from_text() {
     let folder = Folder::new();
     let text = "a,b\nnan,inf\n-inf,0.5\n";
