@@ -504,7 +504,7 @@ pub struct CompletionsArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  pc man | man -l -\n  pc man ~/.local/share/man/man1")]
 pub struct ManArgs {
-    /// The folder to write pc.1, pc-train.1 and so on to, replacing those of before
+    /// The folder to write pc.1, pc-train.1 and so on to, replacing those of before; made if it is not there
     #[arg(value_name = "DIR")]
     pub folder: Option<PathBuf>,
 }

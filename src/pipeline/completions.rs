@@ -3,10 +3,11 @@
 
 use std::io::{self, ErrorKind, Write};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 
+use super::make_folder;
 use super::progress::Progress;
 use crate::cli::{Cli, CompletionsArgs, ManArgs};
 use crate::io::output::OutputFile;
@@ -31,9 +32,7 @@ pub fn run_man(args: &ManArgs, progress: &Progress) -> Result<()> {
         let (_, page) = &pages[0];
         return print(page);
     };
-    if !folder.is_dir() {
-        bail!("{}: no folder; make it first", folder.display());
-    }
+    make_folder(folder)?;
     for (name, page) in &pages {
         let path = folder.join(format!("{name}.1"));
         let mut output = OutputFile::create(&path, true, &[])?;

@@ -179,6 +179,17 @@ fn check_keep_top(keep_top: usize, n_classes: usize) -> Result<()> {
     Ok(())
 }
 
+/// Makes a folder if it is not there.
+fn make_folder(folder: &Path) -> Result<()> {
+    ensure!(
+        folder.is_dir() || !folder.exists(),
+        "{}: a file; expected a folder",
+        folder.display()
+    );
+    fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the folder {}", folder.display()))
+}
+
 /// Why a file cannot be opened or read.
 fn unreadable(path: &Path, what: &str, error: io::Error) -> anyhow::Error {
     match error.kind() {

@@ -1,11 +1,11 @@
 //! A picture on its way into a folder.
 
-use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::make_folder;
 use crate::io::output::{Error, OutputFile};
 
 /// A picture that has a place and is yet to be drawn; dropped before that, it leaves nothing behind.
@@ -20,8 +20,7 @@ impl Picture {
     /// # Errors
     /// If it is there already and not to be replaced, or cannot be written.
     pub fn create(folder: &Path, name: &str, force: bool) -> Result<Self> {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        make_folder(folder)?;
         let path = folder.join(name);
         match OutputFile::create(&path, force, &[]) {
             Ok(output) => Ok(Self { path, output }),

@@ -122,6 +122,11 @@ fn rate_and_distortion_are_drawn_beside_peers() {
 fn what_cannot_be_drawn_is_told_before_anything_is_written() {
     let folder = Folder::new();
     write_rows(&folder);
+    folder.fails(
+        "compress probs.npy -o out.huff --plots probs.npy",
+        "probs.npy: a file; expected a folder",
+        "",
+    );
     let compress = "compress probs.npy -o out.huff --plots .";
     folder.run("compress probs.npy -o first.huff --plots .", 0);
     folder.fails(compress, "./rate.svg exists already", "");
