@@ -39,6 +39,7 @@ impl CsvSource {
         let mut sample = vec![0; N_SAMPLE_BYTES];
         let n_sample = read_up_to(&mut reader, &mut sample)?;
         sample.truncate(n_sample);
+        check_decimal_commas(&sample)?;
         let delimiter = delimiter(&sample);
         let reader = LineLimit {
             reader: Box::new(Cursor::new(sample.clone()).chain(reader)),
@@ -162,13 +163,26 @@ impl CsvSource {
         let parse = |column: usize| {
             let number = parse(&record[column]);
             let number = number.filter(|number| self.takes_non_finite || number.is_finite());
-            number.ok_or_else(|| Error::Cell {
-                line: self.line(),
-                column: column + 1,
-                found: match &record[column] {
-                    b"" => "an empty cell".to_owned(),
-                    cell => format!("{:.40?}", String::from_utf8_lossy(cell)),
-                },
+            number.ok_or_else(|| {
+                let (line, column, cell) = (self.line(), column + 1, &record[column]);
+                let text = String::from_utf8_lossy(cell).into_owned();
+                match cell {
+                    b"" => Error::Cell {
+                        line,
+                        column,
+                        found: "an empty cell".to_owned(),
+                    },
+                    cell if has_decimal_comma(cell) => Error::DecimalComma {
+                        line,
+                        column,
+                        found: text,
+                    },
+                    _ => Error::Cell {
+                        line,
+                        column,
+                        found: format!("{text:.40?}"),
+                    },
+                }
             })
         };
         match &self.selected {
@@ -269,6 +283,47 @@ fn is_header(record: &ByteRecord) -> bool {
         || record
             .iter()
             .any(|cell| !is_number(cell) && !is_missing(cell))
+}
+
+/// Refuses a text whose first line is of numbers with decimal commas, which else would separate its cells.
+fn check_decimal_commas(sample: &[u8]) -> Result<(), Error> {
+    let mut lines = (1..).zip(sample.split(|&byte| byte == b'\n'));
+    let Some((line, text)) = lines.find(|(_, text)| !text.trim_ascii().is_empty()) else {
+        return Ok(());
+    };
+    let text = text.trim_ascii();
+    let Some(separator) = b";\t ".iter().find(|separator| text.contains(separator)) else {
+        return Ok(());
+    };
+    let cells = text.split(|byte| byte == separator).map(<[u8]>::trim_ascii);
+    let cells: Vec<&[u8]> = cells
+        .map(|cell| {
+            let inner = cell.strip_prefix(b"\"");
+            inner
+                .and_then(|inner| inner.strip_suffix(b"\""))
+                .unwrap_or(cell)
+        })
+        .collect();
+    let is_number = |cell: &&[u8]| is_integer(cell) || has_decimal_comma(cell);
+    match cells.iter().position(|cell| has_decimal_comma(cell)) {
+        Some(found) if cells.iter().all(is_number) => Err(Error::DecimalComma {
+            line,
+            column: found + 1,
+            found: String::from_utf8_lossy(cells[found]).into_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a cell is a number but for a comma in the place of its point.
+fn has_decimal_comma(cell: &[u8]) -> bool {
+    let Some(comma) = cell.iter().position(|&byte| byte == b',') else {
+        return false;
+    };
+    let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_digit);
+    let mut pointed = cell.to_vec();
+    pointed[comma] = b'.';
+    is_digit(cell[..comma].last()) && is_digit(cell.get(comma + 1)) && parse(&pointed).is_some()
 }
 
 /// What separates the cells of the first line: the first of these that stands in it.
@@ -420,6 +475,10 @@ mod tests {
             error("1,1\n\n1,1,1\n"),
             "line 3: 3 columns; expected 2, as in the lines before"
         );
+        assert_eq!(
+            error("1,1\n1\n"),
+            "line 2: 1 column; expected 2, as in the lines before"
+        );
         assert!(error(",a,b\n0,0.5,0.5\n").contains("index=False"));
         assert!(error(",0,1\n0,0.5,0.5\n").contains("index=False"));
         assert_eq!(
@@ -433,6 +492,25 @@ mod tests {
             "line 50001, column 2: \"x\"; expected a number"
         );
         assert_eq!(error("\n\n"), Error::Empty.to_string());
+    }
+
+    #[test]
+    fn decimal_commas_are_guessed() {
+        let error = |text: &str| rows(text).unwrap_err().to_string();
+        for (text, start) in [
+            ("0,5;0,5\n", "line 1, column 1: \"0,5\""),
+            ("\n1;-0,25\r\n", "line 2, column 2: \"-0,25\""),
+            ("0,5\t5,0e-1\n", "line 1, column 1: \"0,5\""),
+            ("\"0,5\";\"0,5\"\n", "line 1, column 1: \"0,5\""),
+            ("0,5 0,5\n", "line 1, column 1: \"0,5\""),
+            ("a;b\n0,5;0,5\n", "line 2, column 1: \"0,5\""),
+        ] {
+            let end = " has a decimal comma, it seems; write the file with decimal points";
+            assert_eq!(error(text), format!("{start}{end}"), "{text:?}");
+        }
+        for text in ["0, 1\n", "0 ,1\n", "0.5,0.5\n", "\"a;b\",c\n1,2\n"] {
+            assert_eq!(rows(text).unwrap().0, 2, "{text:?}");
+        }
     }
 
     #[test]

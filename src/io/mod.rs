@@ -57,8 +57,23 @@ pub enum Error {
         /// What stands there.
         found: String,
     },
+    /// A number as some countries write it.
+    #[error(
+        "line {line}, column {column}: {found:.40?} has a decimal comma, it seems; write the file with decimal points"
+    )]
+    DecimalComma {
+        /// The line, counted from 1.
+        line: u64,
+        /// The column, counted from 1.
+        column: usize,
+        /// What stands there.
+        found: String,
+    },
     /// A line with more or fewer cells than those before.
-    #[error("line {line}: {found} columns; expected {expected}, as in the lines before")]
+    #[error(
+        "line {line}: {found} {columns}; expected {expected}, as in the lines before",
+        columns = if *found == 1 { "column" } else { "columns" }
+    )]
     Ragged {
         /// The line, counted from 1.
         line: u64,

@@ -432,7 +432,7 @@ fn what_is_wrong_with_text_is_named_by_line_and_column() {
         ),
         (
             "0.5,0.5\n0.5\n",
-            "line 2: 1 columns; expected 2, as in the lines before",
+            "line 2: 1 column; expected 2, as in the lines before",
         ),
         (
             "0.5,0.5\n0.5,x\n",
