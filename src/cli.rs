@@ -12,6 +12,7 @@ use crate::huffman::{Bound, Kind, Promise};
 use crate::io::format::Format;
 use crate::io::source::SourceOptions;
 use crate::model::augment::Augmentation;
+use crate::model::inference::Output;
 use crate::model::network::Backend;
 use crate::model::schedule::Schedule;
 
@@ -118,7 +119,7 @@ pub struct TrainingOptions {
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = count, allow_negative_numbers = true)]
     pub batch_size: usize,
     /// Step size of Adam (its other settings: 0.9, 0.999, 1e-7)
-    #[arg(long, value_name = "RATE", default_value_t = 1e-3, value_parser = learning_rate, allow_negative_numbers = true)]
+    #[arg(long, value_name = "RATE", default_value_t = 1e-3, value_parser = learning_rate, allow_hyphen_values = true)]
     pub learning_rate: f64,
     /// Units of each hidden layer, separated by commas
     #[arg(long, value_name = "N,...", default_value = "128", value_delimiter = ',', value_parser = count, allow_negative_numbers = true)]
@@ -144,7 +145,7 @@ pub struct TrainingOptions {
     #[arg(long, default_value = "constant", value_parser = PossibleValuesParser::new(Schedule::NAMES).try_map(|name| name.parse::<Schedule>()))]
     pub schedule: Schedule,
     /// What weights (not biases) lose at each step, as a share of them and of the learning rate (AdamW)
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = weight_decay, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = weight_decay, allow_hyphen_values = true)]
     pub weight_decay: f64,
     /// Take this share from each label and spread it over the classes that occur
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, allow_negative_numbers = true)]
@@ -188,9 +189,6 @@ pub struct PredictArgs {
     /// Replace the output if it exists
     #[arg(long)]
     pub force: bool,
-    /// Write logits, not probabilities
-    #[arg(long)]
-    pub logits: bool,
 }
 
 /// Predict on images and write the probabilities, compressed
@@ -199,7 +197,7 @@ pub struct PredictArgs {
 /// most probable class. All that is promised is checked while writing, by decoding what is written.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  pc predict-compress images.npy -o out.huff\n  pc predict-compress images.npy -o out.huff --max-error 1e-4 --keep-top 5\n  pc predict-compress images.npy -o out.huff --max-kl 1e-3"
+    after_help = "Examples:\n  pc predict-compress images.npy -o out.huff\n  pc predict-compress images.npy -o out.huff --max-error 1e-4 --keep-top 5\n  pc predict-compress images.npy -o out.huff --max-kl 1e-3\n  pc predict-compress images.npy -o out.huff --logits --max-error 0.1"
 )]
 pub struct PredictCompressArgs {
     /// Images and model
@@ -304,11 +302,11 @@ impl SourceArgs {
 #[derive(Debug, Args)]
 pub struct PromiseOptions {
     /// Largest absolute error of any number, of probabilities 1e-6 to 0.5 [default: 0.002]
-    #[arg(long, value_name = "BOUND", value_parser = max_error_of_any, allow_negative_numbers = true, group = "bound")]
+    #[arg(long, value_name = "BOUND", value_parser = max_error_of_any, allow_hyphen_values = true, group = "bound")]
     pub max_error: Option<f64>,
     /// Instead: the largest Kullback-Leibler divergence of any row, in bits; decoded rows sum to 1 and
     /// have no zeros
-    #[arg(long, value_name = "BITS", value_parser = max_kl, allow_negative_numbers = true, group = "bound")]
+    #[arg(long, value_name = "BITS", value_parser = max_kl, allow_hyphen_values = true, group = "bound")]
     pub max_kl: Option<f64>,
     /// Instead: every bit comes back; of text, nan and inf are taken as well
     #[arg(long, group = "bound")]
@@ -344,9 +342,22 @@ pub struct PredictInput {
     /// The model: a safetensors file written by pc train or by PyTorch
     #[arg(long, value_name = "FILE", default_value = DEFAULT_MODEL)]
     pub model: PathBuf,
+    /// Write logits, not probabilities
+    #[arg(long)]
+    pub logits: bool,
     /// Number of threads; as many as there are processors if not given
     #[arg(long, value_name = "N", value_parser = n_threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
+}
+
+impl PredictInput {
+    /// What to write.
+    pub fn output(&self) -> Output {
+        match self.logits {
+            true => Output::Logits,
+            false => Output::Probabilities,
+        }
+    }
 }
 
 /// Decode a .huff file
@@ -574,7 +585,7 @@ pub struct DemoArgs {
     #[command(flatten)]
     pub options: TrainingOptions,
     /// Largest absolute error of any probability
-    #[arg(long, value_name = "BOUND", default_value_t = DEFAULT_MAX_ERROR, value_parser = max_error, allow_negative_numbers = true)]
+    #[arg(long, value_name = "BOUND", default_value_t = DEFAULT_MAX_ERROR, value_parser = max_error, allow_hyphen_values = true)]
     pub max_error: f64,
 }
 

@@ -31,11 +31,7 @@ pub fn run(args: &PredictArgs, progress: &Progress) -> Result<()> {
         false,
     )?;
     let progress = progress.beside(&output);
-    let predictions = match args.logits {
-        true => Output::Logits,
-        false => Output::Probabilities,
-    };
-    let source = Predictions::open(&args.input, predictions)?;
+    let source = Predictions::open(&args.input)?;
     let (n_rows, n_classes) = (source.n_rows(), source.n_classes());
     let failed = || format!("cannot write {}", output_name(&args.output));
     npy::write_matrix_header(&mut output, n_rows, n_classes).with_context(failed)?;
@@ -51,7 +47,7 @@ pub fn run(args: &PredictArgs, progress: &Progress) -> Result<()> {
         "wrote {}: {} rows of {n_classes} {}",
         output_name(&args.output),
         thousands(n_rows),
-        match predictions {
+        match args.input.output() {
             Output::Logits => "logits",
             Output::Probabilities => "probabilities",
         },
@@ -73,14 +69,14 @@ pub(super) struct Predictions {
 
 impl Predictions {
     /// Reads the model and opens the images.
-    pub fn open(input: &PredictInput, output: Output) -> Result<Self> {
+    pub fn open(input: &PredictInput) -> Result<Self> {
         let (checkpoint, model_sha256) = read_checkpoint(&input.model)?;
         let images = open_images(&input.images, checkpoint.weights.n_inputs())?;
         let temperature = checkpoint.temperature();
         Ok(Self {
             images,
             predictor: Predictor::new(checkpoint.weights).with_temperature(temperature),
-            output,
+            output: input.output(),
             name: input_name(&input.images),
             class_names: checkpoint.info.and_then(|info| info.class_names),
             model_sha256,

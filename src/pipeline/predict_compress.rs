@@ -27,12 +27,15 @@ pub fn run(args: &PredictCompressArgs, progress: &Progress) -> Result<()> {
         false,
     )?;
     let progress = progress.beside(&output);
-    let predictions = Predictions::open(&args.input, Output::Probabilities)?;
+    let predictions = Predictions::open(&args.input)?;
     let n_classes = predictions.n_classes();
     check_keep_top(args.promise.keep_top, n_classes)
         .with_context(|| args.input.model.display().to_string())?;
 
-    let promise = args.promise.promise(Kind::Probabilities);
+    let promise = args.promise.promise(match args.input.output() {
+        Output::Logits => Kind::Logits,
+        Output::Probabilities => Kind::Probabilities,
+    });
     let mut header = FrameHeader::new(n_classes, promise)?;
     header.model_sha256 = Some(predictions.model_sha256.clone());
     header.class_names = predictions.class_names.clone();

@@ -144,6 +144,17 @@ fn logits_and_probabilities_belong_together() {
     assert_eq!(said.stdout, "wrote logits.npy: 5 rows of 10 logits\n");
     let probabilities = read_npy(&folder.read("probs.npy")).2;
     let logits = read_npy(&folder.read("logits.npy")).2;
+    folder.run(
+        "predict-compress input.npy -o logits.huff --logits --exact",
+        0,
+    );
+    let said = folder.run("decode logits.huff -o decoded.npy", 0);
+    assert!(
+        said.stdout.contains("5 rows of 10 logits"),
+        "{}",
+        said.stdout
+    );
+    assert!(folder.read("decoded.npy") == folder.read("logits.npy"));
     for (p, z) in probabilities.chunks(10).zip(logits.chunks(10)) {
         let sum: f64 = z.iter().map(|&z| f64::from(z).exp()).sum();
         for (&p, &z) in p.iter().zip(z) {
@@ -366,17 +377,17 @@ fn models_that_cannot_be_used_are_named_with_the_way_out() {
 fn existing_outputs_and_inputs_are_never_replaced_unasked() {
     let folder = Folder::with_model();
     let input = npy("|u1", false, &[N, 784], &pixels(N));
-    folder.write("input.npy", &input);
+    folder.write("input", &input);
     folder.write("out", b"precious");
     for command in ["predict", "predict-compress"] {
         folder.fails(
-            &format!("{command} input.npy -o out"),
+            &format!("{command} input -o out"),
             "out exists already; give another name with -o, or --force to replace it",
             "",
         );
         folder.fails(
-            &format!("{command} input.npy -o ./input.npy --force"),
-            "./input.npy is the input as well as the output; give another name with -o",
+            &format!("{command} input -o ./input --force"),
+            "./input is the input as well as the output; give another name with -o",
             "",
         );
         folder.fails(
@@ -386,8 +397,8 @@ fn existing_outputs_and_inputs_are_never_replaced_unasked() {
         );
     }
     assert_eq!(folder.read("out"), b"precious");
-    assert_eq!(folder.read("input.npy"), input);
-    folder.run("predict-compress input.npy -o out --force", 0);
+    assert_eq!(folder.read("input"), input);
+    folder.run("predict-compress input -o out --force", 0);
     assert!(folder.read("out").starts_with(b"\x89HUF"));
 }
 
