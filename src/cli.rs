@@ -281,7 +281,8 @@ pub struct SourceArgs {
     /// The columns of a table that are classes, by name or prefix*; all of them if not given
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub columns: Vec<String>,
-    /// Whether the first line of a CSV file is a header [default: if it is no row of numbers]
+    /// Whether the first line of a CSV file is a header [default: if it is no row of numbers, or counts the columns
+    /// from 0]
     #[arg(long, value_name = "yes|no", value_parser = PossibleValuesParser::new(["yes", "no"]).map(|word| word == "yes"))]
     pub csv_header: Option<bool>,
 }

@@ -8,14 +8,14 @@ use csv::{ByteRecord, ReaderBuilder, Trim};
 use super::source::{MatrixSource, SourceOptions, Values, select, telling};
 use super::{Error, read_up_to};
 
-/// The longest line read, in bytes: a million classes with room to spare.
-const MAX_LINE_BYTES: usize = 1 << 26;
+/// The longest record read, in bytes: a million classes with room to spare.
+const MAX_RECORD_BYTES: u64 = 1 << 26;
 /// Bytes in which the separator, and columns that are no classes, are looked for.
 const N_SAMPLE_BYTES: usize = 1 << 20;
 
 /// Reads the rows of a text.
 pub struct CsvSource {
-    reader: csv::Reader<LineLimit>,
+    reader: csv::Reader<Counted>,
     /// The record at hand: read, but not handed over, if `is_pending`.
     record: ByteRecord,
     is_pending: bool,
@@ -41,9 +41,9 @@ impl CsvSource {
         sample.truncate(n_sample);
         check_decimal_commas(&sample)?;
         let delimiter = delimiter(&sample);
-        let reader = LineLimit {
+        let reader = Counted {
             reader: Box::new(Cursor::new(sample.clone()).chain(reader)),
-            n_line_bytes: 0,
+            last: (0, 0),
             n_lines: 0,
             n_bytes: 0,
             ends: Vec::new(),
@@ -53,7 +53,13 @@ impl CsvSource {
         if !read(&mut reader, &mut record)? {
             return Err(Error::Empty);
         }
-        let is_header = options.has_header.unwrap_or_else(|| is_header(&record));
+        let is_header = options.has_header.unwrap_or_else(|| {
+            let mut records = builder(delimiter)
+                .from_reader(&sample[..])
+                .into_byte_records();
+            let second = records.nth(1).and_then(Result::ok);
+            is_header(&record, second.as_ref())
+        });
         let mut source = Self {
             n_columns: record.len(),
             reader,
@@ -267,8 +273,9 @@ fn parse(cell: &[u8]) -> Option<f64> {
 }
 
 /// Whether the first record names columns: a cell of it is no number, not even a word for one; or it counts
-/// the columns from 0, as pandas names those without a name, be it behind the empty name of its row numbers.
-fn is_header(record: &ByteRecord) -> bool {
+/// the columns from 0, as pandas names those without a name, be it behind the empty name of its row numbers. Of two
+/// columns, that may be a row as well, if the next one is of integers too.
+fn is_header(record: &ByteRecord, next: Option<&ByteRecord>) -> bool {
     let is_number =
         |cell: &[u8]| str::from_utf8(cell).is_ok_and(|cell| cell.parse::<f64>().is_ok());
     let first = usize::from(record.get(0).is_some_and(<[u8]>::is_empty));
@@ -278,8 +285,11 @@ fn is_header(record: &ByteRecord) -> bool {
         .enumerate()
         .all(|(column, cell)| cell == column.to_string().as_bytes());
     let is_missing = |cell: &[u8]| cell.is_empty() || cell.eq_ignore_ascii_case(b"na");
+    let is_integers = |record: &ByteRecord| record.iter().all(is_integer);
     // A row with a gap is an error, but no header.
-    (is_counted && record.len() > 2)
+    (is_counted
+        && record.len() > 1
+        && (record.len() > 2 || next.is_some_and(|next| !is_integers(next))))
         || record
             .iter()
             .any(|cell| !is_number(cell) && !is_missing(cell))
@@ -340,21 +350,25 @@ fn delimiter(sample: &[u8]) -> u8 {
 }
 
 /// Reads a record; `false` at the end.
-fn read(reader: &mut csv::Reader<LineLimit>, record: &mut ByteRecord) -> Result<bool, Error> {
-    reader
+fn read(reader: &mut csv::Reader<Counted>, record: &mut ByteRecord) -> Result<bool, Error> {
+    let is_record = reader
         .read_byte_record(record)
         .map_err(|error| match error.into_kind() {
             csv::ErrorKind::Io(error) => Error::Io(error),
             other => Error::Io(io::Error::other(format!("{other:?}"))),
-        })
+        })?;
+    let end = reader.position().byte();
+    reader.get_mut().last = (end, reader.get_ref().line_before(end));
+    Ok(is_record)
 }
 
-/// Text whose lines are short enough to be held in memory, and counted: the CSV reader does not count those
-/// that it skips, nor all of those that end with CR LF.
-struct LineLimit {
+/// Text whose records are short enough to be held in memory, as they are not where a quote is never closed, and
+/// whose lines are counted: the CSV reader does not count those that it skips, nor all of those that end with
+/// CR LF.
+struct Counted {
     reader: Box<dyn Read + Send>,
-    /// Bytes of the line at hand.
-    n_line_bytes: usize,
+    /// Where the last record ended: the byte after it, and its line.
+    last: (u64, u64),
     /// Lines that ended before the bytes read last.
     n_lines: u64,
     /// All bytes read.
@@ -363,7 +377,7 @@ struct LineLimit {
     ends: Vec<u64>,
 }
 
-impl LineLimit {
+impl Counted {
     /// The number of the line that ends before byte `end`, which is among those read last, counted from 1.
     fn line_before(&self, end: u64) -> u64 {
         let ended = self.ends.partition_point(|&line_end| line_end + 1 < end);
@@ -371,7 +385,7 @@ impl LineLimit {
     }
 }
 
-impl Read for LineLimit {
+impl Read for Counted {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let n_read = self.reader.read(bytes)?;
         if n_read == 0 {
@@ -383,15 +397,11 @@ impl Read for LineLimit {
         self.ends
             .extend(ends.map(|position| self.n_bytes + position as u64));
         self.n_bytes += n_read as u64;
-        let end = bytes[..n_read].iter().rposition(|byte| *byte == b'\n');
-        self.n_line_bytes = match end {
-            Some(end) => n_read - end,
-            None => self.n_line_bytes + n_read,
-        };
-        match self.n_line_bytes > MAX_LINE_BYTES {
+        let (record_start, line) = self.last;
+        match self.n_bytes - record_start > MAX_RECORD_BYTES {
             false => Ok(n_read),
             true => Err(io::Error::other(format!(
-                "a line of more than {MAX_LINE_BYTES} bytes; expected a row of numbers on each line"
+                "after line {line}: more than {MAX_RECORD_BYTES} bytes without an end; expected a row of numbers on each line, and every quote closed"
             ))),
         }
     }
@@ -448,6 +458,7 @@ mod tests {
         assert_eq!(names("0.1,0.9\n"), None);
         // Columns that pandas has numbered.
         assert_eq!(rows("0,1,2\n0.5,0.25,0.25\n").unwrap().1.len(), 3);
+        assert_eq!(rows("0,1\n0.5,0.5\n").unwrap().1.len(), 2);
         // One-hot rows.
         assert_eq!(rows("0,1\n1,0\n").unwrap().1.len(), 4);
     }
@@ -585,15 +596,21 @@ mod tests {
     }
 
     #[test]
-    fn endless_lines_are_refused() {
-        let endless = io::BufReader::new(io::repeat(b'7'));
-        let source = CsvSource::open(Box::new(endless), &SourceOptions::default());
-        assert!(
-            source
-                .err()
-                .unwrap()
-                .to_string()
-                .contains("a line of more than")
-        );
+    fn endless_lines_and_quotes_are_refused() {
+        // A quote that stays open, and lines without end.
+        let quoted = Cursor::new(b"0.5,0.5\n0.5,\"".to_vec());
+        let lines = Cursor::new(b"0.5,0.5\n".repeat(1 << 23));
+        let texts: [(Box<dyn BufRead + Send>, u64); 2] = [
+            (Box::new(io::BufReader::new(io::repeat(b'7'))), 0),
+            (Box::new(quoted.chain(lines)), 1),
+        ];
+        for (text, line) in texts {
+            let error = CsvSource::open(text, &SourceOptions::default())
+                .and_then(|mut source| source.next_rows(10))
+                .unwrap_err()
+                .to_string();
+            let start = format!("after line {line}: more than {MAX_RECORD_BYTES} bytes");
+            assert!(error.starts_with(&start), "{error}");
+        }
     }
 }

@@ -223,25 +223,31 @@ fn open_arrow(_: Input, _: &[String]) -> Result<Box<dyn MatrixSource>, Error> {
     Err(WITHOUT_ARROW)
 }
 
-/// The positions of the columns asked for, each by its name or as `prefix*`.
+/// The positions of the columns asked for, each by its name or as `prefix*`, and each once.
 ///
 /// # Errors
-/// [`Error::Columns`] for one that is not there.
+/// [`Error::Columns`] for a pattern that no column fits.
 pub(super) fn select(names: &[String], wanted: &[String]) -> Result<Vec<usize>, Error> {
     let mut selected = Vec::new();
+    let mut is_selected = vec![false; names.len()];
     for pattern in wanted {
-        let n_before = selected.len();
         let matches = |name: &String| match pattern.strip_suffix('*') {
             Some(prefix) => name.starts_with(prefix),
             None => name == pattern,
         };
-        selected.extend((0..names.len()).filter(|&column| matches(&names[column])));
-        if selected.len() == n_before {
+        let found: Vec<usize> = (0..names.len())
+            .filter(|&column| matches(&names[column]))
+            .collect();
+        if found.is_empty() {
             return Err(Error::Columns(format!(
                 "no column {pattern:?}; there are {}",
                 super::listed(names)
             )));
         }
+        let new = found
+            .into_iter()
+            .filter(|&column| !std::mem::replace(&mut is_selected[column], true));
+        selected.extend(new);
     }
     Ok(selected)
 }
@@ -282,6 +288,7 @@ mod tests {
         };
         assert_eq!(select(&["p_*"]), Ok(vec![1, 2]));
         assert_eq!(select(&["p_1", "p_0"]), Ok(vec![2, 1]));
+        assert_eq!(select(&["p_1", "p_*"]), Ok(vec![2, 1]));
         assert!(select(&["q*"]).unwrap_err().contains("no column \"q*\""));
     }
 
