@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
 # What the bound of stored soft labels costs the student that learns from them: the table in the README. A wide
-# network learns the bundled digit pairs; its probabilities of the training images are stored within bounds; networks
-# of the default size learn from each file, for five seeds. Usage: benches/distillation.sh PC [PC_TRAIN_OPTION...]
+# network learns the bundled digit pairs; its probabilities of the training images, or its logits, are stored within
+# bounds; networks of the default size learn from each file, for five seeds. Usage: benches/distillation.sh PC
 set -euo pipefail
 pc=$(realpath "$1")
-shift
 images=$(realpath "$(dirname "$0")/../data/digit-pairs/train-images-idx3-ubyte.gz")
 cd "$(mktemp -d)"
 
@@ -23,11 +22,12 @@ students() {
     done | sort -n | awk '{ sum += $1; a[NR] = $1 } END { printf "%.2f%% | %.2f%% | %.2f%% |\n", sum / NR, a[1], a[NR] }'
 }
 
-printf '| none | | %s\n' "$(students "$@")"
+printf '| none | | %s\n' "$(students)"
 for bound in "--exact" "--max-error 1e-4" "--max-error 0.002" "--max-error 0.02" "--max-error 0.1" \
-    "--max-kl 1e-3" "--max-kl 0.01" "--max-kl 0.1" "--max-kl 1"; do
+    "--max-kl 1e-3" "--max-kl 0.01" "--max-kl 0.1" "--max-kl 1" \
+    "--logits --max-error 0.1" "--logits --max-error 1" "--logits --max-error 2" "--logits --max-error 4"; do
     # shellcheck disable=SC2086
     "$pc" predict-compress "$images" --model teacher.safetensors -o labels.huff --force --quiet $bound
     bytes=$(awk "BEGIN { printf \"%.2f\", $(wc -c < labels.huff) / 8000 }")
-    printf '| `%s` | %s | %s\n' "$bound" "$bytes" "$(students --teacher labels.huff --temperature 4 "$@")"
+    printf '| `%s` | %s | %s\n' "$bound" "$bytes" "$(students --teacher labels.huff --temperature 4)"
 done
