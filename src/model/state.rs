@@ -1,7 +1,7 @@
 //! Where a run of training is: all that it needs to go on as if it had never ended.
 //!
 //! It is kept in a file beside the checkpoint, also a safetensors file, so that the checkpoint holds weights and
-//! nothing else. The order of samples is not in it: it follows from the seed and the number of epochs.
+//! nothing else; the checkpoint's hash tells whether the two belong together. The order of samples is not in it: it follows from the seed and the number of epochs.
 
 use std::collections::HashMap;
 
@@ -54,6 +54,16 @@ pub enum StateError {
     /// Metadata that cannot be understood.
     #[error("metadata entry \"pc-state\" is not what this pc writes; train anew")]
     Metadata(#[from] serde_json::Error),
+    /// The state of a run that wrote another model.
+    #[error(
+        "saved with another model (SHA-256 {expected}) than the one beside it ({found}); put that model there, or train anew with --save-state"
+    )]
+    OtherModel {
+        /// The hash of the model that it was saved with, in hexadecimal.
+        expected: String,
+        /// The hash of the model at hand.
+        found: String,
+    },
     /// A tensor that does not fit the metadata.
     #[error("tensor {0} is not as long as its network has it")]
     Tensor(String),
@@ -62,6 +72,8 @@ pub enum StateError {
 /// What stands in the metadata.
 #[derive(Serialize, Deserialize)]
 struct Metadata {
+    /// The SHA-256 of the model file.
+    model: String,
     config: TrainingConfig,
     layers: Vec<usize>,
     data: u32,
@@ -168,12 +180,13 @@ impl State {
         }
     }
 
-    /// The bytes of the state file.
+    /// The bytes of the state file beside a model file of this SHA-256.
     ///
     /// # Errors
-    /// [`StateError::Metadata`] if a figure is no number.
-    pub fn to_bytes(&self) -> Result<Vec<u8>, StateError> {
+    /// [`StateError::Safetensors`], for more tensors than such a file holds.
+    pub fn to_bytes(&self, model: &str) -> Result<Vec<u8>, StateError> {
         let metadata = Metadata {
+            model: model.to_owned(),
             config: self.config.clone(),
             layers: self.parameters.sizes.clone(),
             data: self.data,
@@ -225,15 +238,21 @@ impl State {
         Ok(safetensors::serialize(views, Some(metadata))?)
     }
 
-    /// Reads the bytes of a state file.
+    /// Reads the bytes of the state file beside a model file of this SHA-256.
     ///
     /// # Errors
     /// Any [`StateError`].
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, StateError> {
+    pub fn from_bytes(bytes: &[u8], model: &str) -> Result<Self, StateError> {
         let (_, metadata) = SafeTensors::read_metadata(bytes)?;
         let metadata = metadata.metadata().as_ref();
         let json = metadata.and_then(|metadata| metadata.get(METADATA_KEY));
         let metadata: Metadata = serde_json::from_str(json.ok_or(StateError::NoState)?)?;
+        if metadata.model != model {
+            return Err(StateError::OtherModel {
+                expected: metadata.model,
+                found: model.to_owned(),
+            });
+        }
         let tensors = SafeTensors::deserialize(bytes)?;
         let group = |group: &str| -> Result<Vec<Vec<f32>>, StateError> {
             let lengths = metadata
@@ -309,18 +328,22 @@ mod tests {
         let config = TrainingConfig::default();
         let parameters = Parameters::init(&[4, 3, 2], &mut StdRng::seed_from_u64(1));
         let state = State::new(&config, 7, parameters);
-        let bytes = state.to_bytes().unwrap();
-        assert_eq!(State::from_bytes(&bytes).unwrap(), state);
-        assert!(State::from_bytes(&bytes[..bytes.len() - 1]).is_err());
-        assert!(State::from_bytes(b"").is_err());
+        let bytes = state.to_bytes("ab").unwrap();
+        assert_eq!(State::from_bytes(&bytes, "ab").unwrap(), state);
+        assert!(State::from_bytes(&bytes[..bytes.len() - 1], "ab").is_err());
+        assert!(State::from_bytes(b"", "ab").is_err());
+        assert_eq!(
+            State::from_bytes(&bytes, "cd").unwrap_err().to_string(),
+            "saved with another model (SHA-256 ab) than the one beside it (cd); put that model there, or train anew with --save-state"
+        );
         let text = String::from_utf8_lossy(&bytes);
         let at = text.find("[4,3,2]").unwrap();
         let mut other = bytes.clone();
         other[at + 1] = b'5';
-        let message = State::from_bytes(&other).unwrap_err().to_string();
+        let message = State::from_bytes(&other, "ab").unwrap_err().to_string();
         assert!(message.starts_with("tensor moment_1.0 is not"), "{message}");
         let nothing = safetensors::serialize(Vec::<(String, TensorView)>::new(), None).unwrap();
-        let message = State::from_bytes(&nothing).unwrap_err().to_string();
+        let message = State::from_bytes(&nothing, "ab").unwrap_err().to_string();
         assert!(message.starts_with("not the state of a run"), "{message}");
     }
 

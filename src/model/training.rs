@@ -520,9 +520,9 @@ mod tests {
                     }
                     Event::Epoch(_) => n_epochs += 1,
                 });
-                let bytes = trained.state.to_bytes().unwrap();
-                state = Some(State::from_bytes(&bytes).unwrap());
-                assert_eq!(state.as_ref().unwrap().to_bytes().unwrap(), bytes);
+                let bytes = trained.state.to_bytes("").unwrap();
+                state = Some(State::from_bytes(&bytes, "").unwrap());
+                assert_eq!(state.as_ref().unwrap().to_bytes("").unwrap(), bytes);
                 if n_batches == usize::MAX {
                     assert_eq!(trained.weights, whole.weights);
                     assert_eq!(trained.temperature, whole.temperature);

@@ -14,7 +14,7 @@ use super::progress::{Progress, thousands};
 use super::{STOP, STOPS_GRACEFULLY, eval, set_threads, teacher, unreadable};
 use crate::cli::{TrainArgs, TrainingOptions};
 use crate::io::output::{OutputFile, is_same_place};
-use crate::model::checkpoint::{Checkpoint, CheckpointInfo, PREPROCESSING};
+use crate::model::checkpoint::{self, Checkpoint, CheckpointInfo, PREPROCESSING};
 use crate::model::dataset::{self, Dataset, Samples};
 use crate::model::inference::Predictor;
 use crate::model::state::{self, State};
@@ -100,17 +100,18 @@ pub fn run(args: &TrainArgs, progress: &Progress) -> Result<()> {
         (false, true) if trained.state.is_out_of_patience() => ", training out of patience",
         (false, _) => "",
     };
-    let state_bytes = trained.state.to_bytes();
+    let state = trained.state.clone();
     let temperature = trained.temperature;
     let checkpoint = checkpoint(&config, &dataset, trained);
+    let bytes = checkpoint.to_bytes()?;
     output
-        .write_all(&checkpoint.to_bytes()?)
+        .write_all(&bytes)
         .with_context(|| format!("cannot write {}", args.output.display()))?;
     output.finish()?;
     if let Some(mut output) = state_output {
         let path = state_path(&args.output);
         output
-            .write_all(&state_bytes?)
+            .write_all(&state.to_bytes(&checkpoint::sha256(&bytes))?)
             .with_context(|| format!("cannot write {}", path.display()))?;
         output.finish()?;
     }
@@ -186,7 +187,9 @@ fn read_state(model: &Path) -> Result<State> {
         ),
         _ => unreadable(&path, "read", error),
     })?;
-    State::from_bytes(&bytes).with_context(|| path.display().to_string())
+    let of_model = fs::read(model).map_err(|error| unreadable(model, "read", error))?;
+    let state = State::from_bytes(&bytes, &checkpoint::sha256(&of_model));
+    state.with_context(|| path.display().to_string())
 }
 
 /// The configuration of a run that goes on: its own, but for where it ends.

@@ -254,6 +254,16 @@ fn what_cannot_go_on_is_refused() {
         "model.safetensors.state: not a usable safetensors file; write one with pc train --save-state",
         "",
     );
+    folder.write("model.safetensors.state", &state);
+    folder.run(
+        &format!("{train} --hidden 8 --force").replace(" --hidden 16", ""),
+        0,
+    );
+    folder.fails(
+        &format!("{resume} --data mnist"),
+        "model.safetensors.state: saved with another model (SHA-256 ",
+        "; put that model there, or train anew with --save-state",
+    );
     folder.write("model.safetensors.state", &folder.read("model.safetensors"));
     folder.fails(
         &format!("{resume} --data mnist"),
