@@ -30,6 +30,16 @@ pub struct Augmentation {
 impl Augmentation {
     /// What suits handwritten digits and 128 hidden units; wider networks learn from more.
     pub const DIGITS: &'static str = "shift=1,rotate=10,scale=0.1,elastic=18";
+    /// The largest shift, rotation, change of size and elastic distortion.
+    const MOST: [f32; 4] = [100.0, 180.0, 0.9, 1000.0];
+
+    /// Whether its amounts are among those that can be given.
+    pub(super) fn is_usable(&self) -> bool {
+        [self.shift, self.rotate, self.scale, self.elastic]
+            .iter()
+            .zip(Self::MOST)
+            .all(|(amount, most)| (0.0..=most).contains(amount))
+    }
 }
 
 impl FromStr for Augmentation {
@@ -37,6 +47,7 @@ impl FromStr for Augmentation {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut augmentation = Self::default();
+        let [shift, rotate, scale, elastic] = Self::MOST;
         for item in text.split(',') {
             let (name, amount) = item.split_once('=').unwrap_or((item, ""));
             let up_to = |most: f32| match amount.parse() {
@@ -46,10 +57,10 @@ impl FromStr for Augmentation {
                 )),
             };
             match name {
-                "shift" => augmentation.shift = up_to(100.0)?,
-                "rotate" => augmentation.rotate = up_to(180.0)?,
-                "scale" => augmentation.scale = up_to(0.9)?,
-                "elastic" => augmentation.elastic = up_to(1000.0)?,
+                "shift" => augmentation.shift = up_to(shift)?,
+                "rotate" => augmentation.rotate = up_to(rotate)?,
+                "scale" => augmentation.scale = up_to(scale)?,
+                "elastic" => augmentation.elastic = up_to(elastic)?,
                 "flip" if amount.is_empty() => augmentation.flip = true,
                 _ => {
                     return Err(format!(

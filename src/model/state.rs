@@ -4,6 +4,7 @@
 //! nothing else; the checkpoint's hash tells whether the two belong together. The order of samples is not in it: it follows from the seed and the number of epochs.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::adam::{Adam, Gradients, StepSize};
 use super::dataset::Samples;
 use super::network::Parameters;
-use super::training::{EpochStats, TrainingConfig};
+use super::training::{self, EpochStats, TrainingConfig};
 use crate::matrix::PredictionMatrix;
 
 /// The metadata entry.
@@ -64,6 +65,9 @@ pub enum StateError {
         /// The hash of the model at hand.
         found: String,
     },
+    /// Metadata that contradict themselves, or that no run has.
+    #[error("metadata entry \"pc-state\" says {0}, which no run has; train anew")]
+    Unfit(String),
     /// A tensor that does not fit the metadata.
     #[error("tensor {0} is not as long as its network has it")]
     Tensor(String),
@@ -84,6 +88,81 @@ struct Metadata {
     has_average: bool,
     last: Option<EpochStats>,
     best: Option<EpochStats>,
+}
+
+impl Metadata {
+    /// Checks that a run can have got there, as far as can be told without its data.
+    fn check(&self) -> Result<(), StateError> {
+        let config = &self.config;
+        let is_share = |share: f64| (0.0..=0.9).contains(&share);
+        // As the command line has it; products of two of them do not overflow.
+        let is_count = |n: usize| (1..=1 << 20).contains(&n);
+        let sizes = config.hidden.iter().chain([&config.classes]);
+        let n_layers = self.layers.len();
+        let last = self.last.map_or(0, |last| last.epoch);
+        let best = self.best.map_or(0, |best| best.epoch);
+        let checks: [(bool, &str, &dyn Debug); 15] = [
+            (
+                n_layers > 1 && self.layers.iter().all(|&n| n > 0) && sizes.eq(&self.layers[1..]),
+                "layers",
+                &self.layers,
+            ),
+            (
+                is_count(config.batch_size),
+                "batch_size",
+                &config.batch_size,
+            ),
+            (is_count(config.epochs), "epochs", &config.epochs),
+            (
+                config.learning_rate > 0.0 && config.learning_rate <= 10.0,
+                "learning_rate",
+                &config.learning_rate,
+            ),
+            (
+                is_share(config.validation),
+                "validation",
+                &config.validation,
+            ),
+            (
+                (0.0..=10.0).contains(&config.weight_decay),
+                "weight_decay",
+                &config.weight_decay,
+            ),
+            (
+                is_share(config.label_smoothing),
+                "label_smoothing",
+                &config.label_smoothing,
+            ),
+            (is_share(config.dropout), "dropout", &config.dropout),
+            (
+                (0.0..1.0).contains(&config.average),
+                "average",
+                &config.average,
+            ),
+            (
+                config.augment.is_none_or(|augment| augment.is_usable()),
+                "augment",
+                &config.augment,
+            ),
+            (
+                config.distillation.is_none_or(|d| d.is_usable()),
+                "distillation",
+                &config.distillation,
+            ),
+            (
+                self.has_average == (config.average > 0.0),
+                "has_average",
+                &self.has_average,
+            ),
+            (self.n_epochs <= config.epochs, "n_epochs", &self.n_epochs),
+            (last == self.n_epochs, "last epoch", &last),
+            (best <= last, "best epoch", &best),
+        ];
+        match checks.into_iter().find(|(is_usable, ..)| !is_usable) {
+            Some((_, name, value)) => Err(StateError::Unfit(format!("{name} {value:?}"))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What tells data sets apart: a checksum of the training samples and of the teacher's labels.
@@ -253,6 +332,7 @@ impl State {
                 found: model.to_owned(),
             });
         }
+        metadata.check()?;
         let tensors = SafeTensors::deserialize(bytes)?;
         let group = |group: &str| -> Result<Vec<Vec<f32>>, StateError> {
             let lengths = metadata
@@ -300,6 +380,15 @@ impl State {
         })
     }
 
+    /// Whether a run over this many samples, those held out included, takes the steps that this one took.
+    pub fn fits(&self, n_samples: usize) -> bool {
+        let (n_training, _) = training::split(n_samples, self.config.validation);
+        let n_batches = n_training.div_ceil(self.config.batch_size);
+        // In this order, since so the sum does not overflow.
+        self.n_batches < n_batches
+            && usize::try_from(self.adam.n_steps) == Ok(self.n_epochs * n_batches + self.n_batches)
+    }
+
     /// Numbers of units from input to output.
     pub fn sizes(&self) -> &[usize] {
         &self.parameters.sizes
@@ -323,11 +412,19 @@ mod tests {
 
     use super::*;
 
+    fn state() -> State {
+        let config = TrainingConfig {
+            hidden: vec![3],
+            classes: 2,
+            ..TrainingConfig::default()
+        };
+        let parameters = Parameters::init(&[4, 3, 2], &mut StdRng::seed_from_u64(1));
+        State::new(&config, 7, parameters)
+    }
+
     #[test]
     fn what_is_no_state_is_refused() {
-        let config = TrainingConfig::default();
-        let parameters = Parameters::init(&[4, 3, 2], &mut StdRng::seed_from_u64(1));
-        let state = State::new(&config, 7, parameters);
+        let state = state();
         let bytes = state.to_bytes("ab").unwrap();
         assert_eq!(State::from_bytes(&bytes, "ab").unwrap(), state);
         assert!(State::from_bytes(&bytes[..bytes.len() - 1], "ab").is_err());
@@ -345,6 +442,70 @@ mod tests {
         let nothing = safetensors::serialize(Vec::<(String, TensorView)>::new(), None).unwrap();
         let message = State::from_bytes(&nothing, "ab").unwrap_err().to_string();
         assert!(message.starts_with("not the state of a run"), "{message}");
+    }
+
+    #[test]
+    fn what_no_run_has_is_refused() {
+        let bytes = state().to_bytes("ab").unwrap();
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let json = &header.metadata().as_ref().unwrap()[METADATA_KEY];
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        // The state with a piece of its JSON replaced.
+        let with = |from: &str, to: &str| {
+            let other = json.replace(from, to);
+            assert_ne!(&other, json, "{from}");
+            let metadata = HashMap::from([(METADATA_KEY.to_owned(), other)]);
+            let bytes = safetensors::serialize(tensors.tensors(), Some(metadata)).unwrap();
+            State::from_bytes(&bytes, "ab")
+        };
+        assert!(with("\"seed\":42", "\"seed\":43").is_ok());
+        for (from, to, what) in [
+            ("layers\":[4,3,2]", "layers\":[]", "layers []"),
+            ("layers\":[4,3,2]", "layers\":[4]", "layers [4]"),
+            ("layers\":[4,3,2]", "layers\":[0,3,2]", "layers [0, 3, 2]"),
+            ("layers\":[4,3,2]", "layers\":[4,5,2]", "layers [4, 5, 2]"),
+            ("classes\":2", "classes\":3", "layers [4, 3, 2]"),
+            ("batch_size\":128", "batch_size\":0", "batch_size 0"),
+            ("epochs\":10", "epochs\":9999999", "epochs 9999999"),
+            ("rate\":0.001", "rate\":-1", "learning_rate -1.0"),
+            ("validation\":0.0", "validation\":1.5", "validation 1.5"),
+            ("seed\"", "dropout\":1,\"seed\"", "dropout 1.0"),
+            ("seed\"", "average\":1,\"seed\"", "average 1.0"),
+            ("seed\"", "average\":0.5,\"seed\"", "has_average false"),
+            (
+                "seed\"",
+                "distillation\":{\"temperature\":0,\"mix\":1},\"seed\"",
+                "distillation Some(Distillation { temperature: 0.0, mix: 1.0 })",
+            ),
+            (
+                "seed\"",
+                "augment\":{\"shift\":1e30,\"rotate\":0,\"scale\":0,\"elastic\":0,\"flip\":false},\"seed\"",
+                "augment Some(Augmentation { shift: 1e30, rotate: 0.0, scale: 0.0, elastic: 0.0, flip: false })",
+            ),
+            ("n_epochs\":0", "n_epochs\":11", "n_epochs 11"),
+            ("n_epochs\":0", "n_epochs\":2", "last epoch 0"),
+            (
+                "best\":null",
+                "best\":{\"epoch\":3,\"training_loss\":1}",
+                "best epoch 3",
+            ),
+        ] {
+            assert_eq!(
+                with(from, to).unwrap_err().to_string(),
+                format!("metadata entry \"pc-state\" says {what}, which no run has; train anew")
+            );
+        }
+        // What only the number of samples tells: 3 batches of 128 an epoch.
+        assert!(state().fits(300));
+        for (from, to) in [
+            ("n_batches\":0", "n_batches\":1"),
+            ("n_batches\":0", "n_batches\":3"),
+            ("n_batches\":0", "n_batches\":18446744073709551615"),
+            ("n_steps\":0", "n_steps\":1"),
+            ("n_steps\":0", "n_steps\":-1"),
+        ] {
+            assert!(!with(from, to).unwrap().fits(300), "{to}");
+        }
     }
 
     #[test]

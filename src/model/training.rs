@@ -86,6 +86,13 @@ pub struct Distillation {
     pub mix: f64,
 }
 
+impl Distillation {
+    /// Whether its numbers are among those that can be given.
+    pub(super) fn is_usable(&self) -> bool {
+        (0.1..=100.0).contains(&self.temperature) && (0.0..=1.0).contains(&self.mix)
+    }
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

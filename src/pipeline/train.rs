@@ -69,6 +69,11 @@ pub fn run(args: &TrainArgs, progress: &Progress) -> Result<()> {
             "{}: trained on other images or labels; name with --data and --teacher what it was trained on",
             path.display()
         );
+        ensure!(
+            state.fits(dataset.train.len()),
+            "{}: it has learned other batches than these images make; train anew",
+            state_path(path).display()
+        );
     }
     check(&config, &dataset)?;
     let pictures = args.plots.as_deref();
