@@ -88,7 +88,7 @@ pub struct TrainArgs {
     /// Share of the loss that the teacher's labels make up
     #[arg(long, value_name = "SHARE", default_value_t = 0.9, value_parser = share_up_to_1, allow_negative_numbers = true, requires = "teacher")]
     pub mix: f64,
-    /// Write a line of JSON for each epoch; with --resume, after those that are there
+    /// Write a line of JSON for each epoch; with --resume, after those of the epochs that are complete
     #[arg(long, value_name = "METRICS.jsonl")]
     pub log: Option<PathBuf>,
     /// Draw loss and accuracy by epoch into this folder, as SVG, and of the test part a confusion matrix and a

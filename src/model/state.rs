@@ -31,6 +31,8 @@ pub struct State {
     pub n_batches: usize,
     /// Their samples' losses.
     pub(super) loss_sum: f64,
+    /// The time that they took.
+    pub(super) seconds: f64,
     /// What is learned, as the last step left it.
     pub(super) parameters: Parameters,
     adam: Adam,
@@ -84,6 +86,8 @@ struct Metadata {
     n_epochs: usize,
     n_batches: usize,
     loss_sum: f64,
+    #[serde(default)]
+    seconds: f64,
     n_steps: i32,
     has_average: bool,
     last: Option<EpochStats>,
@@ -101,7 +105,7 @@ impl Metadata {
         let n_layers = self.layers.len();
         let last = self.last.map_or(0, |last| last.epoch);
         let best = self.best.map_or(0, |best| best.epoch);
-        let checks: [(bool, &str, &dyn Debug); 15] = [
+        let checks: [(bool, &str, &dyn Debug); 16] = [
             (
                 n_layers > 1 && self.layers.iter().all(|&n| n > 0) && sizes.eq(&self.layers[1..]),
                 "layers",
@@ -157,6 +161,7 @@ impl Metadata {
             (self.n_epochs <= config.epochs, "n_epochs", &self.n_epochs),
             (last == self.n_epochs, "last epoch", &last),
             (best <= last, "best epoch", &best),
+            (self.seconds >= 0.0, "seconds", &self.seconds),
         ];
         match checks.into_iter().find(|(is_usable, ..)| !is_usable) {
             Some((_, name, value)) => Err(StateError::Unfit(format!("{name} {value:?}"))),
@@ -187,6 +192,7 @@ impl State {
             n_epochs: 0,
             n_batches: 0,
             loss_sum: 0.0,
+            seconds: 0.0,
             adam: Adam::new(parameters.tensors.iter().map(Vec::len)),
             average: (config.average > 0.0).then(|| parameters.tensors.clone()),
             parameters,
@@ -226,6 +232,7 @@ impl State {
         self.n_epochs = stats.epoch;
         self.n_batches = 0;
         self.loss_sum = 0.0;
+        self.seconds = 0.0;
         if is_better(&stats, self.best.as_ref().map(|(best, _)| best)) {
             self.best = Some((stats, self.averaged().tensors));
         }
@@ -272,6 +279,7 @@ impl State {
             n_epochs: self.n_epochs,
             n_batches: self.n_batches,
             loss_sum: self.loss_sum,
+            seconds: self.seconds,
             n_steps: self.adam.n_steps,
             has_average: self.average.is_some(),
             last: self.last,
@@ -376,6 +384,7 @@ impl State {
             n_epochs: metadata.n_epochs,
             n_batches: metadata.n_batches,
             loss_sum: metadata.loss_sum,
+            seconds: metadata.seconds,
             last: metadata.last,
         })
     }
@@ -433,8 +442,10 @@ mod tests {
             State::from_bytes(&bytes, "cd").unwrap_err().to_string(),
             "saved with another model (SHA-256 ab) than the one beside it (cd); put that model there, or train anew with --save-state"
         );
-        let text = String::from_utf8_lossy(&bytes);
-        let at = text.find("[4,3,2]").unwrap();
+        let at = bytes
+            .windows(7)
+            .position(|piece| piece == b"[4,3,2]")
+            .unwrap();
         let mut other = bytes.clone();
         other[at + 1] = b'5';
         let message = State::from_bytes(&other, "ab").unwrap_err().to_string();

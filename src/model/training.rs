@@ -136,7 +136,7 @@ pub struct EpochStats {
     /// On the test part, after the epoch. Reported, never used for choosing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<Evaluation>,
-    /// Wall time of the epoch's training, evaluation excluded.
+    /// Wall time of the epoch's training, evaluation excluded; of one that was interrupted, of all its parts.
     #[serde(skip)]
     pub seconds: f64,
     /// Training samples seen in the epoch.
@@ -325,7 +325,7 @@ fn train_here(task: Task, stop: &AtomicBool, on_event: &mut dyn FnMut(Event)) ->
                 break;
             }
         }
-        let seconds = start.elapsed().as_secs_f64();
+        state.seconds += start.elapsed().as_secs_f64();
 
         let weights = scaling.fold_into(state.averaged().weights());
         let predictor = Predictor::new(weights);
@@ -335,7 +335,7 @@ fn train_here(task: Task, stop: &AtomicBool, on_event: &mut dyn FnMut(Event)) ->
             training_loss: state.loss_sum / n_samples as f64,
             validation: validation.as_ref().map(|part| predictor.evaluate(part)),
             test: dataset.test.as_ref().map(|part| predictor.evaluate(part)),
-            seconds,
+            seconds: state.seconds,
             n_samples,
             learning_rate,
         };
@@ -539,6 +539,30 @@ mod tests {
             }
             assert!(n_epochs >= epochs.len());
         }
+    }
+
+    #[test]
+    fn an_epoch_that_was_interrupted_takes_the_time_of_its_parts() {
+        let (config, dataset) = (config(), dataset(20));
+        let stop = AtomicBool::new(false);
+        let mut first = train(Task::new(&config, &dataset), &stop, &mut |_| {
+            stop.store(true, Ordering::Relaxed);
+        })
+        .state;
+        assert!(first.seconds > 0.0 && first.n_batches == 1);
+        first.seconds += 100.0;
+        let task = Task {
+            state: Some(first),
+            ..Task::new(&config, &dataset)
+        };
+        let mut seconds = Vec::new();
+        train(task, &AtomicBool::new(false), &mut |event| {
+            if let Event::Epoch(stats) = event {
+                assert_eq!(stats.n_samples, 20);
+                seconds.push(stats.seconds);
+            }
+        });
+        assert!(seconds[0] > 100.0 && seconds[1] < 100.0, "{seconds:?}");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The record of a run, `pc train --log`: one JSON object an epoch, a line each, written as training goes on.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use serde::Serialize;
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 
 use crate::model::training::EpochStats;
 
@@ -13,6 +13,8 @@ use crate::model::training::EpochStats;
 pub(super) struct Log {
     path: PathBuf,
     file: File,
+    /// To what length the file is cut before the first line.
+    n_kept: Option<u64>,
 }
 
 /// What a line says. Flat, so that it is a row of a table to whoever reads it.
@@ -33,22 +35,65 @@ struct Line {
     seconds: f64,
 }
 
+/// What is read of a line.
+#[derive(Deserialize)]
+struct Written {
+    epoch: usize,
+}
+
+/// The bytes of a log that a run of so many complete epochs goes on after; those of later epochs it learns, and
+/// writes, again. `None` if all of them are.
+fn kept(path: &Path, n_epochs: usize) -> Result<Option<u64>> {
+    // Whatever else takes lines in keeps none.
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let name = || format!("cannot read {}", path.display());
+    let mut reader = BufReader::new(File::open(path).with_context(name)?);
+    let mut n_bytes = 0;
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        if reader.read_until(b'\n', &mut line).with_context(name)? == 0 {
+            return Ok(None);
+        }
+        let written: Option<Written> = serde_json::from_slice(&line).ok();
+        // The last line may lack its end, if the process had a sudden one.
+        let is_complete = line.ends_with(b"\n");
+        ensure!(
+            written.is_some() || (!is_complete && line.starts_with(b"{\"epoch\":")),
+            "{}: line {number} is not one of a log; give another name with --log",
+            path.display()
+        );
+        if !is_complete || written.is_some_and(|written| written.epoch > n_epochs) {
+            break;
+        }
+        n_bytes += line.len() as u64;
+    }
+    Ok(Some(n_bytes))
+}
+
 impl Log {
-    /// Starts a log, or goes on with one if the run goes on.
+    /// Starts a log, or goes on with one if the run goes on after `n_epochs`.
     ///
     /// # Errors
-    /// If there is one already and neither `is_resumed` nor `force`, or it cannot be written.
-    pub fn open(path: &Path, force: bool, is_resumed: bool) -> Result<Self> {
+    /// If there is one already that is not to be gone on with and not `force`, or it cannot be written.
+    pub fn open(path: &Path, force: bool, n_epochs: Option<usize>) -> Result<Self> {
+        let n_kept = match n_epochs {
+            Some(n_epochs) => kept(path, n_epochs)?,
+            None => None,
+        };
         let mut options = OpenOptions::new();
-        match (is_resumed, force) {
-            (true, _) => options.append(true).create(true),
-            (false, true) => options.write(true).truncate(true).create(true),
-            (false, false) => options.write(true).create_new(true),
+        match (n_epochs, force) {
+            (Some(_), _) => options.append(true).create(true),
+            (None, true) => options.write(true).truncate(true).create(true),
+            (None, false) => options.write(true).create_new(true),
         };
         match options.open(path) {
             Ok(file) => Ok(Self {
                 path: path.to_owned(),
                 file,
+                n_kept,
             }),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(
                 "{} exists already; give another name with --log, or --force to replace it",
@@ -80,8 +125,15 @@ impl Log {
         };
         let mut bytes = serde_json::to_vec(&line)?;
         bytes.push(b'\n');
-        self.file
-            .write_all(&bytes)
+        let cut = match self.n_kept.take() {
+            // Not through the file at hand: some systems do not let it, as it only appends.
+            Some(n_kept) => OpenOptions::new()
+                .write(true)
+                .open(&self.path)
+                .and_then(|file| file.set_len(n_kept)),
+            None => Ok(()),
+        };
+        cut.and_then(|()| self.file.write_all(&bytes))
             .with_context(|| format!("cannot write {}", self.path.display()))
     }
 }

@@ -82,7 +82,10 @@ pub fn run(args: &TrainArgs, progress: &Progress) -> Result<()> {
         .transpose()?;
     let mut record = Record {
         log: match &args.log {
-            Some(path) => Some(Log::open(path, args.force, args.resume.is_some())?),
+            Some(path) => {
+                let n_epochs = state.as_ref().map(|state| state.n_epochs);
+                Some(Log::open(path, args.force, n_epochs)?)
+            }
             None => None,
         },
         epochs: Vec::new(),

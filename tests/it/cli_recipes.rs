@@ -175,15 +175,25 @@ fn a_run_that_goes_on_gives_the_same_file_as_one_that_never_ended() {
     };
     assert_eq!(without_time("whole.jsonl"), without_time("part.jsonl"));
 
-    folder.run(
-        "train --resume part --data mnist --epochs 3 --save-state -o part --force",
-        0,
-    );
-    folder.run(
-        "train --resume part --data mnist --epochs 5 -o rest --force",
-        0,
-    );
+    // Epochs that are run again are logged once, and a line that lacks its end is written anew.
+    let resume = "train --resume part --data mnist --log part.jsonl --force";
+    folder.run(&format!("{resume} --epochs 3 --save-state -o part"), 0);
+    assert_eq!(without_time("part.jsonl"), without_time("whole.jsonl")[..3]);
+    let log = folder.read("part.jsonl");
+    folder.write("part.jsonl", &[&log[..], b"{\"epoch\":4,\"lear"].concat());
+    folder.run(&format!("{resume} --epochs 5 -o rest"), 0);
     assert!(folder.read("whole") == folder.read("rest"));
+    assert_eq!(without_time("whole.jsonl"), without_time("part.jsonl"));
+    for other in [&b"{\"epoch\":1}\nnotes\n"[..], b"x,y"] {
+        folder.write("notes", other);
+        let line = other.iter().filter(|&&byte| byte == b'\n').count().max(1);
+        folder.fails(
+            "train --resume part --data mnist --log notes --epochs 5 -o other",
+            &format!("notes: line {line} is not one of a log; give another name with --log"),
+            "",
+        );
+        assert_eq!(folder.read("notes"), other);
+    }
 }
 
 #[cfg(unix)]
@@ -195,7 +205,7 @@ fn a_run_that_ctrl_c_ended_goes_on_within_its_epoch() {
     write_toy_mnist(&folder, 2_000);
     let train = "train --data mnist --batch-size 10 --classes 10 --schedule cosine --epochs 12";
     folder.run(&format!("{train} -o whole"), 0);
-    let mut child = folder.start(&format!("{train} -o part --save-state"));
+    let mut child = folder.start(&format!("{train} -o part --save-state --log log.jsonl"));
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     while !line.starts_with("epoch ") {
@@ -207,9 +217,28 @@ fn a_run_that_ctrl_c_ended_goes_on_within_its_epoch() {
     stdout.read_to_string(&mut rest).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0), "{rest}");
     assert!(rest.ends_with("training stopped early)\n"), "{rest}");
-    assert_eq!(folder.names(), ["mnist", "part", "part.state", "whole"]);
-    folder.run("train --resume part --data mnist -o rest", 0);
+    assert_eq!(
+        folder.names(),
+        ["log.jsonl", "mnist", "part", "part.state", "whole"]
+    );
+    folder.run(
+        "train --resume part --data mnist -o rest --log log.jsonl",
+        0,
+    );
     assert!(folder.read("whole") == folder.read("rest"));
+    // The epoch that was interrupted stands there once, whole.
+    let log = lines(&folder, "log.jsonl");
+    let epochs: Vec<_> = log
+        .iter()
+        .map(|line| (&line["epoch"], &line["samples"]))
+        .collect();
+    let whole: Vec<_> = (1..=12).map(|epoch| (epoch.into(), 2_000.into())).collect();
+    assert!(
+        epochs
+            .into_iter()
+            .eq(whole.iter().map(|(a, b): &(Value, Value)| (a, b))),
+        "{log:?}"
+    );
 }
 
 #[test]
