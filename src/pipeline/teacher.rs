@@ -4,7 +4,7 @@
 use std::io::BufRead;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rayon::prelude::*;
 
 use super::progress::thousands;
@@ -73,14 +73,15 @@ impl Labels {
         self.check_number(n_rows)?;
         let decoded: Vec<PredictionMatrix> = blocks
             .par_iter()
-            .map(|(kind, block)| {
-                let rows = block.decode()?;
-                Ok(match kind {
-                    Kind::Logits => probabilities(&rows),
-                    _ => rows,
-                })
+            .map(|(kind, block)| match (kind, block.decode()) {
+                (Kind::Logits, Ok(rows)) => Ok(probabilities(&rows)),
+                (_, Ok(rows)) => Ok(rows),
+                (_, Err(Error::ReferenceMissing { sha256 })) => Err(anyhow!(
+                    "its rows are told against those of a reference (SHA-256 {sha256}); write them into a file of their own: pc decode FILE --reference REF -o x.npy, then pc compress x.npy --exact --kind {kind} -o x.huff"
+                )),
+                (_, Err(error)) => Err(error.into()),
             })
-            .collect::<Result<_, Error>>()
+            .collect::<Result<_>>()
             .with_context(name)?;
         // Within a bound of 0.5, rows sum to anything.
         let sums = 0.0..f32::INFINITY;

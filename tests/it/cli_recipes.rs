@@ -483,6 +483,26 @@ fn a_student_learns_what_its_teacher_says() {
         assert!((a - b).abs() < 1e-3, "{a} {b}");
     }
 
+    // Told against a reference, which training does not ask for, they come by the way that the message says.
+    for (kind, file) in [("probabilities", "labels.npy"), ("logits", "logits.npy")] {
+        let compress = format!("compress {file} --force --kind {kind}");
+        folder.run(&format!("{compress} -o ref.huff"), 0);
+        folder.run(&format!("{compress} --reference ref.huff -o told.huff"), 0);
+        let way = format!(
+            "pc decode FILE --reference REF -o x.npy, then pc compress x.npy --exact --kind {kind} -o x.huff"
+        );
+        folder.fails(
+            &train.replace("labels.huff", "told.huff --force"),
+            "told.huff: its rows are told against those of a reference (SHA-256 ",
+            &format!("; write them into a file of their own: {way}"),
+        );
+        let way = way.replace("FILE", "told.huff").replace("REF", "ref.huff");
+        for command in way.split(", then ") {
+            folder.run(&format!("{} --force", command.trim_start_matches("pc ")), 0);
+        }
+        trained("--teacher x.huff");
+    }
+
     // It goes on with its teacher, and not without.
     folder.run(
         &format!("{} --force --save-state", train.replace("20", "18")),
