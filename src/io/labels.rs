@@ -89,10 +89,11 @@ impl LabelReader {
                 let bytes = &mut bytes[..header.dtype.n_bytes()];
                 let found = super::read_up_to(&mut self.reader, bytes)?;
                 if found < bytes.len() {
-                    let missing = *n_left * bytes.len() as u64 - found as u64;
+                    // From what is there: what is missing may be more than can be counted.
+                    let n_read = header.shape[0] - *n_left;
                     return Err(Error::Truncated {
                         expected,
-                        found: expected - missing,
+                        found: n_read * bytes.len() as u64 + found as u64,
                     });
                 }
                 *n_left -= 1;
@@ -182,6 +183,13 @@ mod tests {
         assert_eq!(
             labels(&npy).unwrap_err(),
             "truncated: the header promises 8 bytes of data, the file has 5; copy or write it again"
+        );
+        let mut npy = Vec::new();
+        npy::write_header(&mut npy, "<i8", &[1 << 62]).unwrap();
+        npy.extend([1; 11]);
+        assert_eq!(
+            labels(&npy).unwrap_err(),
+            "truncated: the header promises 18446744073709551615 bytes of data, the file has 11; copy or write it again"
         );
     }
 }
