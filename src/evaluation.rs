@@ -132,14 +132,11 @@ impl Evaluation {
         self.n_predicted[predicted] += 1;
     }
 
-    /// How often each class was taken for each, by true class; square, so for few classes.
-    pub fn confusion(&self) -> Vec<Vec<u64>> {
-        let n_classes = self.n_true.len();
-        let mut counts = vec![vec![0; n_classes]; n_classes];
-        for (&(truth, predicted), &count) in &self.confusion {
-            counts[truth][predicted] = count;
-        }
-        counts
+    /// How often each of these classes was taken for each, by true class; square, so for few classes.
+    pub fn confusion(&self, classes: &[usize]) -> Vec<Vec<u64>> {
+        let count = |pair| self.confusion.get(&pair).copied().unwrap_or(0);
+        let row = |&truth| classes.iter().map(|&class| count((truth, class))).collect();
+        classes.iter().map(row).collect()
     }
 
     /// The figures. Classes without a name go by their number.
@@ -231,7 +228,9 @@ mod tests {
             .map(|c| (c.truth.as_str(), c.predicted.as_str(), c.rows))
             .collect();
         assert_eq!(confused, [("a", "c", 1), ("c", "a", 1)]);
-        assert_eq!(evaluation.confusion(), [[1, 0, 1], [0, 1, 0], [1, 0, 0]]);
+        let confusion = evaluation.confusion(&[0, 1, 2]);
+        assert_eq!(confusion, [[1, 0, 1], [0, 1, 0], [1, 0, 0]]);
+        assert_eq!(evaluation.confusion(&[0, 2]), [[1, 1], [1, 0]]);
     }
 
     #[test]

@@ -46,7 +46,9 @@ pub fn run(args: &EvalArgs, progress: &Progress) -> Result<()> {
     let report = evaluation.report(class_names.as_deref());
     ensure!(report.rows > 0, "no rows to evaluate");
     let written = match &args.plots {
-        Some(folder) => Pictures::create(folder, args.force)?.write(&evaluation, &report)?,
+        Some(folder) => {
+            Pictures::create(folder, args.force)?.write(&evaluation, &report, progress)?
+        }
         None => Vec::new(),
     };
     match args.json {
@@ -320,7 +322,12 @@ impl Pictures {
     }
 
     /// Draws them, and returns their paths.
-    pub fn write(self, evaluation: &Evaluation, report: &Report) -> Result<Vec<PathBuf>> {
+    pub fn write(
+        self,
+        evaluation: &Evaluation,
+        report: &Report,
+        progress: &Progress,
+    ) -> Result<Vec<PathBuf>> {
         let bins: Vec<ReliabilityBin> = report
             .calibration
             .iter()
@@ -332,26 +339,22 @@ impl Pictures {
             .collect();
         let reliability = plots::reliability_diagram(&bins, report.calibration_error);
         let mut written = vec![self.reliability.write(&reliability)?];
-        if report.classes > MAX_CLASSES_SHOWN {
-            return Ok(written);
-        }
         // Classes that neither occur nor were predicted are left out: a network of 100 outputs on 10 classes.
         let classes: Vec<usize> = report.per_class.iter().map(|class| class.class).collect();
+        if classes.len() > MAX_CLASSES_SHOWN {
+            progress.warn(format_args!(
+                "no picture of confusions: {} classes occur; at most {} can be told apart in one",
+                thousands(classes.len() as u64),
+                thousands(MAX_CLASSES_SHOWN as u64)
+            ));
+            return Ok(written);
+        }
         let names: Vec<String> = report
             .per_class
             .iter()
             .map(|class| class.name.clone())
             .collect();
-        let all = evaluation.confusion();
-        let counts: Vec<Vec<u64>> = classes
-            .iter()
-            .map(|&truth| {
-                classes
-                    .iter()
-                    .map(|&predicted| all[truth][predicted])
-                    .collect()
-            })
-            .collect();
+        let counts = evaluation.confusion(&classes);
         let confusion = plots::confusion_matrix(&counts, &names);
         written.push(self.confusion.write(&confusion)?);
         Ok(written)

@@ -124,7 +124,9 @@ pub fn run(args: &TrainArgs, progress: &Progress) -> Result<()> {
         output.finish()?;
     }
     let pictures = match pictures {
-        Some(pictures) => pictures.write(&record.epochs, &checkpoint, dataset.test.as_ref())?,
+        Some(pictures) => {
+            pictures.write(&record.epochs, &checkpoint, dataset.test.as_ref(), progress)?
+        }
         None => Vec::new(),
     };
     STOPS_GRACEFULLY.store(false, Ordering::SeqCst);
@@ -319,6 +321,7 @@ impl Pictures {
         epochs: &[EpochStats],
         checkpoint: &Checkpoint,
         test: Option<&Samples>,
+        progress: &Progress,
     ) -> Result<Vec<PathBuf>> {
         let mut written = vec![self.learning.write(&plots::charts(&curves(epochs)))?];
         if let Some((pictures, test)) = self.test.zip(test) {
@@ -327,7 +330,7 @@ impl Pictures {
             let evaluation = eval::of_samples(&predictor, test);
             let info = checkpoint.info.as_ref();
             let names = info.and_then(|info| info.class_names.as_deref());
-            written.extend(pictures.write(&evaluation, &evaluation.report(names))?);
+            written.extend(pictures.write(&evaluation, &evaluation.report(names), progress)?);
         }
         Ok(written)
     }

@@ -105,6 +105,42 @@ fn a_model_is_evaluated_on_both_parts_and_drawn() {
 }
 
 #[test]
+fn of_many_classes_those_that_occur_are_drawn() {
+    let folder = Folder::new();
+    let draw = |n_classes: usize, classes: &[usize]| {
+        let mut values = vec![0f32; n_classes * classes.len()];
+        for (row, class) in values.chunks_mut(n_classes).zip(classes) {
+            row[*class] = 1.0;
+        }
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        folder.write(
+            "p.npy",
+            &npy("<f4", false, &[classes.len(), n_classes], &bytes),
+        );
+        let labels: Vec<String> = classes.iter().map(ToString::to_string).collect();
+        folder.write("l.txt", labels.join("\n").as_bytes());
+        folder.run("eval p.npy --labels-file l.txt --plots p --force", 0)
+    };
+    // So many that a square of them all would not fit in memory.
+    let said = draw(400_000, &[7, 399_999, 7]);
+    assert!(!said.stderr.contains("no picture"), "{}", said.stderr);
+    let svg = String::from_utf8(folder.read("p/confusion.svg")).unwrap();
+    for text in ["7", "399999", "2"] {
+        assert!(svg.lines().any(|line| line.trim() == text), "{text}");
+    }
+    let said = draw(1_001, &(0..1_001).collect::<Vec<_>>());
+    let warning = "no picture of confusions: 1,001 classes occur; at most 1,000 can be told apart";
+    assert!(said.stderr.contains(warning), "{}", said.stderr);
+
+    write_toy_mnist(&folder, 20);
+    folder.run("train --data mnist --epochs 1 --classes 2000 --plots t", 0);
+    assert!(folder.join("t/confusion.svg").exists());
+}
+
+#[test]
 fn what_does_not_fit_is_told() {
     let folder = folder();
     folder.write("few.txt", b"0\n1\n");
