@@ -54,7 +54,7 @@ fn main() {
             n_images,
             run: Box::new(move || {
                 let task = Task::new(&config, dataset);
-                black_box(train(task, &AtomicBool::new(false), &mut |_| {}));
+                black_box(train(task, &AtomicBool::new(false), &mut |_| {}).expect("it converges"));
             }),
         });
     }

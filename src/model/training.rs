@@ -180,6 +180,22 @@ pub struct Trained {
     pub state: State,
 }
 
+/// Training that came to numbers that are none, of which no model is made.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error(
+    "training diverged: {what} is {value} in epoch {epoch}; train anew with a --learning-rate below {learning_rate}"
+)]
+pub struct Diverged {
+    /// Which number.
+    pub what: &'static str,
+    /// NaN, or infinity.
+    pub value: f64,
+    /// When, counted from 1.
+    pub epoch: usize,
+    /// What the run was given.
+    pub learning_rate: f64,
+}
+
 /// What is to be done.
 #[derive(Debug)]
 pub struct Task<'a> {
@@ -224,15 +240,26 @@ pub fn split(n_samples: usize, validation: f64) -> (usize, usize) {
 /// The result is the same bit for bit on one machine for the same data and configuration, whatever the number
 /// of threads, and however often it was stopped and went on.
 ///
+/// # Errors
+/// [`Diverged`], as soon as a batch's loss, or after an epoch a weight or another loss, is NaN or infinite.
+///
 /// # Panics
 /// If a label is not below `config.classes` (see [`Dataset::check_classes`]), the batch size is 0, images are to be
 /// distorted and are not square, or a teacher's labels or a state are of other data.
-pub fn train(task: Task, stop: &AtomicBool, on_event: &mut (dyn FnMut(Event) + Send)) -> Trained {
+pub fn train(
+    task: Task,
+    stop: &AtomicBool,
+    on_event: &mut (dyn FnMut(Event) + Send),
+) -> Result<Trained, Diverged> {
     // On a thread of the pool, where handing out the parts of a batch costs least.
     rayon::scope(|_| train_here(task, stop, on_event))
 }
 
-fn train_here(task: Task, stop: &AtomicBool, on_event: &mut dyn FnMut(Event)) -> Trained {
+fn train_here(
+    task: Task,
+    stop: &AtomicBool,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Trained, Diverged> {
     let Task {
         config,
         dataset,
@@ -289,6 +316,15 @@ fn train_here(task: Task, stop: &AtomicBool, on_event: &mut dyn FnMut(Event)) ->
         }
         let start = Instant::now();
         let epoch = state.n_epochs + 1;
+        let check = |what, value: f64| match value.is_finite() {
+            true => Ok(()),
+            false => Err(Diverged {
+                what,
+                value,
+                epoch,
+                learning_rate: config.learning_rate,
+            }),
+        };
         order.shuffle(&mut rng);
         let mut learning_rate = config.learning_rate;
         for (batch, indices) in order.chunks(config.batch_size).enumerate() {
@@ -312,6 +348,7 @@ fn train_here(task: Task, stop: &AtomicBool, on_event: &mut dyn FnMut(Event)) ->
             };
             state.step(size, &gradients);
             state.loss_sum += losses.iter().sum::<f64>();
+            check("the training loss", state.loss_sum)?;
             state.n_batches = batch + 1;
             let n_seen = order.len().min(state.n_batches * config.batch_size);
             on_event(Event::Batch {
@@ -328,6 +365,13 @@ fn train_here(task: Task, stop: &AtomicBool, on_event: &mut dyn FnMut(Event)) ->
         state.seconds += start.elapsed().as_secs_f64();
 
         let weights = scaling.fold_into(state.averaged().weights());
+        let mut numbers = weights
+            .layers
+            .iter()
+            .flat_map(|l| l.weight.iter().chain(&l.bias));
+        if let Some(&weight) = numbers.find(|weight| !weight.is_finite()) {
+            check("a weight", weight.into())?;
+        }
         let predictor = Predictor::new(weights);
         let n_samples = order.len().min(state.n_batches * config.batch_size);
         let stats = EpochStats {
@@ -339,6 +383,12 @@ fn train_here(task: Task, stop: &AtomicBool, on_event: &mut dyn FnMut(Event)) ->
             n_samples,
             learning_rate,
         };
+        for (what, part) in [
+            ("the validation loss", stats.validation),
+            ("the test loss", stats.test),
+        ] {
+            check(what, part.map_or(0.0, |part| part.loss))?;
+        }
         on_event(Event::Epoch(&stats));
         match state.n_batches == batches_per_epoch {
             true => state.finish_epoch(stats),
@@ -348,13 +398,13 @@ fn train_here(task: Task, stop: &AtomicBool, on_event: &mut dyn FnMut(Event)) ->
     let (parameters, metrics) = state.chosen(partial);
     let weights = scaling.fold_into(parameters.weights());
     let calibrated = validation.filter(|_| config.calibrate && metrics.is_some());
-    Trained {
+    Ok(Trained {
         temperature: calibrated.map(|part| temperature(&weights, &part)),
         weights,
         metrics,
         was_stopped,
         state,
-    }
+    })
 }
 
 /// The temperature that makes the probabilities of a network fit labels best.
@@ -399,7 +449,7 @@ mod tests {
                 epochs.push(*stats);
             }
         });
-        (trained, epochs)
+        (trained.unwrap(), epochs)
     }
 
     #[test]
@@ -468,14 +518,15 @@ mod tests {
                 n_batches += 1;
                 stop.store(n_batches == 6, Ordering::Relaxed);
             }
-        });
+        })
+        .unwrap();
         assert!(trained.was_stopped);
         assert_eq!(n_batches, 6);
         let metrics = trained.metrics.unwrap();
         assert_eq!((metrics.epoch, metrics.n_samples), (2, 10));
 
         let stop = AtomicBool::new(true);
-        let at_once = train(Task::new(&config, &dataset), &stop, &mut |_| {});
+        let at_once = train(Task::new(&config, &dataset), &stop, &mut |_| {}).unwrap();
         assert!(at_once.was_stopped && at_once.metrics.is_none());
     }
 
@@ -526,7 +577,8 @@ mod tests {
                         stop.store(n_seen == n_batches, Ordering::Relaxed);
                     }
                     Event::Epoch(_) => n_epochs += 1,
-                });
+                })
+                .unwrap();
                 let bytes = trained.state.to_bytes("").unwrap();
                 state = Some(State::from_bytes(&bytes, "").unwrap());
                 assert_eq!(state.as_ref().unwrap().to_bytes("").unwrap(), bytes);
@@ -548,6 +600,7 @@ mod tests {
         let mut first = train(Task::new(&config, &dataset), &stop, &mut |_| {
             stop.store(true, Ordering::Relaxed);
         })
+        .unwrap()
         .state;
         assert!(first.seconds > 0.0 && first.n_batches == 1);
         first.seconds += 100.0;
@@ -561,7 +614,8 @@ mod tests {
                 assert_eq!(stats.n_samples, 20);
                 seconds.push(stats.seconds);
             }
-        });
+        })
+        .unwrap();
         assert!(seconds[0] > 100.0 && seconds[1] < 100.0, "{seconds:?}");
     }
 
@@ -577,9 +631,33 @@ mod tests {
             state: Some(first.state),
             ..Task::new(&config, &dataset)
         };
-        let rest = train(task, &AtomicBool::new(false), &mut |_| {});
+        let rest = train(task, &AtomicBool::new(false), &mut |_| {}).unwrap();
         assert_eq!(rest.weights, run(&config, &dataset).0.weights);
         assert_eq!(rest.metrics.unwrap().epoch, 20);
+    }
+
+    #[test]
+    fn what_diverges_is_told() {
+        // Weights 99 times as large after each step.
+        let config = TrainingConfig {
+            learning_rate: 10.0,
+            weight_decay: 10.0,
+            epochs: 200,
+            ..config()
+        };
+        let mut n_epochs = 0;
+        let dataset = dataset(20);
+        let task = Task::new(&config, &dataset);
+        let trained = train(task, &AtomicBool::new(false), &mut |event| match event {
+            Event::Batch { loss, .. } => assert!(loss.is_finite()),
+            Event::Epoch(stats) => n_epochs = stats.epoch,
+        });
+        let diverged = trained.unwrap_err();
+        assert_eq!(diverged.epoch, n_epochs + 1);
+        let message = diverged.to_string();
+        assert!(message.starts_with("training diverged: "), "{message}");
+        let end = "; train anew with a --learning-rate below 10";
+        assert!(message.ends_with(end), "{message}");
     }
 
     #[test]
@@ -647,7 +725,7 @@ mod tests {
             teacher: Some(&teacher),
             ..Task::new(&config, &dataset)
         };
-        let trained = train(task, &AtomicBool::new(false), &mut |_| {});
+        let trained = train(task, &AtomicBool::new(false), &mut |_| {}).unwrap();
         let predictor = Predictor::new(trained.weights);
         let predictions = predictor.predict(&dataset.train.pixels[..], Output::Logits);
         let n_followed = predictions

@@ -19,15 +19,15 @@ use crate::model::dataset::{self, Dataset, Samples};
 use crate::model::inference::Predictor;
 use crate::model::state::{self, State};
 use crate::model::training::{
-    self, Distillation, EpochStats, Event, Task, Trained, TrainingConfig,
+    self, Distillation, Diverged, EpochStats, Event, Task, Trained, TrainingConfig,
 };
 use crate::plots::{self, Chart, Series};
 
 /// Runs `pc train`.
 ///
 /// # Errors
-/// Data that cannot be used, an output that cannot be written, or training stopped before its first
-/// batch.
+/// Data that cannot be used, an output that cannot be written, training that diverged, or was stopped before its
+/// first batch.
 pub fn run(args: &TrainArgs, progress: &Progress) -> Result<()> {
     set_threads(args.options.threads)?;
     let mut inputs = args.data.as_deref().map(dataset::files).unwrap_or_default();
@@ -99,7 +99,7 @@ pub fn run(args: &TrainArgs, progress: &Progress) -> Result<()> {
         teacher: teacher.as_ref(),
         state,
     };
-    let (trained, printed) = train(task, &STOP, progress, &mut record);
+    let (trained, printed) = train(task, &STOP, progress, &mut record)?;
     let Some(metrics) = trained.metrics else {
         bail!("stopped before the first batch; nothing to save");
     };
@@ -248,12 +248,8 @@ pub(super) fn train_plainly(
     let config = config(options, dataset);
     check(&config, dataset)?;
     let mut record = Record::default();
-    Ok(train(
-        Task::new(&config, dataset),
-        stop,
-        progress,
-        &mut record,
-    ))
+    let task = Task::new(&config, dataset);
+    Ok(train(task, stop, progress, &mut record)?)
 }
 
 /// Refuses what cannot be trained.
@@ -387,7 +383,7 @@ fn train(
     stop: &AtomicBool,
     progress: &Progress,
     record: &mut Record,
-) -> (Trained, Result<()>) {
+) -> Result<(Trained, Result<()>), Diverged> {
     let (config, dataset) = (task.config, task.dataset);
     let (n_training, n_validation) = training::split(dataset.train.len(), config.validation);
     let mut printed = progress.result(format_args!(
@@ -430,7 +426,10 @@ fn train(
             }
         }
     });
-    (trained, printed)
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    Ok((trained?, printed))
 }
 
 fn epoch_line(stats: &EpochStats, n_epochs: usize) -> String {

@@ -325,6 +325,34 @@ fn what_cannot_go_on_is_refused() {
 }
 
 #[test]
+fn a_run_that_diverges_is_told_and_replaces_nothing() {
+    let folder = folder();
+    let train = format!("train {QUICK} --epochs 50 --save-state --plots p --log log.jsonl --force");
+    folder.run(&format!("{train} --learning-rate 0.01"), 0);
+    let names = [
+        "model.safetensors",
+        "model.safetensors.state",
+        "p/learning.svg",
+    ];
+    let before = names.map(|name| folder.read(name));
+    for options in ["", "--validation 0.2 --calibrate", "--average 0.9"] {
+        folder.fails(
+            &format!("{train} --learning-rate 10 --weight-decay 10 {options}"),
+            "training diverged: ",
+            "; train anew with a --learning-rate below 10",
+        );
+        assert!(names.map(|name| folder.read(name)) == before, "{options}");
+        let log = String::from_utf8(folder.read("log.jsonl")).unwrap();
+        assert!(!log.contains("null"), "{log}");
+    }
+    // It can still be gone on with.
+    folder.run(
+        "train --resume model.safetensors --data mnist --epochs 51 -o rest",
+        0,
+    );
+}
+
+#[test]
 fn patience_ends_a_run() {
     let folder = folder();
     let train = format!("train {QUICK} --validation 0.2 --learning-rate 0.3 --epochs 500");
