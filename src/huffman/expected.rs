@@ -11,6 +11,7 @@ use super::bitstream::BitReader;
 use super::block::{Choices, ClassSymbols, Coded, Symbol, Tables};
 use super::codebook::Alphabet;
 use super::contexts::{ContextDecoder, N_POSITIONS, Sequence};
+use super::fineness::{self, FinenessFinder};
 use super::meter::{Part, Watch};
 use super::order::Order;
 use super::quantizer::{Root, Uniform};
@@ -221,8 +222,10 @@ pub fn encode(matrix: Rows<'_>, is_exact: &[bool], levels: Levels, keep_top: usi
     let mut row_levels = vec![0; n_classes];
     let mut finder = FinenessFinder::default();
     let mut last_fineness = 0;
+    let needs = finder.needs(matrix, is_exact, levels, |_| 0);
+    let tells_certain = !fineness::are_rarely_certain(&needs, n_classes);
     let mut sequence = Sequence::new(N_BANDS, matrix.values().len());
-    for (row, &is_exact) in matrix.rows().zip(is_exact) {
+    for (row_number, (row, &is_exact)) in matrix.rows().zip(is_exact).enumerate() {
         if is_exact {
             let mark = 2 * class_symbols.count() as u32;
             sequence.push(Symbol::new(HEAD, mark));
@@ -237,7 +240,9 @@ pub fn encode(matrix: Rows<'_>, is_exact: &[bool], levels: Levels, keep_top: usi
                 }
                 Scale::Uniform(uniform)
             }
-            Levels::Root { max_kl } => Scale::Root(finder.quantize(row, max_kl, &mut row_levels)),
+            Levels::Root { .. } => {
+                Scale::Root(finder.quantize(row, top, needs[row_number], &mut row_levels))
+            }
         };
         let mut others = Others::default();
         for (class, &level) in row_levels.iter().enumerate() {
@@ -245,7 +250,8 @@ pub fn encode(matrix: Rows<'_>, is_exact: &[bool], levels: Levels, keep_top: usi
                 others.add(level);
             }
         }
-        let is_certain = others.n == 0 && row_levels[top] == others.likely_top(scale);
+        let is_certain =
+            tells_certain && others.n == 0 && row_levels[top] == others.likely_top(scale);
         let mut head = class_symbols.token(top);
         if is_certain {
             head.value += class_symbols.count() as u32;
@@ -267,63 +273,6 @@ pub fn encode(matrix: Rows<'_>, is_exact: &[bool], levels: Levels, keep_top: usi
         alphabets: alphabets(n_classes, keep_top, groups.alphabets()),
         choices: Choices::Groups(groups),
         symbols,
-    }
-}
-
-/// Finds the coarsest quantizer of each row that keeps its divergence within a bound.
-#[derive(Default)]
-pub(super) struct FinenessFinder {
-    /// That of the row before: where the search begins.
-    fineness: u32,
-    roots: Vec<f64>,
-    finer: Vec<u32>,
-}
-
-impl FinenessFinder {
-    /// Fills `levels`.
-    pub(super) fn quantize(&mut self, row: &[f32], max_kl: f64, levels: &mut [u32]) -> Root {
-        /// What rounding of the decoded values to f32 may add.
-        const F32_MARGIN: f64 = 2e-7;
-        self.roots.clear();
-        self.roots.extend(row.iter().map(|&p| f64::from(p).sqrt()));
-        let mass: f64 = row.iter().map(|&p| f64::from(p)).sum();
-        let negentropy = row
-            .iter()
-            .filter(|&&p| p > 0.0)
-            .map(|&p| f64::from(p) / mass * (f64::from(p) / mass).log2())
-            .sum::<f64>();
-        let keeps = |fineness: u32, levels: &mut [u32]| {
-            let root = Root { fineness };
-            let (mut sum, mut cross) = (0, 0.0);
-            for ((level, &root_of_p), &p) in levels.iter_mut().zip(&self.roots).zip(row) {
-                *level = root.quantize(root_of_p);
-                let weight = Root::weight(*level);
-                sum += weight;
-                // The logarithm of weight 1 is 0.
-                if *level > 0 {
-                    cross += f64::from(p) / mass * (weight as f64).log2();
-                }
-            }
-            negentropy - cross + (sum as f64).log2() <= max_kl - F32_MARGIN
-        };
-        let mut fineness = self.fineness;
-        if keeps(fineness, levels) {
-            self.finer.resize(levels.len(), 0);
-            while fineness > 0 && keeps(fineness - 1, &mut self.finer) {
-                fineness -= 1;
-                levels.copy_from_slice(&self.finer);
-            }
-        } else {
-            // The finest may still miss the bound; the row is then stored exactly.
-            while fineness + 1 < Root::COUNT {
-                fineness += 1;
-                if keeps(fineness, levels) {
-                    break;
-                }
-            }
-        }
-        self.fineness = fineness;
-        Root { fineness }
     }
 }
 
@@ -472,21 +421,5 @@ mod tests {
         assert_eq!(expectations.map(position), [0, 0, 0, 2, 3, 6, 89, 89]);
         let bands = [0.0, 0.1, 0.5, 7.0].map(|variance| first_context(variance) / 96);
         assert_eq!(bands, [0, 1, 2, 3]);
-    }
-
-    #[test]
-    fn rows_get_the_coarsest_levels_that_keep_their_divergence() {
-        let row = [0.9, 0.09, 0.009, 0.001];
-        let mut finder = FinenessFinder::default();
-        let mut levels = [0; 4];
-        let mut last = 0;
-        for max_kl in [0.1, 0.01, 1e-3, 1e-4, 1e-6] {
-            let root = finder.quantize(&row, max_kl, &mut levels);
-            let mut decoded = [0.0; 4];
-            Root::dequantize_row(&levels, &mut decoded).unwrap();
-            assert!(super::super::quantizer::divergence(&row, &decoded) <= max_kl);
-            assert!(root.fineness() >= last);
-            last = root.fineness();
-        }
     }
 }

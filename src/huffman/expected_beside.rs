@@ -14,9 +14,9 @@ use super::block::{Choices, Coded, Symbol, Tables};
 use super::codebook::Alphabet;
 use super::contexts::{ContextDecoder, N_POSITIONS, Sequence};
 use super::expected::{
-    FinenessFinder, Levels, N_BANDS, Others, RIDGE, Scale, feature, first_context, position,
-    rest_context,
+    Levels, N_BANDS, Others, RIDGE, Scale, feature, first_context, position, rest_context,
 };
+use super::fineness::FinenessFinder;
 use super::meter::{Part, Watch};
 use super::order::Order;
 use super::quantizer::Root;
@@ -149,9 +149,14 @@ pub fn encode(
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
     let mut row_levels = vec![0; n_classes];
     let mut finder = FinenessFinder::default();
+    let needs = finder.needs(matrix, is_exact, levels, |row| {
+        let known = reference.rows().nth(row);
+        walk.known.take(known.unwrap_or_default());
+        walk.known.doubt()
+    });
     let mut sequence = Sequence::new(n_bands(levels), matrix.values().len());
     let rows = matrix.rows().zip(reference.rows());
-    for ((row, known), &is_exact) in rows.zip(is_exact) {
+    for (row_number, ((row, known), &is_exact)) in rows.zip(is_exact).enumerate() {
         walk.known.take(known);
         let doubt = walk.known.doubt();
         if is_exact {
@@ -167,7 +172,9 @@ pub fn encode(
                 }
                 Scale::Uniform(uniform)
             }
-            Levels::Root { max_kl } => Scale::Root(finder.quantize(row, max_kl, &mut row_levels)),
+            Levels::Root { .. } => {
+                Scale::Root(finder.quantize(row, top, needs[row_number], &mut row_levels))
+            }
         };
         let mut others = Others::default();
         for (class, &level) in row_levels.iter().enumerate() {

@@ -8,6 +8,7 @@ pub mod contexts;
 mod error;
 pub mod expected;
 pub mod expected_beside;
+mod fineness;
 pub mod frame;
 pub mod index;
 pub mod meter;
