@@ -40,6 +40,15 @@ impl CsvSource {
         let n_sample = read_up_to(&mut reader, &mut sample)?;
         sample.truncate(n_sample);
         check_decimal_commas(&sample)?;
+        if [&b"[["[..], b"[{", b"{\""]
+            .iter()
+            .any(|start| sample.trim_ascii_start().starts_with(start))
+        {
+            return Err(Error::Text {
+                line: 1,
+                what: "JSON, it seems; expected numbers with commas between them, and a row on each line".to_owned(),
+            });
+        }
         let delimiter = delimiter(&sample);
         let reader = Counted {
             reader: Box::new(Cursor::new(sample.clone()).chain(reader)),
@@ -358,8 +367,16 @@ fn read(reader: &mut csv::Reader<Counted>, record: &mut ByteRecord) -> Result<bo
             other => Error::Io(io::Error::other(format!("{other:?}"))),
         })?;
     let end = reader.position().byte();
-    reader.get_mut().last = (end, reader.get_ref().line_before(end));
-    Ok(is_record)
+    let line = reader.get_ref().line_before(end);
+    let (_, last_line) = std::mem::replace(&mut reader.get_mut().last, (end, line));
+    match record.as_slice().contains(&b'\n') {
+        false => Ok(is_record),
+        true => Err(Error::Text {
+            line: last_line + 1,
+            what: "a line break within quotes; expected a row on each line, and every quote closed"
+                .to_owned(),
+        }),
+    }
 }
 
 /// Text whose records are short enough to be held in memory, as they are not where a quote is never closed, and
@@ -503,6 +520,14 @@ mod tests {
             "line 50001, column 2: \"x\"; expected a number"
         );
         assert_eq!(error("\n\n"), Error::Empty.to_string());
+        for (text, line) in [
+            ("\"a,b\n0.2,0.8\n0.3,0.7\n", 1),
+            ("a,b\n\"0.2,0.8\n0.3,0.7\n", 2),
+        ] {
+            let start = format!("line {line}: a line break within quotes");
+            assert!(error(text).starts_with(&start), "{}", error(text));
+        }
+        assert!(error("[[0.1,0.9],[0.2,0.8]]").starts_with("line 1: JSON"));
     }
 
     #[test]

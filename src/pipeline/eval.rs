@@ -44,7 +44,14 @@ pub fn run(args: &EvalArgs, progress: &Progress) -> Result<()> {
         (None, _) => of_model(args)?,
     };
     let report = evaluation.report(class_names.as_deref());
-    ensure!(report.rows > 0, "no rows to evaluate");
+    ensure!(
+        report.rows > 0,
+        "{}: no rows to evaluate",
+        args.predictions
+            .as_deref()
+            .or(args.data.as_deref())
+            .map_or_else(String::new, input_name)
+    );
     let written = match &args.plots {
         Some(folder) => {
             Pictures::create(folder, args.force)?.write(&evaluation, &report, progress)?

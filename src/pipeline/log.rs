@@ -15,6 +15,17 @@ pub(super) struct Log {
     file: File,
     /// To what length the file is cut before the first line.
     n_kept: Option<u64>,
+    /// Whether it was not there before, and holds nothing yet.
+    is_new: bool,
+}
+
+impl Drop for Log {
+    /// A run that came to nothing leaves none.
+    fn drop(&mut self) {
+        if self.is_new {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// What a line says. Flat, so that it is a row of a table to whoever reads it.
@@ -79,21 +90,23 @@ impl Log {
     /// # Errors
     /// If there is one already that is not to be gone on with and not `force`, or it cannot be written.
     pub fn open(path: &Path, force: bool, n_epochs: Option<usize>) -> Result<Self> {
+        let is_new = !path.exists();
         let n_kept = match n_epochs {
             Some(n_epochs) => kept(path, n_epochs)?,
-            None => None,
+            // What is replaced is so by the first epoch.
+            None => path.is_file().then_some(0),
         };
         let mut options = OpenOptions::new();
-        match (n_epochs, force) {
-            (Some(_), _) => options.append(true).create(true),
-            (None, true) => options.write(true).truncate(true).create(true),
-            (None, false) => options.write(true).create_new(true),
+        match n_epochs.is_some() || force {
+            true => options.append(true).create(true),
+            false => options.append(true).create_new(true),
         };
         match options.open(path) {
             Ok(file) => Ok(Self {
                 path: path.to_owned(),
                 file,
                 n_kept,
+                is_new,
             }),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(
                 "{} exists already; give another name with --log, or --force to replace it",
@@ -133,7 +146,25 @@ impl Log {
                 .and_then(|file| file.set_len(n_kept)),
             None => Ok(()),
         };
+        self.is_new = false;
         cut.and_then(|()| self.file.write_all(&bytes))
             .with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_without_an_epoch_leaves_the_logs_there_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        drop(Log::open(&path, false, None).unwrap());
+        assert!(!path.exists());
+        std::fs::write(&path, "earlier").unwrap();
+        assert!(Log::open(&path, false, None).is_err());
+        drop(Log::open(&path, true, None).unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"earlier");
     }
 }

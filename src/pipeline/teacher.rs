@@ -11,6 +11,7 @@ use super::progress::thousands;
 use super::rows::SUMS;
 use super::{input_name, open_input};
 use crate::huffman::{Error, FrameReader, Kind};
+use crate::io;
 use crate::io::input::Input;
 use crate::io::source::{self, SourceOptions, Values};
 use crate::matrix::PredictionMatrix;
@@ -94,7 +95,14 @@ impl Labels {
     /// Takes rows of another format in.
     fn add_rows(&mut self, input: Input) -> Result<()> {
         let name = || self.name.clone();
-        let mut source = source::open(input, &SourceOptions::default()).with_context(name)?;
+        let source = source::open(input, &SourceOptions::default());
+        let mut source = source.map_err(|error| match error {
+            io::Error::Columns(_) | io::Error::NpzAmbiguous { .. } => anyhow!(
+                "{}: more than a matrix of labels; pc compress has --array and --columns to choose it with, and writes a .huff file that will do",
+                self.name
+            ),
+            error => anyhow::Error::new(error).context(name()),
+        })?;
         self.check_classes(source.n_classes())?;
         let sums = *SUMS.start() as f32..*SUMS.end() as f32;
         while let Some(values) = source
@@ -120,7 +128,7 @@ impl Labels {
             let is_usable = |value: &f32| (0.0..=1.01).contains(value);
             if let Some(column) = values.iter().position(|value| !is_usable(value)) {
                 anyhow::bail!(
-                    "{}: {} in row {row}, column {column}; expected probabilities",
+                    "{}: {} in row {row}, column {column}; expected probabilities, or a .huff file of logits, which pc compress --kind logits writes",
                     self.name,
                     values[column]
                 );

@@ -221,15 +221,23 @@ fn resumed_config(args: &TrainArgs, state: &State) -> Result<TrainingConfig> {
     {
         ensure!(
             config.schedule.is_open_ended(),
-            "{name}: its learning rate falls to 0 at epoch {}; leave --epochs out",
-            config.epochs
+            "{name}: its learning rate falls to 0 at epoch {}; {}",
+            config.epochs,
+            match state.n_epochs < config.epochs {
+                true => "leave --epochs out",
+                false => "train anew for more",
+            }
         );
         config.epochs = epochs;
     }
     ensure!(
         state.n_epochs < config.epochs,
-        "{name}: it has run {} epochs already; give more with --epochs",
-        state.n_epochs
+        "{name}: it has run {} epochs already; {}",
+        state.n_epochs,
+        match config.schedule.is_open_ended() {
+            true => "give more with --epochs",
+            false => "train anew for more",
+        }
     );
     ensure!(
         !state.is_out_of_patience(),

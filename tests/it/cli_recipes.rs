@@ -273,7 +273,7 @@ fn what_cannot_go_on_is_refused() {
     );
     folder.fails(
         &format!("{resume} --epochs 3 --data mnist"),
-        "model.safetensors: its learning rate falls to 0 at epoch 2; leave --epochs out",
+        "model.safetensors: its learning rate falls to 0 at epoch 2; train anew for more",
         "",
     );
     let state = folder.read("model.safetensors.state");
