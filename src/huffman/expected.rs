@@ -220,7 +220,7 @@ pub fn encode(matrix: Rows<'_>, is_exact: &[bool], levels: Levels, keep_top: usi
     let mut expecting = Expecting::new(n_classes, matrix.n_rows());
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
     let mut row_levels = vec![0; n_classes];
-    let mut finder = FinenessFinder::default();
+    let mut finder = FinenessFinder::new();
     let mut last_fineness = 0;
     let needs = finder.needs(matrix, is_exact, levels, |_| 0);
     let tells_certain = !fineness::are_rarely_certain(&needs, n_classes);

@@ -148,7 +148,7 @@ pub fn encode(
     let mut walk = Walk::new(n_classes, matrix.n_rows());
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
     let mut row_levels = vec![0; n_classes];
-    let mut finder = FinenessFinder::default();
+    let mut finder = FinenessFinder::new();
     let needs = finder.needs(matrix, is_exact, levels, |row| {
         let known = reference.rows().nth(row);
         walk.known.take(known.unwrap_or_default());

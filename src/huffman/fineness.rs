@@ -22,15 +22,29 @@ pub(super) struct Need {
 }
 
 /// Finds quantizers of square roots that keep the divergence of each row within a bound.
-#[derive(Default)]
 pub(super) struct FinenessFinder {
     /// That of the row before: where the search begins.
     fineness: u32,
     roots: Vec<f64>,
     shares: Vec<f64>,
+    levels: Vec<u32>,
+    /// The logarithms of the weights of the levels that nearly all classes have: looking them up is faster.
+    log_weights: Vec<f64>,
 }
 
 impl FinenessFinder {
+    pub(super) fn new() -> Self {
+        Self {
+            fineness: 0,
+            roots: Vec::new(),
+            shares: Vec::new(),
+            levels: Vec::new(),
+            log_weights: (0..256)
+                .map(|level| (Root::weight(level) as f64).log2())
+                .collect(),
+        }
+    }
+
     /// What the rows of a block need if their levels are of square roots; each states the difference of its
     /// fineness from that of the row before in the same of [`N_POSITIONS`] groups.
     pub(super) fn needs(
@@ -66,10 +80,11 @@ impl FinenessFinder {
         let shares = self.shares.iter().filter(|&&share| share > 0.0);
         let negentropy: f64 = shares.map(|&share| share * share.log2()).sum();
         let most = max_kl - F32_MARGIN - negentropy;
-        let levels = &mut vec![0; row.len()];
+        let mut levels = std::mem::take(&mut self.levels);
+        levels.resize(row.len(), 0);
         let mut n_others = 0;
         let mut keeps = |fineness| {
-            let others = self.levels(Root { fineness }, top, most, levels);
+            let others = self.levels(Root { fineness }, top, most, &mut levels);
             n_others = others.map_or(n_others, |others| others.n);
             others.is_some()
         };
@@ -87,6 +102,7 @@ impl FinenessFinder {
                 }
             }
         }
+        self.levels = levels;
         self.fineness = fineness;
         // A level takes about log2(1 + 2 level) bits, and grows by the root of 2 with each step.
         let twice = 2.0 * ((1u64 << fineness) as f64).sqrt();
@@ -126,31 +142,35 @@ impl FinenessFinder {
         self.shares.extend(row.iter().map(|&p| f64::from(p) / mass));
     }
 
+    #[inline]
+    fn log_weight(&self, level: u32) -> f64 {
+        match self.log_weights.get(level as usize) {
+            Some(&log) => log,
+            None => (Root::weight(level) as f64).log2(),
+        }
+    }
+
     /// Fills in the levels of the row taken; returns those of the other classes, or `None` if the bound is not kept.
     fn levels(&self, root: Root, top: usize, most: f64, levels: &mut [u32]) -> Option<Others> {
+        root.quantize(&self.roots, levels);
+        let nearest = std::mem::take(&mut levels[top]);
         let mut others = Others::default();
         let (mut sum, mut cross) = (0, 0.0);
-        let known = self.roots.iter().zip(&self.shares);
-        for (class, (level, (&root_of_p, &share))) in levels.iter_mut().zip(known).enumerate() {
-            *level = root.quantize(root_of_p);
-            if class == top {
-                continue;
-            }
-            let weight = Root::weight(*level);
-            sum += weight;
+        for (&level, &share) in levels.iter().zip(&self.shares) {
             // The logarithm of weight 1 is 0.
-            if *level > 0 {
-                others.add(*level);
-                cross += share * (weight as f64).log2();
+            if level > 0 {
+                others.add(level);
+                sum += Root::weight(level);
+                cross += share * self.log_weight(level);
             }
         }
+        sum += (levels.len() - 1 - others.n) as u64 * Root::weight(0);
         // The top level that is expected costs least.
         let likely = others.likely_top(Scale::Root(root));
-        for level in [likely, levels[top]] {
+        for level in [likely, nearest] {
             levels[top] = level;
-            let weight = Root::weight(level);
-            let cross = cross + self.shares[top] * (weight as f64).log2();
-            if ((sum + weight) as f64).log2() - cross <= most {
+            let cross = cross + self.shares[top] * self.log_weight(level);
+            if ((sum + Root::weight(level)) as f64).log2() - cross <= most {
                 return Some(others);
             }
         }
@@ -229,7 +249,7 @@ mod tests {
     #[test]
     fn rows_get_the_coarsest_levels_that_keep_their_divergence() {
         let row = [0.9, 0.09, 0.009, 0.001];
-        let mut finder = FinenessFinder::default();
+        let mut finder = FinenessFinder::new();
         let mut levels = [0; 4];
         let mut last = 0;
         for max_kl in [0.1, 0.01, 1e-3, 1e-4, 1e-6] {

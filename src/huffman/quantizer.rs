@@ -113,11 +113,15 @@ impl Root {
         self.fineness
     }
 
-    /// The level of a probability, given its square root.
+    /// Fills in the levels of probabilities, given their square roots.
     #[inline]
-    pub fn quantize(self, root: f64) -> u32 {
+    pub fn quantize(self, roots: &[f64], levels: &mut [u32]) {
+        // Added to this, numbers below 2^32 are rounded to integers, which become the lowest bits.
+        const TWO_TO_52: f64 = (1u64 << 52) as f64;
         let level_of_one = ((1u64 << self.fineness) as f64).sqrt();
-        (root * level_of_one + 0.5) as u32
+        for (level, root) in levels.iter_mut().zip(roots) {
+            *level = (root * level_of_one + TWO_TO_52).to_bits() as u32;
+        }
     }
 
     /// The level of the top class if the levels of all others have `sum_of_squares`.
@@ -316,8 +320,11 @@ mod tests {
         Root::dequantize_row(&[3, 0, 4], &mut row).unwrap();
         let sum = 64.0 * 25.0 + 1.0;
         assert_eq!(row, [576.0 / sum, 1.0 / sum, 1024.0 / sum]);
-        assert_eq!(Root { fineness: 10 }.quantize(1.0), 32);
-        assert_eq!(Root { fineness: 11 }.quantize(1.0), 45);
+        let mut levels = [0; 2];
+        Root { fineness: 10 }.quantize(&[1.0, 0.0], &mut levels);
+        assert_eq!(levels, [32, 0]);
+        Root { fineness: 11 }.quantize(&[1.0, 0.5], &mut levels);
+        assert_eq!(levels, [45, 23]);
         assert_eq!(Root { fineness: 10 }.likely_top(24), 31);
         assert_eq!(Root { fineness: 3 }.likely_top(9), 0);
         assert!(Root::dequantize_row(&[u32::MAX, 0, 0], &mut row).is_err());
