@@ -19,6 +19,8 @@ pub(super) struct Need {
     is_certain: bool,
     /// The bound, given the entropy of the row.
     most: f64,
+    /// The reciprocal of the row's sum.
+    scale: f64,
 }
 
 /// Finds quantizers of square roots that keep the divergence of each row within a bound.
@@ -76,7 +78,8 @@ impl FinenessFinder {
     fn need(&mut self, row: &[f32], top: usize, max_kl: f64) -> Need {
         /// What rounding of the decoded values to f32 may add.
         const F32_MARGIN: f64 = 2e-7;
-        self.take(row);
+        let scale = 1.0 / row.iter().map(|&p| f64::from(p)).sum::<f64>();
+        self.take(row, scale);
         let shares = self.shares.iter().filter(|&&share| share > 0.0);
         let negentropy: f64 = shares.map(|&share| share * share.log2()).sum();
         let most = max_kl - F32_MARGIN - negentropy;
@@ -115,6 +118,7 @@ impl FinenessFinder {
             slope: slope as f32,
             is_certain: n_others == 0,
             most,
+            scale,
         }
     }
 
@@ -126,7 +130,7 @@ impl FinenessFinder {
         need: Need,
         levels: &mut [u32],
     ) -> Root {
-        self.take(row);
+        self.take(row, need.scale);
         let mut finenesses = (need.chosen..Root::COUNT).map(|fineness| Root { fineness });
         let kept = finenesses.find(|&root| self.levels(root, top, need.most, levels).is_some());
         kept.unwrap_or(Root {
@@ -134,12 +138,13 @@ impl FinenessFinder {
         })
     }
 
-    fn take(&mut self, row: &[f32]) {
-        let mass: f64 = row.iter().map(|&p| f64::from(p)).sum();
+    /// Takes a row, the shares of whose probabilities are these times `scale`.
+    fn take(&mut self, row: &[f32], scale: f64) {
         self.roots.clear();
         self.roots.extend(row.iter().map(|&p| f64::from(p).sqrt()));
         self.shares.clear();
-        self.shares.extend(row.iter().map(|&p| f64::from(p) / mass));
+        self.shares
+            .extend(row.iter().map(|&p| f64::from(p) * scale));
     }
 
     #[inline]
@@ -272,6 +277,7 @@ mod tests {
             slope,
             is_certain: false,
             most: 0.0,
+            scale: 1.0,
         };
         let chosen = |slope: f32| {
             // One step coarser in every third row.
