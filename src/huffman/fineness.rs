@@ -7,7 +7,7 @@ use super::quantizer::Root;
 use crate::matrix::{Rows, argmax};
 
 /// What the divergence of a row asks of its levels.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Need {
     /// The coarsest quantizer that keeps the bound.
     least: u32,
@@ -48,7 +48,7 @@ impl FinenessFinder {
     }
 
     /// What the rows of a block need if their levels are of square roots; each states the difference of its
-    /// fineness from that of the row before in the same of [`N_POSITIONS`] groups.
+    /// fineness from that of the row before in the same of [`N_POSITIONS`] groups. Rows stored exactly need nothing.
     pub(super) fn needs(
         &mut self,
         matrix: Rows<'_>,
@@ -59,9 +59,12 @@ impl FinenessFinder {
         let Levels::Root { max_kl } = levels else {
             return Vec::new();
         };
-        let rows = matrix.rows();
+        let rows = matrix.rows().zip(is_exact);
         let mut needs: Vec<Need> = rows
-            .map(|row| self.need(row, argmax(row), max_kl))
+            .map(|(row, is_exact)| match is_exact {
+                true => Need::default(),
+                false => self.need(row, argmax(row), max_kl),
+            })
             .collect();
         let mut groups: Vec<Vec<&mut Need>> = Vec::new();
         groups.resize_with(N_POSITIONS, Vec::new);
@@ -275,9 +278,7 @@ mod tests {
             least,
             chosen: least,
             slope,
-            is_certain: false,
-            most: 0.0,
-            scale: 1.0,
+            ..Need::default()
         };
         let chosen = |slope: f32| {
             // One step coarser in every third row.
