@@ -64,12 +64,23 @@ fn main() {
         }
     }
     for name in ["fashion-mnist", "digit-pairs"] {
+        let matrix = read_npy(&predictions.join(format!("{name}-probs.npy")));
+        let of_first = matrix.map(|matrix| matrix.rows().map(|row| row[0]).collect());
+        if let Some(of_first) = of_first {
+            report_probabilities(&format!("{name}, class 0 or not"), &two_classes(of_first));
+        }
+    }
+    for name in ["fashion-mnist", "digit-pairs"] {
         if let Some(matrix) = read_npy(&predictions.join(format!("{name}-logits.npy"))) {
             report_logits(&format!("{name} logits"), &matrix);
         }
     }
-    let mut rng = StdRng::seed_from_u64(1);
-    let mut noise = |n: usize| (0..n).map(|_| rng.random_range(0.0..1.0)).collect();
+    let noise = |n: usize| {
+        let mut rng = StdRng::seed_from_u64(1);
+        (0..n).map(|_| rng.random_range(0.0..1.0)).collect()
+    };
+    let matrix = two_classes(noise(10_000));
+    report_probabilities("two classes, uniform", &matrix);
     let matrix = PredictionMatrix::new(100, noise(100_000));
     report_max_errors("uniform noise", &matrix);
     for max_error in MAX_ERRORS_OF_LOGITS {
@@ -109,6 +120,12 @@ fn report_logits(name: &str, matrix: &PredictionMatrix) {
         report(name, matrix, Promise::new(Kind::Logits, bound));
     }
     report(name, matrix, Promise::new(Kind::Logits, Bound::Exact));
+}
+
+/// Rows of two classes, of which the first has these probabilities.
+fn two_classes(of_first: Vec<f32>) -> PredictionMatrix {
+    let rows = of_first.iter().flat_map(|&p| [p, 1.0 - p]);
+    PredictionMatrix::new(2, rows.collect())
 }
 
 fn first_rows(matrix: &PredictionMatrix, n_rows: usize) -> PredictionMatrix {

@@ -290,8 +290,24 @@ mod tests {
             assert!(needs.iter().all(|need| need.chosen >= need.least));
             least.count()
         };
+        // Saving a bit now and then is not worth telling it.
         assert_eq!(chosen(0.5), 200);
         assert_eq!(chosen(10.0), 300);
         choose(&mut []);
+    }
+
+    #[test]
+    fn of_few_classes_rare_certainty_is_not_told() {
+        let needs = |n_certain| {
+            let need = |row| Need {
+                is_certain: row < n_certain,
+                ..Need::default()
+            };
+            (0..80).map(need).collect::<Vec<Need>>()
+        };
+        assert!(are_rarely_certain(&needs(9), 2));
+        assert!(!are_rarely_certain(&needs(10), 2));
+        assert!(!are_rarely_certain(&needs(9), 4));
+        assert!(!are_rarely_certain(&[], 2));
     }
 }

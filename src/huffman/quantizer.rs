@@ -86,7 +86,7 @@ impl Uniform {
 ///
 /// Near `p`, a step of the root is a step of `2 sqrt(p)` in the probability, which costs the same
 /// divergence whatever `p` is (the Fisher information of a probability is `1 / p`). So a uniform step in
-/// the root spends the bits where the divergence is, and each row takes the coarsest that keeps its bound.
+/// the root spends the bits where the divergence is, and each row states how fine it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Root {
     /// The level of probability 1 is the root of `2^fineness`.

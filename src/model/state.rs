@@ -1,7 +1,8 @@
 //! Where a run of training is: all that it needs to go on as if it had never ended.
 //!
 //! It is kept in a file beside the checkpoint, also a safetensors file, so that the checkpoint holds weights and
-//! nothing else; the checkpoint's hash tells whether the two belong together. The order of samples is not in it: it follows from the seed and the number of epochs.
+//! nothing else; the checkpoint's hash tells whether the two belong together. The order of samples is not in it: it
+//! follows from the seed and the number of epochs.
 
 use std::collections::HashMap;
 use std::fmt::Debug;

@@ -11,7 +11,7 @@ use super::rows::{Doubt, RowReader, doubt};
 use super::{input_name, open_input, read_checkpoint, set_threads};
 use crate::cli::{EvalArgs, Part};
 use crate::evaluation::{ClassReport, Evaluation, Report};
-use crate::huffman::frame::DEFAULT_MEMORY_LIMIT;
+use crate::huffman::frame::{DEFAULT_MEMORY_LIMIT, MAGIC};
 use crate::huffman::{FrameReader, Kind};
 use crate::io::input::Input;
 use crate::io::labels::LabelReader;
@@ -23,8 +23,6 @@ use crate::plots::{self, ReliabilityBin};
 
 /// Rows evaluated at a time.
 const CHUNK_ROWS: usize = 4096;
-/// The start of a `.huff` file.
-const HUFF: &[u8] = b"\x89HUF";
 /// Classes told one by one, where not all are asked for.
 const MAX_CLASSES_TOLD: usize = 20;
 /// Classes that a picture of confusions still shows.
@@ -144,7 +142,7 @@ fn of_predictions(
         n_lost: 0,
         probabilities: Vec::new(),
     };
-    if input.start().starts_with(HUFF) {
+    if input.start().starts_with(&MAGIC) {
         let references = References::open(&args.reference, DEFAULT_MEMORY_LIMIT)?;
         let mut frames = FrameReader::new(input.into_reader()).with_context(name)?;
         let header = frames.header().clone();

@@ -1,5 +1,5 @@
-//! A teacher's labels for `pc train --teacher`: probabilities of the training images, from a `.huff` file or any
-//! format that `pc compress` reads.
+//! A teacher's labels for `pc train --teacher`: probabilities of the training images, from a `.huff` file, which may
+//! hold logits instead, or any format that `pc compress` reads.
 
 use std::io::BufRead;
 use std::path::Path;
@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::progress::thousands;
 use super::rows::SUMS;
 use super::{input_name, open_input};
+use crate::huffman::frame::MAGIC;
 use crate::huffman::{Error, FrameReader, Kind};
 use crate::io;
 use crate::io::input::Input;
@@ -17,8 +18,6 @@ use crate::io::source::{self, SourceOptions, Values};
 use crate::matrix::PredictionMatrix;
 use crate::metrics::softmax;
 
-/// The start of a `.huff` file.
-const HUFF: &[u8] = b"\x89HUF";
 /// Rows read at a time from other files.
 const CHUNK_ROWS: usize = 4096;
 
@@ -43,7 +42,7 @@ pub(super) fn read(path: &Path, n_images: usize, n_classes: usize) -> Result<Pre
         n_classes,
         values: Vec::new(),
     };
-    match input.start().starts_with(HUFF) {
+    match input.start().starts_with(&MAGIC) {
         true => labels.add_frames(input.into_reader())?,
         false => labels.add_rows(input)?,
     }

@@ -108,7 +108,7 @@ pub fn run(args: &TrainArgs, progress: &Progress) -> Result<()> {
         (false, true) if trained.state.is_out_of_patience() => ", training out of patience",
         (false, _) => "",
     };
-    let state = trained.state.clone();
+    let state = state_output.map(|output| (output, trained.state.clone()));
     let temperature = trained.temperature;
     let checkpoint = checkpoint(&config, &dataset, trained);
     let bytes = checkpoint.to_bytes()?;
@@ -116,7 +116,7 @@ pub fn run(args: &TrainArgs, progress: &Progress) -> Result<()> {
         .write_all(&bytes)
         .with_context(|| format!("cannot write {}", args.output.display()))?;
     output.finish()?;
-    if let Some(mut output) = state_output {
+    if let Some((mut output, state)) = state {
         let path = state_path(&args.output);
         output
             .write_all(&state.to_bytes(&checkpoint::sha256(&bytes))?)
