@@ -5,6 +5,21 @@
 
 use super::Corrupt;
 
+/// How symbols stand in a bitstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Coder {
+    /// As codes of whole bits.
+    #[default]
+    Huffman,
+    /// In a state that is refilled.
+    Ans,
+}
+
+/// Bits that refill the state of rANS.
+pub const REFILL_BITS: u32 = 16;
+/// Between symbols, the state of rANS is not below this, its value after the last one.
+pub const START: u32 = 1 << REFILL_BITS;
+
 /// Appends bit fields to a byte buffer, lowest bit first.
 #[derive(Debug, Default)]
 pub struct BitWriter {
@@ -49,25 +64,70 @@ impl BitWriter {
     }
 }
 
-/// Reads bit fields from a byte slice, lowest bit first.
-#[derive(Debug)]
+/// Reads bit fields from a byte slice, lowest bit first, and has the state of rANS if symbols stand in it.
+#[derive(Debug, Default)]
 pub struct BitReader<'a> {
+    /// Which of a block's bitstreams of rows this is.
+    pub index: usize,
     bytes: &'a [u8],
     /// Index of the first byte that is not in `pending` yet.
     next: usize,
     pending: u64,
     n_pending: u32,
+    coder: Coder,
+    /// 0 as long as there is none.
+    state: u32,
 }
 
 impl<'a> BitReader<'a> {
-    /// Starts at the first bit of `bytes`.
+    /// Starts at the first bit of `bytes`, with Huffman codes.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self {
             bytes,
-            next: 0,
-            pending: 0,
-            n_pending: 0,
+            ..Self::default()
         }
+    }
+
+    /// Says how the symbols to come are coded.
+    pub fn expect(&mut self, coder: Coder) {
+        self.coder = coder;
+    }
+
+    /// How the symbols to come are coded.
+    pub fn coder(&self) -> Coder {
+        self.coder
+    }
+
+    /// Reads the first state.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if fewer bits are left, or no state is like that.
+    pub fn start_state(&mut self) -> Result<(), Corrupt> {
+        self.state = self.read(u32::BITS)?;
+        match self.state < START {
+            true => Err(Corrupt("the first state of rANS is too small")),
+            false => Ok(()),
+        }
+    }
+
+    /// The state.
+    #[inline(always)]
+    pub fn state(&self) -> u32 {
+        self.state
+    }
+
+    /// Takes the state after a symbol, refills it, and takes the symbol's extra bits (at most 32), which are the
+    /// lowest ones of what is returned.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if fewer bits are left.
+    #[inline(always)]
+    pub fn refill_state(&mut self, state: u32, n_extra_bits: u32) -> Result<u64, Corrupt> {
+        let bits = self.peek();
+        let n_refill = if state < START { REFILL_BITS } else { 0 };
+        self.state = state << n_refill | (bits as u32 & ((1 << n_refill) - 1));
+        self.consume(n_refill + n_extra_bits)?;
+        Ok(bits >> n_refill)
     }
 
     /// Tops `pending` up to at least 56 bits, or to all that is left.
@@ -127,7 +187,19 @@ impl<'a> BitReader<'a> {
         Ok(value as u32)
     }
 
-    /// Checks that only the padding of the last byte is left, and that it is zero.
+    /// Takes the padding of the byte at hand, and returns the bytes after it.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if the padding is not zero.
+    pub fn rest(mut self) -> Result<&'a [u8], Corrupt> {
+        let n_padding_bits = (self.n_bits_left() % 8) as u32;
+        match self.read(n_padding_bits)? {
+            0 => Ok(&self.bytes[self.bytes.len() - (self.n_bits_left() / 8) as usize..]),
+            _ => Err(Corrupt("padding bits are not zero")),
+        }
+    }
+
+    /// Checks that only the padding of the last byte is left, that it is zero, and that the state is the last one.
     ///
     /// # Errors
     /// [`Corrupt`] otherwise.
@@ -138,6 +210,9 @@ impl<'a> BitReader<'a> {
         }
         if self.pending != 0 {
             return Err(Corrupt("padding bits are not zero"));
+        }
+        if self.coder == Coder::Ans && self.state != START {
+            return Err(Corrupt("symbols are left over after the last row"));
         }
         Ok(())
     }

@@ -20,6 +20,9 @@ pub const MAX_CODE_LENGTH: u8 = 15;
 /// What the first length of a codebook is written as a difference from. Format-stable.
 const FIRST_LENGTH: i32 = 4;
 
+/// What is wrong where a symbol of an alphabet comes in which nothing occurs.
+pub(super) const EMPTY: Corrupt = Corrupt("a symbol is coded with an empty codebook");
+
 /// Code lengths, by symbol, that minimise `sum(frequency * length)` with no length above `limit`.
 ///
 /// Symbols of frequency 0 get length 0 (no code). A single used symbol gets length 0 as well: it
@@ -134,6 +137,53 @@ pub enum Meanings {
     RunsAndLevels(usize),
 }
 
+/// What one symbol stands for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Meaning {
+    /// A number if all extra bits are 0.
+    pub base: u32,
+    /// How many extra bits follow.
+    pub n_extra_bits: u8,
+    /// 0 for a number; for the length of a run, which of the followers ends it, counted from 1, and 1 more.
+    pub kind: u8,
+}
+
+impl Meaning {
+    /// The number, its extra bits being the lowest of `bits`; if that is the length of a run, also which of the
+    /// followers ends it, counted from 1; 0 if that is not told.
+    #[inline(always)]
+    pub fn with_extra(self, bits: u64) -> (u32, Option<usize>) {
+        let extra = bits & ((1 << self.n_extra_bits) - 1);
+        (
+            self.base + extra as u32,
+            self.kind.checked_sub(1).map(usize::from),
+        )
+    }
+}
+
+impl Meanings {
+    /// What a symbol stands for.
+    pub(super) fn of(self, symbol: usize) -> Meaning {
+        let symbol = symbol as u32;
+        let n_runs = RUNS.count() as u32;
+        let ((base, n_extra_bits), kind) = match self {
+            Self::Symbols => ((symbol, 0), 0),
+            Self::Levels => (LEVELS.meaning(symbol), 0),
+            Self::RunsAndLevels(n_followers) => {
+                match symbol.checked_sub(n_runs * (n_followers as u32 + 1)) {
+                    Some(level) => (LEVELS.meaning(level), 0),
+                    None => (RUNS.meaning(symbol % n_runs), (symbol / n_runs) as u8 + 1),
+                }
+            }
+        };
+        Meaning {
+            base,
+            n_extra_bits: n_extra_bits as u8,
+            kind,
+        }
+    }
+}
+
 impl Alphabet {
     /// Symbols that stand for themselves and resemble their neighbours.
     pub fn of_symbols(size: usize) -> Self {
@@ -178,6 +228,21 @@ pub struct Code {
     pub bits: u16,
     /// How many.
     pub n_bits: u8,
+}
+
+impl Code {
+    /// Writes the code and the extra bits of its symbol.
+    #[inline(always)]
+    pub fn write_to(self, writer: &mut BitWriter, extra: u32, n_extra_bits: u32) {
+        let (bits, n_bits) = (u32::from(self.bits), u32::from(self.n_bits));
+        match n_bits + n_extra_bits <= 32 {
+            true => writer.write(bits | extra << n_bits, n_bits + n_extra_bits),
+            false => {
+                writer.write(bits, n_bits);
+                writer.write(extra, n_extra_bits);
+            }
+        }
+    }
 }
 
 /// Symbol to code: the encoder's side.
@@ -247,28 +312,85 @@ impl Codebook {
                 .sum::<u64>()
     }
 
-    /// Writes the lengths: the number of runs of used symbols, then for each run how many unused
-    /// symbols come before it, how many symbols it has, and by how much the length of each differs from
-    /// the expected one. The last length is not written: it is what completes the code.
+    /// Writes the lengths, each as the difference from the expected one. The last one is not written: it is
+    /// what completes the code.
     pub fn write_to(&self, writer: &mut BitWriter) {
-        let runs = self.used.chunk_by(|a, b| a + 1 == *b);
-        write_gamma(writer, runs.clone().count() as u32 + 1);
-        let mut end = 0;
-        for run in runs {
-            let first = run[0];
-            // Between two runs there is at least one symbol.
-            write_gamma(writer, (first - end) as u32 + u32::from(end == 0));
-            write_gamma(writer, run.len() as u32);
-            end = first + run.len();
-            for &symbol in run {
-                if Some(&symbol) != self.used.last() {
-                    let expected = expected_length(&self.lengths, symbol, self.stride);
-                    let length = i32::from(self.lengths[symbol]);
-                    write_gamma(writer, zigzag(length - expected) + 1);
-                }
+        write_used(&self.used, writer, |symbol, writer| {
+            if Some(&symbol) != self.used.last() {
+                let expected = expected_length(&self.lengths, symbol, self.stride, FIRST_LENGTH);
+                write_length(self.lengths[symbol], expected, writer);
             }
+        });
+    }
+}
+
+/// Writes which symbols are used, in ascending order: the number of their runs, then for each run how many
+/// unused symbols come before it, how many symbols it has, and what `write` says of each.
+pub(super) fn write_used(
+    used: &[usize],
+    writer: &mut BitWriter,
+    mut write: impl FnMut(usize, &mut BitWriter),
+) {
+    let runs = used.chunk_by(|a, b| a + 1 == *b);
+    write_gamma(writer, runs.clone().count() as u32 + 1);
+    let mut end = 0;
+    for run in runs {
+        let first = run[0];
+        // Between two runs there is at least one symbol.
+        write_gamma(writer, (first - end) as u32 + u32::from(end == 0));
+        write_gamma(writer, run.len() as u32);
+        end = first + run.len();
+        for &symbol in run {
+            write(symbol, writer);
         }
     }
+}
+
+/// Reads what [`write_used`] wrote of an alphabet of `size` symbols; `read` also learns whether a symbol is the
+/// last one. Returns the number of symbols up to that one.
+///
+/// # Errors
+/// [`Corrupt`] if a symbol lies outside the alphabet, or as `read`.
+pub(super) fn read_used(
+    reader: &mut BitReader,
+    size: usize,
+    mut read: impl FnMut(usize, bool, &mut BitReader) -> Result<(), Corrupt>,
+) -> Result<usize, Corrupt> {
+    let n_runs = read_gamma(reader)? - 1;
+    let mut end = 0;
+    for run in 1..=n_runs {
+        let first = end + read_gamma(reader)? as usize - usize::from(end == 0);
+        let n_symbols = read_gamma(reader)? as usize;
+        end = first + n_symbols;
+        if end > size {
+            return Err(Corrupt("a codebook holds an unknown symbol"));
+        }
+        for symbol in first..end {
+            read(symbol, run == n_runs && symbol + 1 == end, reader)?;
+        }
+    }
+    Ok(end)
+}
+
+/// Writes a length as its difference from the expected one.
+pub(super) fn write_length(length: u8, expected: i32, writer: &mut BitWriter) {
+    write_gamma(writer, zigzag(i32::from(length) - expected) + 1);
+}
+
+/// Reads a length that [`write_length`] wrote.
+///
+/// # Errors
+/// [`Corrupt`] if it is not from 1 to `longest`.
+pub(super) fn read_length(
+    expected: i32,
+    longest: u8,
+    reader: &mut BitReader,
+) -> Result<u8, Corrupt> {
+    let difference = from_zigzag(read_gamma(reader)? - 1);
+    u8::try_from(expected + difference)
+        .ok()
+        .filter(|length| (1..=longest).contains(length))
+        .ok_or(Corrupt("a codebook holds a code of an impossible length"))
 }
 
 /// The means of each used symbol's frequency, twice, and those of the used symbols `stride` before and
@@ -292,14 +414,14 @@ fn smooth(frequencies: &[u64], stride: usize) -> Vec<u64> {
 }
 
 /// What the length of `symbol` is written as a difference from: that of the symbol `stride` before, or
-/// else of the used symbol before.
-fn expected_length(lengths: &[u8], symbol: usize, stride: usize) -> i32 {
+/// else of the used symbol before; `first` if there is none.
+pub(super) fn expected_length(lengths: &[u8], symbol: usize, stride: usize, first: i32) -> i32 {
     let alike = symbol.checked_sub(stride).map_or(0, |alike| lengths[alike]);
     let expected = match alike {
         0 => lengths[..symbol].iter().rev().find(|&&length| length > 0),
         _ => Some(&alike),
     };
-    expected.map_or(FIRST_LENGTH, |&length| i32::from(length))
+    expected.map_or(first, |&length| i32::from(length))
 }
 
 /// Bits to symbol, by one look-up, or two for long codes: the decoder's side.
@@ -315,38 +437,25 @@ pub struct DecodeTable {
 /// What a pattern of bits stands for.
 #[derive(Debug, Clone, Copy, Default)]
 struct Entry {
-    /// A number, or where the entries of longer codes begin.
+    /// As in [`Meaning`], or where the entries of longer codes begin.
     base: u32,
     code_length: u8,
     n_extra_bits: u8,
-    /// [`NUMBER`](Self::NUMBER), [`LONGER`](Self::LONGER), or else the length of a run: which of the
-    /// followers ends it, counted from 1, and 1 more.
+    /// As in [`Meaning`], or [`LONGER`](Self::LONGER).
     kind: u8,
 }
 
 impl Entry {
-    const NUMBER: u8 = 0;
     /// More than `index_bits` must be looked at.
     const LONGER: u8 = u8::MAX;
 
     fn new(symbol: usize, code_length: u8, meanings: Meanings) -> Self {
-        let symbol = symbol as u32;
-        let n_runs = RUNS.count() as u32;
-        let ((base, n_extra_bits), kind) = match meanings {
-            Meanings::Symbols => ((symbol, 0), Self::NUMBER),
-            Meanings::Levels => (LEVELS.meaning(symbol), Self::NUMBER),
-            Meanings::RunsAndLevels(n_followers) => {
-                match symbol.checked_sub(n_runs * (n_followers as u32 + 1)) {
-                    Some(level) => (LEVELS.meaning(level), Self::NUMBER),
-                    None => (RUNS.meaning(symbol % n_runs), (symbol / n_runs) as u8 + 1),
-                }
-            }
-        };
+        let meaning = meanings.of(symbol);
         Self {
-            base,
+            base: meaning.base,
             code_length,
-            n_extra_bits: n_extra_bits as u8,
-            kind,
+            n_extra_bits: meaning.n_extra_bits,
+            kind: meaning.kind,
         }
     }
 }
@@ -434,33 +543,18 @@ impl DecodeTable {
     /// # Errors
     /// [`Corrupt`] if a symbol lies outside the alphabet or the code is not complete.
     pub fn read_from(reader: &mut BitReader, alphabet: Alphabet) -> Result<Self, Corrupt> {
-        const IMPOSSIBLE: Corrupt = Corrupt("a codebook holds a code of an impossible length");
         /// Of the Kraft sum, in units of the longest code.
         const WHOLE: u32 = 1 << MAX_CODE_LENGTH;
-        let n_runs = read_gamma(reader)? - 1;
         let mut lengths = vec![0u8; alphabet.size];
         let mut sum = 0;
-        let mut end = 0;
-        for run in 1..=n_runs {
-            let first = end + read_gamma(reader)? as usize - usize::from(end == 0);
-            let n_symbols = read_gamma(reader)? as usize;
-            end = first + n_symbols;
-            if end > alphabet.size {
-                return Err(Corrupt("a codebook holds an unknown symbol"));
+        let end = read_used(reader, alphabet.size, |symbol, is_last, reader| {
+            if !is_last {
+                let expected = expected_length(&lengths, symbol, alphabet.stride, FIRST_LENGTH);
+                lengths[symbol] = read_length(expected, MAX_CODE_LENGTH, reader)?;
+                sum += WHOLE >> lengths[symbol];
             }
-            for symbol in first..end {
-                if run == n_runs && symbol + 1 == end {
-                    break;
-                }
-                let difference = from_zigzag(read_gamma(reader)? - 1);
-                let length = expected_length(&lengths, symbol, alphabet.stride) + difference;
-                lengths[symbol] = u8::try_from(length)
-                    .ok()
-                    .filter(|length| (1..=MAX_CODE_LENGTH).contains(length))
-                    .ok_or(IMPOSSIBLE)?;
-                sum += WHOLE >> length;
-            }
-        }
+            Ok(())
+        })?;
         match end {
             0 => Ok(Self::empty()),
             _ if sum == 0 => Ok(Self::of_one(end - 1, alphabet.meanings)),
@@ -473,17 +567,26 @@ impl DecodeTable {
         }
     }
 
-    /// The length of the code that these bits begin with; 0 if there is none.
-    pub fn code_length(&self, bits: u64) -> u32 {
+    /// The code that is next, with a one above its bits, and its length; no bits if there is none.
+    pub fn upcoming(&self, reader: &mut BitReader) -> (u32, u32) {
+        let bits = reader.peek();
+        let entry = self.entry(bits).unwrap_or_default();
+        // Bits past the end read as zero: a code may then be longer than what is left, which the decoder
+        // will refuse.
+        let n_bits = u32::from(entry.code_length).min(reader.n_bits_left() as u32);
+        ((bits as u32 & ((1 << n_bits) - 1)) | 1 << n_bits, n_bits)
+    }
+
+    /// The entry of the code that these bits begin with.
+    #[inline(always)]
+    fn entry(&self, bits: u64) -> Option<Entry> {
         let index = bits & ((1 << self.index_bits) - 1);
-        let entry = match self.entries.get(index as usize) {
-            Some(entry) if entry.kind == Entry::LONGER => {
-                let index = bits >> self.index_bits & ((1 << self.long_bits) - 1);
-                self.entries.get(entry.base as usize + index as usize)
-            }
-            entry => entry,
-        };
-        entry.map_or(0, |entry| entry.code_length.into())
+        let entry = *self.entries.get(index as usize)?;
+        if entry.kind != Entry::LONGER {
+            return Some(entry);
+        }
+        let index = bits >> self.index_bits & ((1 << self.long_bits) - 1);
+        Some(self.entries[entry.base as usize + index as usize])
     }
 
     /// Decodes what one symbol and its extra bits stand for. If that is the length of a run, also returns
@@ -493,19 +596,15 @@ impl DecodeTable {
     /// [`Corrupt`] if the bitstream ends, or the codebook is empty.
     #[inline(always)]
     pub fn decode(&self, reader: &mut BitReader) -> Result<(u32, Option<usize>), Corrupt> {
-        const EMPTY: Corrupt = Corrupt("a symbol is coded with an empty codebook");
         let bits = reader.peek();
-        let index = bits & ((1 << self.index_bits) - 1);
-        let mut entry = *self.entries.get(index as usize).ok_or(EMPTY)?;
-        if entry.kind == Entry::LONGER {
-            let index = bits >> self.index_bits & ((1 << self.long_bits) - 1);
-            entry = self.entries[entry.base as usize + index as usize];
-        }
-        let n_extra_bits = u32::from(entry.n_extra_bits);
-        let extra = bits >> entry.code_length & ((1 << n_extra_bits) - 1);
-        reader.consume(u32::from(entry.code_length) + n_extra_bits)?;
-        let run = entry.kind.checked_sub(1).map(usize::from);
-        Ok((entry.base + extra as u32, run))
+        let entry = self.entry(bits).ok_or(EMPTY)?;
+        let meaning = Meaning {
+            base: entry.base,
+            n_extra_bits: entry.n_extra_bits,
+            kind: entry.kind,
+        };
+        reader.consume(u32::from(entry.code_length) + u32::from(entry.n_extra_bits))?;
+        Ok(meaning.with_extra(bits >> entry.code_length))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Numbers coded in contexts (FORMAT.md, section 6): what a model knows of a number before it is decoded
 //! is its context. Neighbouring contexts form groups that share codebooks, and the commonest number of a
 //! group, mostly 0, is coded in runs along the group's own sequence, so that it costs less than the bit
-//! that a code needs at least. What comes after a run is mostly one of few numbers, its followers, which may
+//! that a Huffman code needs at least. What comes after a run is mostly one of few numbers, its followers, which may
 //! be told by the symbol of the run for the same reason.
 //!
 //! Contexts stand in rows, bands, of [`N_POSITIONS`]. Neighbouring bands are joined, position by position,
@@ -11,9 +11,9 @@ use std::cmp::Reverse;
 use std::sync::LazyLock;
 
 use super::Corrupt;
-use super::bitstream::{BitReader, BitWriter};
+use super::bitstream::{BitReader, BitWriter, Coder};
 use super::block::{Symbol, Tables};
-use super::codebook::{Alphabet, Codebook, read_gamma, write_gamma};
+use super::codebook::{Alphabet, Code, Codebook, entropy_bits, read_gamma, write_gamma};
 use super::meter::Watch;
 use super::tokens::{LEVELS, RUNS, Token};
 
@@ -27,55 +27,74 @@ const MAX_FOLLOWERS: usize = 3;
 /// A number in its context.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    number: u32,
     context: u16,
-    /// The token of the number, and its extra bits.
+    /// The token of the number, which is the number itself if that is [`small`](N_SMALL).
     token: u8,
-    n_extra_bits: u8,
+    place: Place,
 }
 
+/// Where a number stands in the sequence of its group, if that has runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Neither in a run nor after one.
+    Open,
+    /// The first number of a run.
+    Start,
+    /// Another one.
+    InRun,
+    AfterRun,
+}
+
+/// Numbers below this are their own token.
+const N_SMALL: u32 = 16;
+/// The number of tokens.
+const N_TOKENS: usize = 128;
+
 impl Entry {
-    /// The number as a symbol of an alphabet whose level tokens begin with `first`.
+    /// The token of the number with its extra bits; numbers that are not small are the next of `large`.
     #[inline(always)]
-    fn symbol(self, alphabet: usize, first: usize) -> Symbol {
-        let n_extra_bits = u32::from(self.n_extra_bits);
-        let token = Token {
-            value: first as u32 + u32::from(self.token),
-            extra: self.number & (((1u64 << n_extra_bits) - 1) as u32),
-            n_extra_bits,
-        };
-        Symbol::with_extra(alphabet, token)
+    fn number_token(self, large: &mut std::slice::Iter<u32>) -> Token {
+        match u32::from(self.token) < N_SMALL {
+            true => LEVELS.split(self.token.into()),
+            false => LEVELS.split(*large.next().expect("a number for each large token")),
+        }
     }
 }
 
-/// What a model has to say of its rows, in the order of coding: numbers in contexts, and symbols of
-/// alphabets of its own.
+/// What a model has to say of the rows of one bitstream, in the order of coding: numbers in contexts, and symbols
+/// of alphabets of its own.
 pub struct Sequence {
-    n_bands: usize,
     entries: Vec<Entry>,
+    /// Those of the numbers that are not small.
+    large: Vec<u32>,
     /// Each with the number of entries before it.
     symbols: Vec<(usize, Symbol)>,
 }
 
 impl Sequence {
-    /// An empty sequence, with room for some numbers in `n_bands` of contexts.
-    pub fn new(n_bands: usize, n_numbers: usize) -> Self {
-        Self {
-            n_bands,
-            entries: Vec::with_capacity(n_numbers),
+    /// Empty sequences, with room for some numbers in all of them.
+    pub fn several<const N: usize>(n_numbers: usize) -> [Self; N] {
+        std::array::from_fn(|_| Self {
+            entries: Vec::with_capacity(n_numbers.div_ceil(N)),
+            large: Vec::new(),
             symbols: Vec::new(),
-        }
+        })
     }
 
     /// Appends a number in a context below [`N_POSITIONS`] times the number of bands.
     #[inline(always)]
     pub fn push_number(&mut self, context: usize, number: u32) {
-        let token = LEVELS.split(number);
+        let token = match number < N_SMALL {
+            true => number,
+            false => {
+                self.large.push(number);
+                LEVELS.split(number).value
+            }
+        };
         self.entries.push(Entry {
-            number,
             context: context as u16,
-            token: token.value as u8,
-            n_extra_bits: token.n_extra_bits as u8,
+            token: token as u8,
+            place: Place::Open,
         });
     }
 
@@ -84,19 +103,20 @@ impl Sequence {
         self.symbols.push((self.entries.len(), symbol));
     }
 
-    /// Chooses the groups and turns everything into symbols; those of group `g` are of the alphabets
-    /// `first_alphabet + 2 g`, where a run may begin, and the next, after a run.
-    pub fn into_symbols(self, first_alphabet: usize) -> (Groups, Vec<Symbol>) {
-        let frequencies = frequencies(self.n_bands, &self.entries);
-        let bands = join_contexts(&frequencies);
-        let (group_of_context, n_groups) = bands_to_groups(&bands);
-        let mut plain = vec![vec![0; LEVELS.count()]; n_groups];
-        for (of_context, &group) in frequencies.iter().zip(&group_of_context) {
-            add(&mut plain[usize::from(group)], of_context);
-        }
-        let groups = find_runs(&self.entries, &group_of_context, plain);
-        let symbols = code(self, &group_of_context, &groups, first_alphabet);
-        (Groups { bands, groups }, symbols)
+    /// Everything in order: entries, and the symbol after them, if there is one.
+    fn parts(&self) -> impl Iterator<Item = (&[Entry], Option<Symbol>)> {
+        let symbols = self
+            .symbols
+            .iter()
+            .map(|&(end, symbol)| (end, Some(symbol)));
+        let mut position = 0;
+        symbols
+            .chain([(self.entries.len(), None)])
+            .map(move |(end, symbol)| {
+                let entries = &self.entries[position..end];
+                position = end;
+                (entries, symbol)
+            })
     }
 }
 
@@ -125,30 +145,34 @@ fn bands_to_groups(bands: &[Band]) -> (Vec<u16>, usize) {
 }
 
 /// How the numbers of a group are coded.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Group {
     /// The number that runs are made of.
     run_number: u32,
-    /// Numbers that the symbol of a run tells if they end it.
+    /// Numbers that symbols of runs tell if they end the run, at most [`MAX_FOLLOWERS`].
     followers: Vec<u32>,
-    /// All runs in order; none if the number stands for itself.
-    runs: Vec<Run>,
+    /// Of each sequence, all runs in order; nothing if the number stands for itself.
+    runs: Vec<Vec<Run>>,
+    /// How often the symbols of the open alphabet occur, and those of the one after a run.
+    frequencies: [Vec<u64>; 2],
 }
 
-/// So many of the run number, then another one; none if the block ends.
+/// A run of a group's number.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     length: u32,
-    next: Option<u32>,
+    /// The token of the number after it, if there is one.
+    next: Option<u8>,
 }
 
 impl Group {
     /// Which of the followers ends a run, from 1 on; 0 if none.
     fn follower(&self, run: Run) -> usize {
+        let next = run.next.map(u32::from);
         let position = self
             .followers
             .iter()
-            .position(|&number| Some(number) == run.next);
+            .position(|&number| Some(number) == next);
         position.map_or(0, |position| position + 1)
     }
 }
@@ -157,10 +181,36 @@ impl Group {
 #[derive(Debug)]
 pub struct Groups {
     bands: Vec<Band>,
+    group_of_context: Vec<u16>,
     groups: Vec<Group>,
+    first_alphabet: usize,
 }
 
 impl Groups {
+    /// Chooses the groups of `n_bands` of contexts for numbers and a coder; the symbols of group `g` are of the
+    /// alphabets `first_alphabet + 2 g`, where a run may begin, and the next, after a run.
+    pub fn of(
+        sequences: &mut [Sequence],
+        n_bands: usize,
+        first_alphabet: usize,
+        coder: Coder,
+    ) -> Self {
+        let frequencies = frequencies(n_bands, sequences);
+        let bands = join_contexts(&frequencies, coder);
+        let (group_of_context, n_groups) = bands_to_groups(&bands);
+        let mut plain = vec![vec![0; LEVELS.count()]; n_groups];
+        for (of_context, &group) in frequencies.iter().zip(&group_of_context) {
+            add(&mut plain[usize::from(group)], of_context);
+        }
+        let groups = find_runs(sequences, &group_of_context, plain, coder);
+        Self {
+            bands,
+            group_of_context,
+            groups,
+            first_alphabet,
+        }
+    }
+
     /// The alphabets.
     pub fn alphabets(&self) -> Vec<Alphabet> {
         alphabets(self.groups.iter().map(|group| group.followers.len()))
@@ -181,6 +231,153 @@ impl Groups {
                 }
             }
         }
+    }
+
+    /// How often the symbols of all alphabets occur, those of the groups and, before them, the others.
+    pub fn frequencies(&self, sequences: &[Sequence], alphabets: &[Alphabet]) -> Vec<Vec<u64>> {
+        let (others, _) = alphabets.split_at(self.first_alphabet);
+        let mut frequencies: Vec<Vec<u64>> = others.iter().map(|a| vec![0; a.size]).collect();
+        for (_, symbol) in sequences.iter().flat_map(|sequence| &sequence.symbols) {
+            frequencies[symbol.alphabet()][symbol.value() as usize] += 1;
+        }
+        let of_groups = self.groups.iter().flat_map(|group| &group.frequencies);
+        frequencies.extend(of_groups.cloned());
+        frequencies
+    }
+
+    /// The raw bits of all symbols, which occur so often.
+    pub fn n_raw_bits(
+        &self,
+        sequences: &[Sequence],
+        alphabets: &[Alphabet],
+        frequencies: &[Vec<u64>],
+    ) -> u64 {
+        let own_symbols = sequences.iter().flat_map(|sequence| &sequence.symbols);
+        let of_own = own_symbols.map(|(_, symbol)| u64::from(symbol.n_extra_bits()));
+        let of_groups = alphabets.iter().zip(frequencies).skip(self.first_alphabet);
+        let of_groups = of_groups.flat_map(|(alphabet, frequencies)| {
+            let of_symbols = frequencies.iter().enumerate();
+            of_symbols.map(|(symbol, n)| n * u64::from(alphabet.meanings.of(symbol).n_extra_bits))
+        });
+        of_own.chain(of_groups).sum()
+    }
+
+    /// All symbols of a sequence, number `index` of those that the groups were chosen for, in order. A run is one
+    /// symbol, at the position of its first number. The number after a run is known to be another one and, if the
+    /// symbol of the run has not told it, has an alphabet of its own.
+    pub fn symbols(&self, sequence: &Sequence, index: usize) -> Vec<Symbol> {
+        let mut symbols = Vec::with_capacity(sequence.entries.len() + sequence.symbols.len());
+        let mut runs: Vec<_> = self.groups.iter().map(|g| g.runs[index].iter()).collect();
+        let mut large = sequence.large.iter();
+        for (entries, own) in sequence.parts() {
+            for &entry in entries {
+                let index = usize::from(self.group_of_context[usize::from(entry.context)]);
+                let (group, alphabet) = (&self.groups[index], self.first_alphabet + 2 * index);
+                if entry.place == Place::Start
+                    && let Some(&run) = runs[index].next()
+                {
+                    let mut token = RUNS.split(run.length);
+                    token.value += (group.follower(run) * RUNS.count()) as u32;
+                    symbols.push(Symbol::with_extra(alphabet, token));
+                    continue;
+                }
+                let place = if group.has_runs() {
+                    entry.place
+                } else {
+                    Place::Open
+                };
+                let is_told = group.followers.contains(&entry.token.into());
+                let (alphabet, first) = match place {
+                    Place::InRun => continue,
+                    Place::AfterRun if is_told => continue,
+                    Place::AfterRun => (alphabet + 1, 0),
+                    _ => (alphabet, n_run_symbols(group.followers.len())),
+                };
+                let mut token = entry.number_token(&mut large);
+                token.value += first as u32;
+                symbols.push(Symbol::with_extra(alphabet, token));
+            }
+            symbols.extend(own);
+        }
+        symbols
+    }
+
+    /// Writes the [symbols](Self::symbols) of a sequence with the codes of all alphabets.
+    pub fn write_symbols(
+        &self,
+        sequence: &Sequence,
+        index: usize,
+        codes: &[Vec<Code>],
+        writer: &mut BitWriter,
+    ) {
+        let of_groups = codes[self.first_alphabet..].chunks_exact(2);
+        let by_place: Vec<_> = self
+            .groups
+            .iter()
+            .zip(of_groups)
+            .map(|(group, codes)| group.codes_by_place(&codes[0], &codes[1]))
+            .collect();
+        let mut runs: Vec<_> = self.groups.iter().map(|g| g.runs[index].iter()).collect();
+        let mut large = sequence.large.iter();
+        for (entries, own) in sequence.parts() {
+            for &entry in entries {
+                let group = usize::from(self.group_of_context[usize::from(entry.context)]);
+                if entry.place == Place::Start
+                    && let Some(&run) = runs[group].next()
+                {
+                    let token = RUNS.split(run.length);
+                    let of_follower = self.groups[group].follower(run) * RUNS.count();
+                    let codes = &codes[self.first_alphabet + 2 * group];
+                    let code = codes[of_follower + token.value as usize];
+                    code.write_to(writer, token.extra, token.n_extra_bits);
+                    continue;
+                }
+                let code = by_place[group][entry.place as usize][usize::from(entry.token)];
+                let (extra, n_extra_bits) = match u32::from(entry.token) < N_SMALL {
+                    true => (0, 0),
+                    false => {
+                        let token = entry.number_token(&mut large);
+                        (token.extra, token.n_extra_bits)
+                    }
+                };
+                code.write_to(writer, extra, n_extra_bits);
+            }
+            if let Some(symbol) = own {
+                let code = codes[symbol.alphabet()][symbol.value() as usize];
+                code.write_to(writer, symbol.extra(), symbol.n_extra_bits());
+            }
+        }
+    }
+}
+
+impl Group {
+    /// With symbols for numbers only, which occur so often.
+    fn without_runs(frequencies: Vec<u64>) -> Self {
+        let after_run = vec![0; frequencies.len()];
+        let of_runs = vec![0; n_run_symbols(0)];
+        Self {
+            frequencies: [[of_runs, frequencies].concat(), after_run],
+            ..Self::default()
+        }
+    }
+
+    fn has_runs(&self) -> bool {
+        self.runs.iter().any(|runs| !runs.is_empty())
+    }
+
+    /// The codes of tokens by place, given those of the symbols of the group's alphabets: none where a run has told
+    /// the number.
+    fn codes_by_place(&self, open: &[Code], after_run: &[Code]) -> [[Code; N_TOKENS]; 4] {
+        let open = &open[n_run_symbols(self.followers.len())..];
+        let mut codes: [[Code; N_TOKENS]; 4] = [[Code::default(); N_TOKENS]; 4];
+        for of_place in &mut codes {
+            of_place.copy_from_slice(open);
+        }
+        if self.has_runs() {
+            codes[Place::InRun as usize] = [Code::default(); N_TOKENS];
+            codes[Place::AfterRun as usize].copy_from_slice(after_run);
+        }
+        codes
     }
 }
 
@@ -278,9 +475,18 @@ pub fn group_contexts(frequencies: &[Vec<u64>], cost: impl Fn(Sums) -> f64) -> (
     (widths, best[used.len()].0)
 }
 
-/// About what the numbers of a group cost in bits: its symbols in the codebook, and what codes take, or
-/// runs, which come near the entropy but have more symbols.
-fn cost(sums: Sums) -> f64 {
+/// About what a symbol takes in a codebook of rANS.
+const BITS_A_SYMBOL_OF_ANS: f64 = 7.0;
+
+/// About what the numbers of a group cost in bits if they are coded with rANS.
+fn cost_of_ans(sums: Sums) -> f64 {
+    const BITS_A_CODEBOOK: f64 = 10.0;
+    sums.entropy + BITS_A_SYMBOL_OF_ANS * sums.n_used as f64 + BITS_A_CODEBOOK
+}
+
+/// About what they cost with Huffman: the group's symbols in the codebook, and what codes take, or runs, which
+/// come near the entropy but have more symbols.
+fn cost_of_huffman(sums: Sums) -> f64 {
     const BITS_A_SYMBOL: f64 = 5.0;
     const BITS_A_CODEBOOK: f64 = 8.0;
     const BITS_OF_RUN_TOKENS: f64 = 40.0;
@@ -302,9 +508,9 @@ fn cost(sums: Sums) -> f64 {
 }
 
 /// How often each token occurs in each context.
-fn frequencies(n_bands: usize, entries: &[Entry]) -> Vec<Vec<u64>> {
+fn frequencies(n_bands: usize, sequences: &[Sequence]) -> Vec<Vec<u64>> {
     let mut frequencies = vec![0; n_bands * N_POSITIONS * LEVELS.count()];
-    for entry in entries {
+    for entry in sequences.iter().flat_map(|sequence| &sequence.entries) {
         let of_context = usize::from(entry.context) * LEVELS.count();
         frequencies[of_context + usize::from(entry.token)] += 1;
     }
@@ -320,7 +526,11 @@ fn add(frequencies: &mut [u64], others: &[u64]) {
 }
 
 /// Joins bands, and positions of each, so that the sum of the costs of all groups is smallest.
-fn join_contexts(frequencies: &[Vec<u64>]) -> Vec<Band> {
+fn join_contexts(frequencies: &[Vec<u64>], coder: Coder) -> Vec<Band> {
+    let cost = match coder {
+        Coder::Huffman => cost_of_huffman,
+        Coder::Ans => cost_of_ans,
+    };
     let n_bands = frequencies.len() / N_POSITIONS;
     // For each number of bands from the start: the least cost, and the last of the joined bands.
     let mut best: Vec<(f64, Option<Band>)> = vec![(0.0, None)];
@@ -375,82 +585,92 @@ fn commonest_number(frequencies: &[u64]) -> u32 {
 
 /// Finds the runs of each group's commonest number, and drops them where plain symbols cost less; `plain`
 /// has the frequencies of each group's tokens.
-fn find_runs(entries: &[Entry], group_of_context: &[u16], plain: Vec<Vec<u64>>) -> Vec<Group> {
+fn find_runs(
+    sequences: &mut [Sequence],
+    group_of_context: &[u16],
+    plain: Vec<Vec<u64>>,
+    coder: Coder,
+) -> Vec<Group> {
     /// A group while its runs are found.
     struct Finding {
-        run_number: u32,
+        run_token: u8,
         run_length: u32,
         runs: Vec<Run>,
         after_run: Vec<u64>,
     }
-    let mut groups: Vec<Finding> = plain
-        .iter()
-        .map(|plain| Finding {
-            run_number: commonest_number(plain),
+    let mut groups: Vec<Group> = Vec::new();
+    let mut findings: Vec<Finding> = Vec::new();
+    for plain in &plain {
+        let run_number = commonest_number(plain);
+        groups.push(Group {
+            run_number,
+            ..Group::default()
+        });
+        findings.push(Finding {
+            run_token: run_number as u8,
             run_length: 0,
             runs: Vec::new(),
             after_run: vec![0; plain.len()],
-        })
-        .collect();
-    for entry in entries {
-        let group = &mut groups[usize::from(group_of_context[usize::from(entry.context)])];
-        if entry.number == group.run_number {
-            group.run_length += 1;
-        } else if group.run_length > 0 {
-            group.after_run[usize::from(entry.token)] += 1;
-            group.runs.push(Run {
-                length: std::mem::take(&mut group.run_length),
-                next: Some(entry.number),
-            });
-        }
+        });
     }
-    let with_plain = groups.into_iter().zip(plain);
-    with_plain
-        .map(|(finding, plain)| {
-            let Finding {
-                run_number,
-                run_length,
-                mut runs,
-                after_run,
-            } = finding;
-            if run_length > 0 {
+    for sequence in sequences {
+        for entry in &mut sequence.entries {
+            let group = group_of_context[usize::from(entry.context)];
+            let finding = &mut findings[usize::from(group)];
+            let is_after = finding.run_length > 0;
+            if entry.token == finding.run_token {
+                entry.place = if is_after { Place::InRun } else { Place::Start };
+                finding.run_length += 1;
+            } else if is_after {
+                entry.place = Place::AfterRun;
+                finding.after_run[usize::from(entry.token)] += 1;
+                finding.runs.push(Run {
+                    length: std::mem::take(&mut finding.run_length),
+                    next: Some(entry.token),
+                });
+            }
+        }
+        for (group, finding) in groups.iter_mut().zip(&mut findings) {
+            let mut runs = std::mem::take(&mut finding.runs);
+            if finding.run_length > 0 {
                 runs.push(Run {
-                    length: run_length,
+                    length: std::mem::take(&mut finding.run_length),
                     next: None,
                 });
             }
-            // What neither is in a run nor comes after one.
-            let mut open = plain.clone();
-            open[run_number as usize] = 0;
-            open.iter_mut().zip(&after_run).for_each(|(n, m)| *n -= m);
-            let mut group = Group {
-                run_number,
-                followers: Vec::new(),
-                runs,
-            };
-            let counts = Counts {
-                plain,
-                open,
-                after_run,
-            };
-            choose_followers(&mut group, &counts);
-            group
-        })
-        .collect()
+            group.runs.push(runs);
+        }
+    }
+    for ((group, finding), plain) in groups.iter_mut().zip(findings).zip(plain) {
+        let after_run = finding.after_run;
+        // What neither is in a run nor comes after one.
+        let mut open = plain.clone();
+        open[group.run_number as usize] = 0;
+        open.iter_mut().zip(&after_run).for_each(|(n, m)| *n -= m);
+        let counts = Counts {
+            plain,
+            open,
+            after_run,
+        };
+        choose_followers(group, counts, coder);
+    }
+    groups
 }
 
 /// Chooses the followers of a group that save most, or drops its runs.
-fn choose_followers(group: &mut Group, counts: &Counts) {
+fn choose_followers(group: &mut Group, counts: Counts, coder: Coder) {
     /// About what a follower takes among the groups.
     const BITS_A_FOLLOWER: u64 = 4;
-    // Codes, not entropy: the bit that a code costs at least is what runs are for.
-    let n_bits =
-        |frequencies: &[u64]| Codebook::from_frequencies(frequencies, 1).n_bits(frequencies);
+    let n_bits = |frequencies: &[u64]| match coder {
+        // Not the entropy: the bit that a code costs at least is what runs are for.
+        Coder::Huffman => Codebook::from_frequencies(frequencies, 1).n_bits(frequencies),
+        Coder::Ans => {
+            let n_used = frequencies.iter().filter(|&&n| n > 0).count();
+            (entropy_bits(frequencies) + BITS_A_SYMBOL_OF_ANS * n_used as f64) as u64
+        }
+    };
     let mut least = n_bits(&counts.plain);
-    if group.runs.is_empty() {
-        return;
-    }
-    let mut commonest: Vec<u32> = (0..16).collect();
+    let mut commonest: Vec<u32> = (0..N_SMALL).collect();
     commonest.sort_by_key(|&number| Reverse(counts.after_run[number as usize]));
     commonest.truncate(MAX_FOLLOWERS);
     group.followers.clone_from(&commonest);
@@ -458,7 +678,7 @@ fn choose_followers(group: &mut Group, counts: &Counts) {
     // Those of the tokens of runs, by what ends them.
     let mut of_runs = vec![0; n_run_symbols(MAX_FOLLOWERS)];
     let mut n_extra_bits = 0;
-    for &run in &group.runs {
+    for &run in group.runs.iter().flatten() {
         let token = RUNS.split(run.length);
         of_runs[group.follower(run) * RUNS.count() + token.value as usize] += 1;
         n_extra_bits += u64::from(token.n_extra_bits);
@@ -467,16 +687,16 @@ fn choose_followers(group: &mut Group, counts: &Counts) {
     for &number in &commonest {
         after_run[number as usize] = 0;
     }
-    let mut n_best = None;
+    let mut best = None;
     for n_followers in (0..=MAX_FOLLOWERS).rev() {
-        let first = [&of_runs[..], &counts.open].concat();
-        let n_bits = n_bits(&first)
+        let open = [&of_runs[..], &counts.open].concat();
+        let n_bits = n_bits(&open)
             + n_bits(&after_run)
             + n_extra_bits
             + BITS_A_FOLLOWER * n_followers as u64;
         if n_bits < least {
             least = n_bits;
-            n_best = Some(n_followers);
+            best = Some((n_followers, [open, after_run.clone()]));
         }
         // The last follower becomes one of the others.
         if let Some(last) = n_followers.checked_sub(1) {
@@ -489,91 +709,16 @@ fn choose_followers(group: &mut Group, counts: &Counts) {
                 .for_each(|(n, of_last)| *n += of_last);
         }
     }
-    match n_best {
-        Some(n_followers) => group.followers.truncate(n_followers),
+    match best {
+        Some((n_followers, frequencies)) => {
+            group.followers.truncate(n_followers);
+            group.frequencies = frequencies;
+        }
         None => {
-            group.followers.clear();
-            group.runs.clear();
-        }
-    }
-}
-
-/// All symbols in order. A run is one symbol, at the position of its first number. The number after a run
-/// is known to be another one and, if the symbol of the run has not told it, has an alphabet of its own.
-fn code(
-    sequence: Sequence,
-    group_of_context: &[u16],
-    groups: &[Group],
-    first_alphabet: usize,
-) -> Vec<Symbol> {
-    let mut symbols = Vec::with_capacity(sequence.entries.len() + sequence.symbols.len());
-    let mut codings: Vec<Coding> = (first_alphabet..)
-        .step_by(2)
-        .zip(groups)
-        .map(|(alphabet, group)| Coding {
-            group,
-            alphabet,
-            n_run_symbols: n_run_symbols(group.followers.len()),
-            runs: group.runs.iter(),
-            state: State::Open,
-        })
-        .collect();
-    let mut position = 0;
-    for (end, symbol) in sequence.symbols {
-        for &entry in &sequence.entries[position..end] {
-            let group = group_of_context[usize::from(entry.context)];
-            symbols.extend(codings[usize::from(group)].code(entry));
-        }
-        symbols.push(symbol);
-        position = end;
-    }
-    for &entry in &sequence.entries[position..] {
-        let group = group_of_context[usize::from(entry.context)];
-        symbols.extend(codings[usize::from(group)].code(entry));
-    }
-    symbols
-}
-
-/// A group while its numbers are coded.
-struct Coding<'a> {
-    group: &'a Group,
-    alphabet: usize,
-    n_run_symbols: usize,
-    /// Those that have not begun yet.
-    runs: std::slice::Iter<'a, Run>,
-    state: State,
-}
-
-impl Coding<'_> {
-    /// The symbol of the group's next number, if it has one.
-    #[inline(always)]
-    fn code(&mut self, entry: Entry) -> Option<Symbol> {
-        match self.state {
-            State::Open => {
-                if entry.number == self.group.run_number
-                    && let Some(&run) = self.runs.next()
-                {
-                    let follower = self.group.follower(run);
-                    let mut token = RUNS.split(run.length);
-                    token.value += (follower * RUNS.count()) as u32;
-                    self.state = State::Run {
-                        n_left: run.length - 1,
-                        next: run.next.filter(|_| follower > 0),
-                    };
-                    return Some(Symbol::with_extra(self.alphabet, token));
-                }
-                Some(entry.symbol(self.alphabet, self.n_run_symbols))
-            }
-            State::Run { n_left: 0, next } => {
-                self.state = State::Open;
-                match next {
-                    Some(_) => None,
-                    None => Some(entry.symbol(self.alphabet + 1, 0)),
-                }
-            }
-            State::Run { ref mut n_left, .. } => {
-                *n_left -= 1;
-                None
+            *group = Group {
+                run_number: group.run_number,
+                runs: vec![Vec::new(); group.runs.len()],
+                ..Group::without_runs(counts.plain)
             }
         }
     }
@@ -603,6 +748,15 @@ struct Decoding {
 pub struct ContextDecoder {
     first_alphabet: usize,
     group_of_context: [u16; MAX_BANDS * N_POSITIONS],
+    /// As they are when a bitstream begins.
+    groups: Vec<Decoding>,
+}
+
+/// A bitstream of rows, and where the groups stand in it.
+#[derive(Debug)]
+pub struct Stream<'a> {
+    /// The bitstream.
+    pub reader: BitReader<'a>,
     groups: Vec<Decoding>,
 }
 
@@ -666,27 +820,65 @@ impl ContextDecoder {
         alphabets(self.groups.iter().map(|group| group.n_followers))
     }
 
-    /// Decodes the next number in a context below [`N_POSITIONS`] times the number of bands.
+    /// A bitstream, at the start of which all groups are open.
+    pub fn stream<'a>(&self, reader: BitReader<'a>) -> Stream<'a> {
+        let groups = self.groups.clone();
+        Stream { reader, groups }
+    }
+
+    /// The group of a context below [`N_POSITIONS`] times the number of bands.
+    #[inline(always)]
+    pub fn group<'a, W: Watch>(
+        &self,
+        context: usize,
+        tables: &'a Tables<W>,
+    ) -> GroupDecoder<'a, W> {
+        let index = usize::from(self.group_of_context[context]);
+        GroupDecoder {
+            index,
+            tables,
+            alphabet: self.first_alphabet + 2 * index,
+        }
+    }
+
+    /// Decodes the next number in a context.
+    ///
+    /// # Errors
+    /// As [`GroupDecoder::number`].
+    #[inline(always)]
+    pub fn number(
+        &self,
+        context: usize,
+        tables: &Tables<impl Watch>,
+        stream: &mut Stream,
+    ) -> Result<u32, Corrupt> {
+        self.group(context, tables).number(stream)
+    }
+}
+
+/// Decodes numbers of a group.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupDecoder<'a, W> {
+    index: usize,
+    tables: &'a Tables<W>,
+    alphabet: usize,
+}
+
+impl<W: Watch> GroupDecoder<'_, W> {
+    /// Decodes the next number in a bitstream.
     ///
     /// # Errors
     /// [`Corrupt`] if the bitstream ends, or for a run that cannot be.
     #[inline(always)]
-    pub fn number(
-        &mut self,
-        context: usize,
-        tables: &Tables<impl Watch>,
-        reader: &mut BitReader,
-    ) -> Result<u32, Corrupt> {
+    pub fn number(self, stream: &mut Stream) -> Result<u32, Corrupt> {
         const CORRUPT: Corrupt = Corrupt("a run cannot be");
-        let index = usize::from(self.group_of_context[context]);
-        let alphabet = self.first_alphabet + 2 * index;
-        let group = &mut self.groups[index];
+        let group = &mut stream.groups[self.index];
         match group.state {
             State::Run { n_left: 0, next } => {
                 group.state = State::Open;
                 let number = match next {
                     Some(number) => number,
-                    None => tables.number(alphabet + 1, reader)?,
+                    None => self.tables.number(self.alphabet + 1, &mut stream.reader)?,
                 };
                 match number == group.run_number {
                     true => Err(CORRUPT),
@@ -698,7 +890,9 @@ impl ContextDecoder {
                 Ok(group.run_number)
             }
             State::Open => {
-                let (number, run) = tables.number_or_run(alphabet, reader)?;
+                let (number, run) = self
+                    .tables
+                    .number_or_run(self.alphabet, &mut stream.reader)?;
                 if let Some(follower) = run {
                     group.state = State::Run {
                         n_left: number.checked_sub(1).ok_or(CORRUPT)?,
@@ -716,41 +910,45 @@ impl ContextDecoder {
 mod tests {
     use super::*;
 
-    /// The groups, after a round trip of numbers in contexts.
+    /// The groups, after a round trip of numbers in contexts, the same in two bitstreams, one after the other.
     fn round_trip(n_bands: usize, numbers: &[(usize, u32)]) -> Groups {
-        let mut sequence = Sequence::new(n_bands, numbers.len());
-        for &(context, number) in numbers {
-            sequence.push_number(context, number);
+        let mut sequences = Sequence::several::<2>(numbers.len());
+        for sequence in &mut sequences {
+            for &(context, number) in numbers {
+                sequence.push_number(context, number);
+            }
         }
-        let (groups, symbols) = sequence.into_symbols(0);
+        let groups = Groups::of(&mut sequences, n_bands, 0, Coder::Huffman);
         let alphabets = groups.alphabets();
-        let mut frequencies: Vec<Vec<u64>> = alphabets.iter().map(|a| vec![0; a.size]).collect();
-        for symbol in &symbols {
-            frequencies[symbol.alphabet()][symbol.value() as usize] += 1;
-        }
-        let codebooks: Vec<Codebook> = frequencies
+        let codebooks: Vec<Codebook> = groups
+            .frequencies(&sequences, &alphabets)
             .iter()
             .map(|frequencies| Codebook::from_frequencies(frequencies, 1))
+            .collect();
+        let codes: Vec<Vec<Code>> = codebooks
+            .iter()
+            .map(|codebook| codebook.codes().collect())
             .collect();
         let mut writer = BitWriter::new();
         groups.write_to(&mut writer);
         codebooks
             .iter()
             .for_each(|codebook| codebook.write_to(&mut writer));
-        for symbol in &symbols {
-            codebooks[symbol.alphabet()].encode(symbol.value() as usize, &mut writer);
-            writer.write(symbol.extra(), symbol.n_extra_bits());
+        for (index, sequence) in sequences.iter().enumerate() {
+            groups.write_symbols(sequence, index, &codes, &mut writer);
         }
         let bytes = writer.finish();
         let mut reader = BitReader::new(&bytes);
-        let mut decoder = ContextDecoder::read_from(&mut reader, n_bands, 0).unwrap();
+        let decoder = ContextDecoder::read_from(&mut reader, n_bands, 0).unwrap();
         assert_eq!(decoder.alphabets().len(), alphabets.len());
-        let tables = Tables::read_from(&mut reader, &alphabets, ()).unwrap();
-        for &(context, number) in numbers {
-            assert_eq!(
-                decoder.number(context, &tables, &mut reader).unwrap(),
-                number
-            );
+        let (tables, [mut reader]) = Tables::read_from(&mut reader, &alphabets, ()).unwrap();
+        for _ in 0..2 {
+            let mut stream = decoder.stream(reader);
+            for &(context, number) in numbers {
+                let decoded = decoder.number(context, &tables, &mut stream).unwrap();
+                assert_eq!(decoded, number);
+            }
+            reader = stream.reader;
         }
         reader.finish().unwrap();
         groups

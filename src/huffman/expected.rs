@@ -7,10 +7,10 @@
 //! top class comes last: it is nearly what is left of the mass.
 
 use super::Corrupt;
-use super::bitstream::BitReader;
-use super::block::{Choices, ClassSymbols, Coded, Symbol, Tables};
+use super::bitstream::{BitReader, Coder};
+use super::block::{ClassSymbols, Coded, CodedRows, Symbol, Tables};
 use super::codebook::Alphabet;
-use super::contexts::{ContextDecoder, N_POSITIONS, Sequence};
+use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence, Stream};
 use super::fineness::{self, FinenessFinder};
 use super::meter::{Part, Watch};
 use super::order::Order;
@@ -100,8 +100,8 @@ struct Expecting {
     /// Of each class.
     first_contexts: Vec<u16>,
     /// Of the row at hand: for encoders, who know all features beforehand.
-    features: Vec<f32>,
-    expectations: Vec<f32>,
+    features: Vec<[f32; 1]>,
+    expectations: Vec<[f32; 1]>,
 }
 
 impl Expecting {
@@ -109,8 +109,8 @@ impl Expecting {
         Self {
             regression: Regression::new(n_classes, n_rows, true, RIDGE),
             first_contexts: vec![0; n_classes],
-            features: vec![0.0; n_classes],
-            expectations: vec![0.0; n_classes],
+            features: vec![[0.0]; n_classes],
+            expectations: vec![[0.0]; n_classes],
         }
     }
 
@@ -118,13 +118,13 @@ impl Expecting {
     #[inline(always)]
     fn push_row(&mut self, top: usize, levels: &[u32], sequence: &mut Sequence) {
         for (feature_of, &level) in self.features.iter_mut().zip(levels) {
-            *feature_of = feature(level);
+            *feature_of = [feature(level)];
         }
-        self.features[top] = 0.0;
+        self.features[top] = [0.0];
         self.regression
-            .expect::<true>(top, &self.features, &mut self.expectations);
+            .expect::<true, 1>([top], &self.features, &mut self.expectations);
         let contexts = self.first_contexts.iter().zip(&self.expectations);
-        for (class, ((&first, &expectation), &level)) in contexts.zip(levels).enumerate() {
+        for (class, ((&first, &[expectation]), &level)) in contexts.zip(levels).enumerate() {
             if class != top {
                 sequence.push_number(usize::from(first) + position(expectation), level);
             }
@@ -134,7 +134,7 @@ impl Expecting {
 
     /// Learns the row at hand.
     fn learn(&mut self, top: usize) {
-        if self.regression.learn(top) {
+        if self.regression.learn([Some(top)]) {
             for (class, first) in self.first_contexts.iter_mut().enumerate() {
                 *first = first_context(self.regression.variance(class));
             }
@@ -214,7 +214,13 @@ fn groups_alphabet(keep_top: usize) -> usize {
 
 /// Codes the rows of `matrix`; those marked in `is_exact` bit for bit.
 #[inline(always)]
-pub fn encode(matrix: Rows<'_>, is_exact: &[bool], levels: Levels, keep_top: usize) -> Coded {
+pub fn encode(
+    matrix: Rows<'_>,
+    is_exact: &[bool],
+    levels: Levels,
+    keep_top: usize,
+    coder: Coder,
+) -> Coded {
     let n_classes = matrix.n_classes();
     let class_symbols = ClassSymbols::new(n_classes);
     let mut expecting = Expecting::new(n_classes, matrix.n_rows());
@@ -224,7 +230,7 @@ pub fn encode(matrix: Rows<'_>, is_exact: &[bool], levels: Levels, keep_top: usi
     let mut last_fineness = 0;
     let needs = finder.needs(matrix, is_exact, levels, |_| 0);
     let tells_certain = !fineness::are_rarely_certain(&needs, n_classes);
-    let mut sequence = Sequence::new(N_BANDS, matrix.values().len());
+    let [mut sequence] = Sequence::several(matrix.values().len());
     for (row_number, (row, &is_exact)) in matrix.rows().zip(is_exact).enumerate() {
         if is_exact {
             let mark = 2 * class_symbols.count() as u32;
@@ -268,11 +274,11 @@ pub fn encode(matrix: Rows<'_>, is_exact: &[bool], levels: Levels, keep_top: usi
         }
         order.encode(row, &row_levels, Some(top), |symbol| sequence.push(symbol));
     }
-    let (groups, symbols) = sequence.into_symbols(groups_alphabet(keep_top));
+    let mut sequences = vec![sequence];
+    let groups = Groups::of(&mut sequences, N_BANDS, groups_alphabet(keep_top), coder);
     Coded {
         alphabets: alphabets(n_classes, keep_top, groups.alphabets()),
-        choices: Choices::Groups(groups),
-        symbols,
+        rows: CodedRows::InContexts(groups, sequences),
     }
 }
 
@@ -291,8 +297,10 @@ pub fn decode(
 ) -> Result<(), Corrupt> {
     let contexts = ContextDecoder::read_from(reader, N_BANDS, groups_alphabet(keep_top))?;
     let alphabets = alphabets(n_classes, keep_top, contexts.alphabets());
+    let (tables, [reader]) = Tables::read_from(reader, &alphabets, watch)?;
     let mut decoder = Decoder {
-        tables: Tables::read_from(reader, &alphabets, watch)?,
+        tables,
+        stream: contexts.stream(reader),
         contexts,
         expecting: Expecting::new(n_classes, values.len() / n_classes),
         row_levels: vec![0; n_classes],
@@ -301,6 +309,7 @@ pub fn decode(
     let class_symbols = ClassSymbols::new(n_classes);
     let mut fineness = 0;
     for row in values.chunks_exact_mut(n_classes) {
+        let reader = &mut decoder.stream.reader;
         let head = decoder.tables.number(HEAD, reader)?;
         if head as usize == 2 * class_symbols.count() {
             decoder.tables.bits(RAW, reader, row)?;
@@ -311,7 +320,8 @@ pub fn decode(
         let scale = match levels {
             Levels::Uniform(uniform) => Scale::Uniform(uniform),
             Levels::Root { .. } => {
-                let number = decoder.contexts.number(FINENESS, &decoder.tables, reader)?;
+                let stream = &mut decoder.stream;
+                let number = decoder.contexts.number(FINENESS, &decoder.tables, stream)?;
                 fineness = from_zigzag(number).wrapping_add(fineness);
                 Scale::Root(Root::new(fineness)?)
             }
@@ -320,7 +330,7 @@ pub fn decode(
             decoder.row_levels.fill(0);
             decoder.row_levels[top] = Others::default().likely_top(scale);
         } else {
-            decoder.levels(reader, top, scale)?;
+            decoder.levels(top, scale)?;
         }
         match scale {
             Scale::Uniform(uniform) => {
@@ -330,38 +340,42 @@ pub fn decode(
             }
             Scale::Root(_) => Root::dequantize_row(&decoder.row_levels, row)?,
         }
+        let reader = &mut decoder.stream.reader;
         order.decode(row, Some(top), &decoder.tables, reader)?;
     }
-    Ok(())
+    decoder.tables.finish(decoder.stream.reader)
 }
 
-struct Decoder<W> {
+struct Decoder<'a, W> {
     tables: Tables<W>,
+    stream: Stream<'a>,
     contexts: ContextDecoder,
     expecting: Expecting,
     row_levels: Vec<u32>,
 }
 
-impl<W: Watch> Decoder<W> {
+impl<W: Watch> Decoder<'_, W> {
     /// Decodes the levels of a row.
     #[inline(always)]
-    fn levels(&mut self, reader: &mut BitReader, top: usize, scale: Scale) -> Result<(), Corrupt> {
+    fn levels(&mut self, top: usize, scale: Scale) -> Result<(), Corrupt> {
         let max_level = scale.max_level();
         let mut visitor = LevelReader {
-            reader,
+            stream: &mut self.stream,
             tables: &self.tables,
-            contexts: &mut self.contexts,
+            contexts: &self.contexts,
             first_contexts: &self.expecting.first_contexts,
             top,
             max_level,
             row_levels: &mut self.row_levels,
             others: Others::default(),
         };
-        self.expecting.regression.walk(top, &mut visitor)?;
+        self.expecting.regression.walk([top], &mut visitor)?;
         let others = visitor.others;
         self.expecting.learn(top);
         let context = rest_context(others.n);
-        let rest = self.contexts.number(context, &self.tables, reader)?;
+        let rest = self
+            .contexts
+            .number(context, &self.tables, &mut self.stream)?;
         let level = i64::from(others.likely_top(scale)) - i64::from(from_zigzag(rest));
         if !(i64::from(others.largest)..=i64::from(max_level)).contains(&level) {
             return Err(Corrupt("the level of a top class is out of range"));
@@ -373,9 +387,9 @@ impl<W: Watch> Decoder<W> {
 
 /// Reads the levels of all classes but the top one.
 struct LevelReader<'a, 'b, W> {
-    reader: &'a mut BitReader<'b>,
+    stream: &'a mut Stream<'b>,
     tables: &'a Tables<W>,
-    contexts: &'a mut ContextDecoder,
+    contexts: &'a ContextDecoder,
     first_contexts: &'a [u16],
     top: usize,
     max_level: u32,
@@ -383,25 +397,25 @@ struct LevelReader<'a, 'b, W> {
     others: Others,
 }
 
-impl<W: Watch> Visitor for LevelReader<'_, '_, W> {
+impl<W: Watch> Visitor<1> for LevelReader<'_, '_, W> {
     const IS_SPARSE: bool = true;
 
     #[inline(always)]
-    fn feature(&mut self, class: usize, expectation: f32) -> Result<f32, Corrupt> {
+    fn features(&mut self, class: usize, [expectation]: [f32; 1]) -> Result<[f32; 1], Corrupt> {
         if class == self.top {
-            return Ok(0.0);
+            return Ok([0.0]);
         }
         let context = usize::from(self.first_contexts[class]) + position(expectation);
-        let level = self.contexts.number(context, self.tables, self.reader)?;
+        let level = self.contexts.number(context, self.tables, self.stream)?;
         if level > self.max_level {
             return Err(Corrupt("a level is out of range"));
         }
         self.row_levels[class] = level;
         if level == 0 {
-            return Ok(0.0);
+            return Ok([0.0]);
         }
         self.others.add(level);
-        Ok(feature(level))
+        Ok([feature(level)])
     }
 }
 

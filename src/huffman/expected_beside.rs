@@ -9,10 +9,10 @@
 
 use super::Corrupt;
 use super::beside::{self, Known};
-use super::bitstream::BitReader;
-use super::block::{Choices, Coded, Symbol, Tables};
+use super::bitstream::{BitReader, Coder};
+use super::block::{Coded, CodedRows, Symbol, Tables};
 use super::codebook::Alphabet;
-use super::contexts::{ContextDecoder, N_POSITIONS, Sequence};
+use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence, Stream};
 use super::expected::{
     Levels, N_BANDS, Others, RIDGE, Scale, feature, first_context, position, rest_context,
 };
@@ -64,8 +64,8 @@ struct Walk {
     /// Of each class.
     first_contexts: Vec<u16>,
     /// Of the columns of the row at hand.
-    features: Vec<f32>,
-    expectations: Vec<f32>,
+    features: Vec<[f32; 1]>,
+    expectations: Vec<[f32; 1]>,
     /// By the doubt of the reference.
     last_fineness: [i32; N_POSITIONS],
 }
@@ -78,8 +78,8 @@ impl Walk {
             regression: Regression::beside(columns, n_rows, true, RIDGE),
             columns: columns.of_classes().collect(),
             first_contexts: vec![0; n_classes],
-            features: vec![0.0; columns.count()],
-            expectations: vec![0.0; columns.count()],
+            features: vec![[0.0]; columns.count()],
+            expectations: vec![[0.0]; columns.count()],
             last_fineness: [0; N_POSITIONS],
         }
     }
@@ -92,14 +92,14 @@ impl Walk {
             Scale::Uniform(uniform) => {
                 let n_levels = f64::from(uniform.n_levels());
                 for (&(column, _), &value) in known {
-                    self.features[column] = beside::feature(value.into(), n_levels);
+                    self.features[column] = [beside::feature(value.into(), n_levels)];
                 }
             }
             Scale::Root(root) => {
                 let scale = (1u64 << root.fineness()) as f64;
                 for (&(column, _), &value) in known {
                     let root = (f64::from(value) * scale).sqrt();
-                    self.features[column] = beside::feature(root, 1.0);
+                    self.features[column] = [beside::feature(root, 1.0)];
                 }
             }
         }
@@ -110,15 +110,15 @@ impl Walk {
     fn push_row(&mut self, top: usize, scale: Scale, levels: &[u32], sequence: &mut Sequence) {
         self.take_known(scale);
         for (&(known, column), &level) in self.columns.iter().zip(levels) {
-            self.features[column] = feature(level) - self.features[known];
+            self.features[column] = [feature(level) - self.features[known][0]];
         }
-        self.features[self.columns[top].1] = 0.0;
+        self.features[self.columns[top].1] = [0.0];
         self.regression
-            .expect::<true>(top, &self.features, &mut self.expectations);
+            .expect::<true, 1>([top], &self.features, &mut self.expectations);
         for (class, (&first, &level)) in self.first_contexts.iter().zip(levels).enumerate() {
             if class != top {
                 let (known, column) = self.columns[class];
-                let expectation = self.expectations[column] + self.features[known];
+                let expectation = self.expectations[column][0] + self.features[known][0];
                 sequence.push_number(usize::from(first) + position(expectation), level);
             }
         }
@@ -127,7 +127,7 @@ impl Walk {
 
     /// Learns the row at hand.
     fn learn(&mut self, top: usize) {
-        if self.regression.learn(top) {
+        if self.regression.learn([Some(top)]) {
             for (first, &(_, column)) in self.first_contexts.iter_mut().zip(&self.columns) {
                 *first = first_context(self.regression.variance(column));
             }
@@ -143,6 +143,7 @@ pub fn encode(
     is_exact: &[bool],
     levels: Levels,
     keep_top: usize,
+    coder: Coder,
 ) -> Coded {
     let n_classes = matrix.n_classes();
     let mut walk = Walk::new(n_classes, matrix.n_rows());
@@ -154,7 +155,7 @@ pub fn encode(
         walk.known.take(known.unwrap_or_default());
         walk.known.doubt()
     });
-    let mut sequence = Sequence::new(n_bands(levels), matrix.values().len());
+    let [mut sequence] = Sequence::several(matrix.values().len());
     let rows = matrix.rows().zip(reference.rows());
     for (row_number, ((row, known), &is_exact)) in rows.zip(is_exact).enumerate() {
         walk.known.take(known);
@@ -196,11 +197,12 @@ pub fn encode(
         }
         order.encode(row, &row_levels, Some(top), |symbol| sequence.push(symbol));
     }
-    let (groups, symbols) = sequence.into_symbols(groups_alphabet(keep_top));
+    let first_alphabet = groups_alphabet(keep_top);
+    let mut sequences = vec![sequence];
+    let groups = Groups::of(&mut sequences, n_bands(levels), first_alphabet, coder);
     Coded {
         alphabets: alphabets(keep_top, groups.alphabets()),
-        choices: Choices::Groups(groups),
-        symbols,
+        rows: CodedRows::InContexts(groups, sequences),
     }
 }
 
@@ -220,8 +222,10 @@ pub fn decode(
     let n_classes = reference.n_classes();
     let contexts = ContextDecoder::read_from(reader, n_bands(levels), groups_alphabet(keep_top))?;
     let alphabets = alphabets(keep_top, contexts.alphabets());
+    let (tables, [reader]) = Tables::read_from(reader, &alphabets, watch)?;
     let mut decoder = Decoder {
-        tables: Tables::read_from(reader, &alphabets, watch)?,
+        tables,
+        stream: contexts.stream(reader),
         contexts,
         walk: Walk::new(n_classes, values.len() / n_classes),
         class_of: Columns::new(n_classes).classes(),
@@ -231,9 +235,9 @@ pub fn decode(
     for (row, known) in values.chunks_exact_mut(n_classes).zip(reference.rows()) {
         decoder.walk.known.take(known);
         let doubt = decoder.walk.known.doubt();
-        let head = decoder.number(HEAD + doubt, reader)?;
+        let head = decoder.number(HEAD + doubt)?;
         if head == exact_head(n_classes) {
-            decoder.tables.bits(RAW, reader, row)?;
+            decoder.tables.bits(RAW, &mut decoder.stream.reader, row)?;
             continue;
         }
         let top = decoder
@@ -244,7 +248,7 @@ pub fn decode(
         let scale = match levels {
             Levels::Uniform(uniform) => Scale::Uniform(uniform),
             Levels::Root { .. } => {
-                let number = decoder.number(FINENESS + doubt, reader)?;
+                let number = decoder.number(FINENESS + doubt)?;
                 let last = &mut decoder.walk.last_fineness[doubt];
                 *last = from_zigzag(number).wrapping_add(*last);
                 Scale::Root(Root::new(*last)?)
@@ -254,7 +258,7 @@ pub fn decode(
             decoder.row_levels.fill(0);
             decoder.row_levels[top] = Others::default().likely_top(scale);
         } else {
-            decoder.levels(reader, top, scale)?;
+            decoder.levels(top, scale)?;
         }
         match scale {
             Scale::Uniform(uniform) => {
@@ -264,13 +268,15 @@ pub fn decode(
             }
             Scale::Root(_) => Root::dequantize_row(&decoder.row_levels, row)?,
         }
+        let reader = &mut decoder.stream.reader;
         order.decode(row, Some(top), &decoder.tables, reader)?;
     }
-    Ok(())
+    decoder.tables.finish(decoder.stream.reader)
 }
 
-struct Decoder<W> {
+struct Decoder<'a, W> {
     tables: Tables<W>,
+    stream: Stream<'a>,
     contexts: ContextDecoder,
     walk: Walk,
     /// Of each column; none of the reference's.
@@ -278,21 +284,22 @@ struct Decoder<W> {
     row_levels: Vec<u32>,
 }
 
-impl<W: Watch> Decoder<W> {
+impl<W: Watch> Decoder<'_, W> {
     #[inline(always)]
-    fn number(&mut self, context: usize, reader: &mut BitReader) -> Result<u32, Corrupt> {
-        self.contexts.number(context, &self.tables, reader)
+    fn number(&mut self, context: usize) -> Result<u32, Corrupt> {
+        self.contexts
+            .number(context, &self.tables, &mut self.stream)
     }
 
     /// Decodes the levels of a row.
     #[inline(always)]
-    fn levels(&mut self, reader: &mut BitReader, top: usize, scale: Scale) -> Result<(), Corrupt> {
+    fn levels(&mut self, top: usize, scale: Scale) -> Result<(), Corrupt> {
         self.walk.take_known(scale);
         let max_level = scale.max_level();
         let mut visitor = LevelReader {
-            reader,
+            stream: &mut self.stream,
             tables: &self.tables,
-            contexts: &mut self.contexts,
+            contexts: &self.contexts,
             first_contexts: &self.walk.first_contexts,
             class_of: &self.class_of,
             columns: &self.walk.columns,
@@ -302,10 +309,10 @@ impl<W: Watch> Decoder<W> {
             row_levels: &mut self.row_levels,
             others: Others::default(),
         };
-        self.walk.regression.walk(top, &mut visitor)?;
+        self.walk.regression.walk([top], &mut visitor)?;
         let others = visitor.others;
         self.walk.learn(top);
-        let rest = self.number(rest_context(others.n), reader)?;
+        let rest = self.number(rest_context(others.n))?;
         let level = i64::from(others.likely_top(scale)) - i64::from(from_zigzag(rest));
         if !(i64::from(others.largest)..=i64::from(max_level)).contains(&level) {
             return Err(Corrupt("the level of a top class is out of range"));
@@ -317,33 +324,33 @@ impl<W: Watch> Decoder<W> {
 
 /// Reads the levels of all classes but the top one; those of the reference are known.
 struct LevelReader<'a, 'b, W> {
-    reader: &'a mut BitReader<'b>,
+    stream: &'a mut Stream<'b>,
     tables: &'a Tables<W>,
-    contexts: &'a mut ContextDecoder,
+    contexts: &'a ContextDecoder,
     first_contexts: &'a [u16],
     class_of: &'a [Option<usize>],
     columns: &'a [(usize, usize)],
-    features: &'a [f32],
+    features: &'a [[f32; 1]],
     top: usize,
     max_level: u32,
     row_levels: &'a mut [u32],
     others: Others,
 }
 
-impl<W: Watch> Visitor for LevelReader<'_, '_, W> {
+impl<W: Watch> Visitor<1> for LevelReader<'_, '_, W> {
     const IS_SPARSE: bool = true;
 
     #[inline(always)]
-    fn feature(&mut self, column: usize, expectation: f32) -> Result<f32, Corrupt> {
+    fn features(&mut self, column: usize, [expectation]: [f32; 1]) -> Result<[f32; 1], Corrupt> {
         let Some(class) = self.class_of[column] else {
             return Ok(self.features[column]);
         };
         if class == self.top {
-            return Ok(0.0);
+            return Ok([0.0]);
         }
-        let known = self.features[self.columns[class].0];
+        let [known] = self.features[self.columns[class].0];
         let context = usize::from(self.first_contexts[class]) + position(expectation + known);
-        let level = self.contexts.number(context, self.tables, self.reader)?;
+        let level = self.contexts.number(context, self.tables, self.stream)?;
         if level > self.max_level {
             return Err(Corrupt("a level is out of range"));
         }
@@ -351,6 +358,6 @@ impl<W: Watch> Visitor for LevelReader<'_, '_, W> {
         if level > 0 {
             self.others.add(level);
         }
-        Ok(feature(level) - known)
+        Ok([feature(level) - known])
     }
 }

@@ -18,9 +18,11 @@ use super::promise::{Bound, Figures, Promise};
 pub const MAGIC: [u8; 4] = [0x89, b'H', b'U', b'F'];
 /// The last bytes of every frame.
 pub(super) const END_MAGIC: [u8; 4] = [b'H', b'U', b'F', 0x0A];
-/// The newest format version read, and the one written where the version before will not do.
-pub const VERSION: u8 = 2;
-/// The version of frames that name no reference.
+/// The format version written, and the newest one read.
+pub const VERSION: u8 = 3;
+/// The versions before: without rANS and without several bitstreams in a block; of frames that name a reference,
+/// and of those that name none.
+const VERSION_BESIDE: u8 = 2;
 const VERSION_ALONE: u8 = 1;
 /// The largest number of classes.
 pub const MAX_CLASSES: usize = 1 << 20;
@@ -68,6 +70,9 @@ pub struct FrameHeader {
     pub reference: Option<ReferenceName>,
     /// The program that wrote the frame.
     pub producer: String,
+    /// The format version of the frame that this is the header of; frames are written in the newest one.
+    #[serde(skip, default = "newest")]
+    pub version: u8,
 }
 
 /// Which predictions rows are told against.
@@ -77,6 +82,10 @@ pub struct ReferenceName {
     pub sha256: String,
     /// Number of its rows; the frame has no more.
     pub rows: u64,
+}
+
+fn newest() -> u8 {
+    VERSION
 }
 
 impl FrameHeader {
@@ -92,6 +101,7 @@ impl FrameHeader {
             model_sha256: None,
             reference: None,
             producer: concat!("pc ", env!("CARGO_PKG_VERSION")).to_owned(),
+            version: VERSION,
         };
         header.validate()?;
         Ok(header)
@@ -123,14 +133,6 @@ impl FrameHeader {
         }
     }
 
-    /// The version of the format that the frame needs.
-    pub fn version(&self) -> u8 {
-        match self.reference {
-            None => VERSION_ALONE,
-            Some(_) => VERSION,
-        }
-    }
-
     /// Bytes of the header in a frame.
     ///
     /// # Errors
@@ -139,7 +141,7 @@ impl FrameHeader {
         let json = serde_json::to_vec(self).map_err(|error| Error::Header(error.to_string()))?;
         check_limit("the header's size", json.len() as u64, MAX_HEADER_BYTES)?;
         let mut bytes = MAGIC.to_vec();
-        bytes.push(self.version());
+        bytes.push(VERSION);
         write_varint(&mut bytes, json.len() as u64);
         bytes.extend(json);
         append_checksum(&mut bytes);
@@ -179,14 +181,15 @@ impl FrameHeader {
         check_memory(PART, n_json_bytes.saturating_mul(16), memory)?;
         let json = part.bytes(n_json_bytes)?;
         let n_bytes = part.check(|| PART.to_owned())?;
-        let header: Self =
+        let mut header: Self =
             serde_json::from_slice(&json).map_err(|error| Error::Header(error.to_string()))?;
+        header.version = version;
         header.validate()?;
-        match header.version() == version {
-            true => Ok((header, 4 + n_bytes)),
-            false => Err(Error::Header(
-                "frames of version 2, and no others, name a reference".to_owned(),
+        match (version, &header.reference) {
+            (VERSION_ALONE, Some(_)) | (VERSION_BESIDE, None) => Err(Error::Header(
+                "frames of version 2 name a reference, those of version 1 do not".to_owned(),
             )),
+            _ => Ok((header, 4 + n_bytes)),
         }
     }
 }

@@ -582,7 +582,8 @@ mod tests {
                     .unwrap();
                 let rows = bits.of_rows();
                 n_payload_bits += bits.codebooks + rows.codes + rows.raw + bits.padding;
-                assert!(index.read_model(&mut file, block).unwrap() < 2);
+                // Ranked or expected, whichever the coder.
+                assert!(index.read_model(&mut file, block).unwrap() & 0x3F < 2);
             }
             assert_eq!(n_payload_bits, 8 * sizes.payloads);
         }

@@ -2,14 +2,14 @@
 //!
 //! Decoders show every symbol to a [`Watch`] before they take it. The usual one, `()`, does nothing and
 //! leaves no trace in the code; a [`Meter`] counts. It counts bits as they stand in the payload (FORMAT.md,
-//! section 5): codes by what their alphabet tells, and what follows a code up to the next one as raw bits of
-//! the same.
+//! section 5): codes, or refills of the state of rANS after a symbol, by what their alphabet tells, and what
+//! follows up to the next symbol as raw bits of the same.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 
 use super::bitstream::BitReader;
-use super::codebook::{Alphabet, DecodeTable, entropy_bits};
+use super::codebook::{Alphabet, entropy_bits};
 
 /// What the symbols of an alphabet tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,7 +33,7 @@ const N_PARTS: usize = 5;
 /// Bits of one part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PartBits {
-    /// Huffman codes.
+    /// Huffman codes, or refills.
     pub codes: u64,
     /// What follows them as it is.
     pub raw: u64,
@@ -42,7 +42,7 @@ pub struct PartBits {
 /// Where the bits of a payload, or of many, went.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct PayloadBits {
-    /// What comes before the rows: the model, its parameters, the codebooks.
+    /// What comes before the rows: the model, its parameters, the codebooks, and the first state.
     pub codebooks: u64,
     parts: [PartBits; N_PARTS],
     /// What fills the last byte.
@@ -81,19 +81,29 @@ impl std::ops::AddAssign for PayloadBits {
 
 /// What is shown the symbols of a block as they are decoded.
 pub trait Watch: Copy {
-    /// The codebooks of these alphabets have been read; the rows follow.
-    fn start(self, alphabets: &[Alphabet], reader: &BitReader);
-    /// A symbol of an alphabet is next.
-    fn symbol(self, alphabet: usize, table: &DecodeTable, reader: &mut BitReader);
+    /// The codebooks of these alphabets have been read; the rows follow in these bitstreams.
+    fn start(self, alphabets: &[Alphabet], readers: &[BitReader]);
+    /// A symbol of an alphabet is next: `upcoming` tells which, as a number, and how many bits the reader gives for it.
+    fn symbol(
+        self,
+        alphabet: usize,
+        reader: &mut BitReader,
+        upcoming: impl FnOnce(&mut BitReader) -> (u32, u32),
+    );
+    /// The last row of a bitstream has been decoded.
+    fn end(self, reader: &BitReader);
 }
 
 /// Watches nothing.
 impl Watch for () {
     #[inline(always)]
-    fn start(self, _: &[Alphabet], _: &BitReader) {}
+    fn start(self, _: &[Alphabet], _: &[BitReader]) {}
 
     #[inline(always)]
-    fn symbol(self, _: usize, _: &DecodeTable, _: &mut BitReader) {}
+    fn symbol(self, _: usize, _: &mut BitReader, _: impl FnOnce(&mut BitReader) -> (u32, u32)) {}
+
+    #[inline(always)]
+    fn end(self, _: &BitReader) {}
 }
 
 /// Counts the bits of one payload.
@@ -105,18 +115,16 @@ struct State {
     /// What each alphabet tells.
     parts: Vec<Part>,
     bits: PayloadBits,
-    /// What was decoded last.
-    last: Part,
-    /// Bits of the payload that are not counted yet.
-    n_left: u64,
-    /// For each alphabet, how often each of its short codes occurred; a code has a one above its bits.
-    of_short_codes: Vec<[u32; 2 << MAX_SHORT]>,
-    /// Those of longer codes, which are rare, by alphabet.
-    of_long_codes: HashMap<(usize, u32), u64>,
+    /// Of each bitstream, what was decoded last, and the bits that are not counted yet.
+    streams: Vec<(Part, u64)>,
+    /// For each alphabet, how often each of its low keys occurred.
+    of_low_keys: Vec<[u32; N_LOW]>,
+    /// Those of other keys, which are rare, by alphabet.
+    of_high_keys: HashMap<(usize, u32), u64>,
 }
 
-/// Codes of so many bits are counted in lists: nearly all.
-const MAX_SHORT: u32 = 8;
+/// Keys below this are counted in lists: nearly all.
+const N_LOW: usize = 512;
 
 impl Meter {
     /// A meter at the first bit of a payload of so many bytes.
@@ -124,28 +132,24 @@ impl Meter {
         Self(RefCell::new(State {
             parts: Vec::new(),
             bits: PayloadBits::default(),
-            last: Part::default(),
-            n_left: 8 * n_bytes as u64,
-            of_short_codes: Vec::new(),
-            of_long_codes: HashMap::new(),
+            streams: vec![(Part::default(), 8 * n_bytes as u64)],
+            of_low_keys: Vec::new(),
+            of_high_keys: HashMap::new(),
         }))
     }
 
     /// What was counted, once the last row has been decoded.
-    pub fn finish(self, reader: &BitReader) -> PayloadBits {
+    pub fn finish(self) -> PayloadBits {
         let mut state = self.0.into_inner();
-        let n_left = reader.n_bits_left();
-        state.bits.parts[state.last as usize].raw += state.n_left - n_left;
-        state.bits.padding = n_left;
         // In order, so that rounding is always the same.
-        let mut long: Vec<_> = state.of_long_codes.into_iter().collect();
-        long.sort_unstable();
-        let mut long = &long[..];
-        for (alphabet, short) in state.of_short_codes.iter().enumerate() {
-            let n_long = long.partition_point(|((of, _), _)| *of == alphabet);
-            let (of_alphabet, rest) = long.split_at(n_long);
-            long = rest;
-            let counts = short.iter().map(|&n| n.into());
+        let mut high: Vec<_> = state.of_high_keys.into_iter().collect();
+        high.sort_unstable();
+        let mut high = &high[..];
+        for (alphabet, low) in state.of_low_keys.iter().enumerate() {
+            let n_high = high.partition_point(|((of, _), _)| *of == alphabet);
+            let (of_alphabet, rest) = high.split_at(n_high);
+            high = rest;
+            let counts = low.iter().map(|&n| n.into());
             let counts: Vec<u64> = counts.chain(of_alphabet.iter().map(|&(_, n)| n)).collect();
             state.bits.entropy += entropy_bits(&counts);
         }
@@ -154,32 +158,49 @@ impl Meter {
 }
 
 impl Watch for &Meter {
-    fn start(self, alphabets: &[Alphabet], reader: &BitReader) {
+    fn start(self, alphabets: &[Alphabet], readers: &[BitReader]) {
         let mut state = self.0.borrow_mut();
         state.parts = alphabets.iter().map(|alphabet| alphabet.part).collect();
-        state.of_short_codes = vec![[0; 2 << MAX_SHORT]; alphabets.len()];
-        let n_left = reader.n_bits_left();
-        state.bits.codebooks = state.n_left - n_left;
-        state.n_left = n_left;
+        state.of_low_keys = vec![[0; N_LOW]; alphabets.len()];
+        let [(_, n_bits)] = state.streams[..] else {
+            unreachable!("there are rows once");
+        };
+        let n_left = readers.iter().map(BitReader::n_bits_left);
+        state.streams = n_left.map(|n_left| (Part::default(), n_left)).collect();
+        let of_rows: u64 = state.streams.iter().map(|(_, n_left)| n_left).sum();
+        state.bits.codebooks = n_bits - of_rows;
     }
 
-    fn symbol(self, alphabet: usize, table: &DecodeTable, reader: &mut BitReader) {
+    fn symbol(
+        self,
+        alphabet: usize,
+        reader: &mut BitReader,
+        upcoming: impl FnOnce(&mut BitReader) -> (u32, u32),
+    ) {
         let mut guard = self.0.borrow_mut();
         let state = &mut *guard;
-        // Bits past the end read as zero: a code may then be longer than what is left, which the decoder
-        // will refuse.
-        let next = reader.peek();
+        let (key, n_bits) = upcoming(reader);
         let n_left = reader.n_bits_left();
-        let length = table.code_length(next).min(n_left as u32);
-        state.bits.parts[state.last as usize].raw += state.n_left - n_left;
-        state.n_left = n_left - u64::from(length);
-        state.last = state.parts[alphabet];
-        state.bits.parts[state.last as usize].codes += u64::from(length);
-        let code = (next as u32 & ((1 << length) - 1)) | 1 << length;
-        match length <= MAX_SHORT {
-            true => state.of_short_codes[alphabet][code as usize] += 1,
-            false => *state.of_long_codes.entry((alphabet, code)).or_default() += 1,
+        let n_code_bits = n_left.min(n_bits.into());
+        let part = state.parts[alphabet];
+        let (last, n_uncounted) = std::mem::replace(
+            &mut state.streams[reader.index],
+            (part, n_left - n_code_bits),
+        );
+        state.bits.parts[last as usize].raw += n_uncounted - n_left;
+        state.bits.parts[part as usize].codes += n_code_bits;
+        match state.of_low_keys[alphabet].get_mut(key as usize) {
+            Some(n) => *n += 1,
+            None => *state.of_high_keys.entry((alphabet, key)).or_default() += 1,
         }
+    }
+
+    fn end(self, reader: &BitReader) {
+        let mut state = self.0.borrow_mut();
+        let n_left = reader.n_bits_left();
+        let (last, n_uncounted) = state.streams[reader.index];
+        state.bits.parts[last as usize].raw += n_uncounted - n_left;
+        state.bits.padding += n_left;
     }
 }
 

@@ -1,5 +1,6 @@
 #![doc = include_str!("FORMAT.md")]
 
+pub mod ans;
 pub mod beside;
 pub mod bitstream;
 pub mod block;

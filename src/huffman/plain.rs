@@ -3,7 +3,7 @@
 
 use super::Corrupt;
 use super::bitstream::BitReader;
-use super::block::{Choices, Coded, Symbol, Tables};
+use super::block::{Coded, CodedRows, Symbol, Tables};
 use super::codebook::Alphabet;
 use super::meter::{Part, Watch};
 use super::order::Order;
@@ -103,9 +103,8 @@ impl Multiples {
             order.encode(row, &numbers, None, |symbol| symbols.push(symbol));
         }
         Coded {
-            choices: Choices::None,
-            symbols,
             alphabets: self.alphabets(keep_top),
+            rows: CodedRows::Plain(symbols),
         }
     }
 
@@ -121,25 +120,25 @@ impl Multiples {
         values: &mut [f32],
         watch: impl Watch,
     ) -> Result<(), Corrupt> {
-        let tables = Tables::read_from(reader, &self.alphabets(keep_top), watch)?;
+        let (tables, [mut reader]) = Tables::read_from(reader, &self.alphabets(keep_top), watch)?;
         let n_raw_bits = self.n_raw_bits();
         let mut order = Order::new(keep_top, n_classes, false, ORDER);
         for row in values.chunks_exact_mut(n_classes) {
-            if tables.number(HEAD, reader)? == 1 {
-                tables.bits(RAW, reader, row)?;
+            if tables.number(HEAD, &mut reader)? == 1 {
+                tables.bits(RAW, &mut reader, row)?;
                 continue;
             }
             for value in row.iter_mut() {
-                let high = tables.number(Self::numbers(keep_top), reader)?;
+                let high = tables.number(Self::numbers(keep_top), &mut reader)?;
                 let above = high << n_raw_bits | reader.read(n_raw_bits)?;
                 if above > self.range {
                     return Err(Corrupt("a number is out of range"));
                 }
                 *value = self.step.dequantize(self.least.wrapping_add(above as i32));
             }
-            order.decode(row, None, &tables, reader)?;
+            order.decode(row, None, &tables, &mut reader)?;
         }
-        Ok(())
+        tables.finish(reader)
     }
 }
 
@@ -159,9 +158,8 @@ pub fn encode_bits(matrix: Rows<'_>) -> Coded {
         Symbol::with_extra(0, token)
     };
     Coded {
-        choices: Choices::None,
-        symbols: matrix.values().iter().map(symbol).collect(),
         alphabets: alphabets_of_bits(),
+        rows: CodedRows::Plain(matrix.values().iter().map(symbol).collect()),
     }
 }
 
@@ -174,10 +172,10 @@ pub fn decode_bits(
     values: &mut [f32],
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
-    let tables = Tables::read_from(reader, &alphabets_of_bits(), watch)?;
+    let (tables, [mut reader]) = Tables::read_from(reader, &alphabets_of_bits(), watch)?;
     for value in values {
-        let high = tables.number(0, reader)?;
+        let high = tables.number(0, &mut reader)?;
         *value = f32::from_bits(high << N_MANTISSA_BITS | reader.read(N_MANTISSA_BITS)?);
     }
-    Ok(())
+    tables.finish(reader)
 }

@@ -5,10 +5,10 @@
 //! The [`Regression`] takes them as differences from the first row.
 
 use super::Corrupt;
-use super::bitstream::BitReader;
-use super::block::{Choices, Coded, Symbol, Tables};
+use super::bitstream::{BitReader, Coder};
+use super::block::{Coded, CodedRows, Symbol, Tables};
 use super::codebook::Alphabet;
-use super::contexts::{ContextDecoder, N_POSITIONS, Sequence};
+use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence, Stream};
 use super::meter::{Part, Watch};
 use super::order::Order;
 use super::quantizer::{Step, from_ordered, ordered};
@@ -71,9 +71,15 @@ const MAGIC: f32 = 1.5 * (1 << 23) as f32;
 #[inline(always)]
 pub(super) fn round(value: f32) -> i32 {
     match value.abs() < SMALL {
-        true => (value + MAGIC).to_bits() as i32 - MAGIC.to_bits() as i32,
+        true => small_to_integer(value),
         false => value as i32,
     }
+}
+
+/// The same of a small number; of others, anything.
+#[inline(always)]
+fn small_to_integer(value: f32) -> i32 {
+    ((value + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32)
 }
 
 /// The exponent of 2 of a number, rounded down; -1023 for 0.
@@ -103,133 +109,39 @@ pub(super) fn groups_alphabet(keep_top: usize) -> usize {
     ORDER + Order::n_alphabets(keep_top, false)
 }
 
-/// What encoder and decoder know alike while they walk a row.
+/// What encoder and decoder know alike while they walk rows.
 struct Walk {
-    numbers: Numbers,
     regression: Regression,
     /// Of the first row, once there is one.
     first: Option<Vec<i32>>,
     /// The exponents of the variances of all classes, as of the last fit, and the contexts of these.
     exponents: Vec<i32>,
     contexts: Vec<u8>,
-    /// Of the row at hand: for encoders, who know all features beforehand.
-    features: Vec<f32>,
-    expectations: Vec<f32>,
 }
 
 impl Walk {
     fn new(numbers: Numbers, n_classes: usize, n_rows: usize) -> Self {
-        let regression = Regression::new(n_classes, n_rows, false, numbers.ridge());
         Self {
-            numbers,
+            regression: Regression::new(n_classes, n_rows, false, numbers.ridge()),
             first: None,
-            regression,
             exponents: vec![0; n_classes],
             contexts: vec![FIRST_ROW as u8; n_classes],
-            features: vec![0.0; n_classes],
-            expectations: vec![0.0; n_classes],
         }
-    }
-
-    /// Appends the numbers of a row: how much each is larger than predicted, in its context.
-    #[inline(always)]
-    fn push_row(&mut self, row: &[i32], sequence: &mut Sequence) {
-        let mut push = |number: i32, predicted: i32, context: usize| {
-            sequence.push_number(context, zigzag(number.wrapping_sub(predicted)));
-        };
-        let Some(first) = &self.first else {
-            let mut before = 0;
-            for &number in row {
-                push(number, before, FIRST_ROW);
-                before = number;
-            }
-            self.start(row);
-            return;
-        };
-        let is_bits = self.numbers == Numbers::Bits;
-        for ((feature, &number), &first) in self.features.iter_mut().zip(row).zip(first) {
-            *feature = match is_bits {
-                true => feature_of_bits(number, first),
-                false => number.wrapping_sub(first) as f32,
-            };
-        }
-        self.regression
-            .expect::<false>(0, &self.features, &mut self.expectations);
-        let expectations = self.expectations.iter().zip(first);
-        if is_bits {
-            let is_fitted = self.regression.is_fitted();
-            let known = expectations.zip(&self.exponents);
-            for (((&expectation, &first), &of_variance), &number) in known.zip(row) {
-                let (predicted, context) = predict_bits(first, expectation, is_fitted, of_variance);
-                push(number, predicted, context);
-            }
-        } else {
-            let known = expectations.zip(&self.contexts);
-            for (((&expectation, &first), &context), &number) in known.zip(row) {
-                let predicted = first.wrapping_add(round(expectation));
-                push(number, predicted, context.into());
-            }
-        }
-        self.learn();
-    }
-
-    /// Reads a row.
-    #[inline(always)]
-    fn read_row(
-        &mut self,
-        row: &mut [i32],
-        read: &mut NumberReader<impl Watch>,
-    ) -> Result<(), Corrupt> {
-        if self.numbers == Numbers::Bits && self.first.is_some() && self.regression.is_fitted() {
-            let mut visitor = BitsReader {
-                read,
-                first: self.first.as_deref().unwrap_or_default(),
-                exponents: &self.exponents,
-                row,
-            };
-            self.regression.walk(0, &mut visitor)?;
-            self.learn();
-            return Ok(());
-        }
-        // Reading all differences first gives the processor more to do at a time.
-        for (difference, &context) in row.iter_mut().zip(&self.contexts) {
-            *difference = read.difference(context.into())?;
-        }
-        let Some(first) = &self.first else {
-            let mut before = 0i32;
-            for number in row.iter_mut() {
-                *number = before.wrapping_add(*number);
-                before = *number;
-            }
-            self.start(row);
-            return Ok(());
-        };
-        if self.numbers == Numbers::Bits {
-            // Before the first fit, all expectations are 0.
-            for ((number, &first), feature) in row.iter_mut().zip(first).zip(&mut self.features) {
-                let (predicted, _) = predict_bits(first, 0.0, false, 0);
-                *number = predicted.wrapping_add(*number);
-                *feature = feature_of_bits(*number, first);
-            }
-            self.regression
-                .expect::<false>(0, &self.features, &mut self.expectations);
-        } else {
-            self.regression.walk(0, &mut Differences { first, row })?;
-        }
-        self.learn();
-        Ok(())
     }
 
     /// Takes the first row, whose features are 0.
     fn start(&mut self, row: &[i32]) {
         self.first = Some(row.to_vec());
         self.contexts.fill(NOT_FITTED as u8);
-        self.regression.learn(0);
+        self.regression.learn_zeros();
     }
 
-    /// Learns the row at hand.
-    fn learn(&mut self) {
-        if self.regression.learn(0) {
+    /// Learns those of the rows at hand that are marked.
+    fn learn<const N: usize>(&mut self, is_live: [bool; N]) {
+        if self
+            .regression
+            .learn(is_live.map(|is_live| is_live.then_some(0)))
+        {
             for class in 0..self.exponents.len() {
                 self.exponents[class] = exponent(self.regression.variance(class));
                 self.contexts[class] = context(self.exponents[class]) as u8;
@@ -264,99 +176,171 @@ pub(super) fn predict_bits(
     (ordered(expected), context)
 }
 
-/// Reads differences from a bitstream.
-struct NumberReader<'a, 'b, W> {
-    reader: &'a mut BitReader<'b>,
+/// Reads the bits of values whose contexts depend on those before, in the rows that are live.
+struct BitsReader<'a, 'b, W, const N: usize> {
+    streams: &'a mut [Stream<'b>; N],
     tables: &'a Tables<W>,
-    contexts: &'a mut ContextDecoder,
-}
-
-impl<W: Watch> NumberReader<'_, '_, W> {
-    #[inline(always)]
-    fn difference(&mut self, context: usize) -> Result<i32, Corrupt> {
-        let number = self.contexts.number(context, self.tables, self.reader)?;
-        Ok(from_zigzag(number))
-    }
-}
-
-/// Reads the bits of values whose contexts depend on those before.
-struct BitsReader<'a, 'b, 'c, W> {
-    read: &'a mut NumberReader<'b, 'c, W>,
+    contexts: &'a ContextDecoder,
+    is_live: [bool; N],
+    is_fitted: bool,
     first: &'a [i32],
     exponents: &'a [i32],
-    row: &'a mut [i32],
+    rows: &'a mut [[i32; N]],
 }
 
-impl<W: Watch> Visitor for BitsReader<'_, '_, '_, W> {
+impl<W: Watch, const N: usize> Visitor<N> for BitsReader<'_, '_, W, N> {
     const IS_SPARSE: bool = false;
 
     #[inline(always)]
-    fn feature(&mut self, class: usize, expectation: f32) -> Result<f32, Corrupt> {
-        let first = self.first[class];
-        let (predicted, context) = predict_bits(first, expectation, true, self.exponents[class]);
-        let number = predicted.wrapping_add(self.read.difference(context)?);
-        self.row[class] = number;
-        Ok(feature_of_bits(number, first))
+    fn features(&mut self, class: usize, expectations: [f32; N]) -> Result<[f32; N], Corrupt> {
+        let (first, of_variance) = (self.first[class], self.exponents[class]);
+        let mut features = [0.0; N];
+        for row in 0..N {
+            if self.is_live[row] {
+                let (predicted, context) =
+                    predict_bits(first, expectations[row], self.is_fitted, of_variance);
+                let stream = &mut self.streams[row];
+                let number = self.contexts.number(context, self.tables, stream)?;
+                let number = predicted.wrapping_add(from_zigzag(number));
+                self.rows[class][row] = number;
+                features[row] = feature_of_bits(number, first);
+            }
+        }
+        Ok(features)
     }
 }
 
-/// Adds predictions to differences.
-struct Differences<'a> {
+/// Adds predictions to differences, in the rows that are live.
+struct Differences<'a, const N: usize> {
+    is_live: [bool; N],
     first: &'a [i32],
-    row: &'a mut [i32],
+    rows: &'a mut [[i32; N]],
 }
 
-impl Visitor for Differences<'_> {
+impl<const N: usize> Visitor<N> for Differences<'_, N> {
     const IS_SPARSE: bool = false;
 
     #[inline(always)]
-    fn feature(&mut self, class: usize, expectation: f32) -> Result<f32, Corrupt> {
-        let difference = self.row[class];
-        let feature = round(expectation).wrapping_add(difference);
-        self.row[class] = self.first[class].wrapping_add(feature);
-        // Small numbers need not become integers on the way to the next expectation.
-        Ok(
-            match expectation.abs() < SMALL && difference.unsigned_abs() < SMALL as u32 {
-                true => (expectation + MAGIC) - MAGIC + difference as f32,
-                false => feature as f32,
-            },
-        )
+    fn features(&mut self, class: usize, expectations: [f32; N]) -> Result<[f32; N], Corrupt> {
+        let (first, differences) = (self.first[class], self.rows[class]);
+        let (mut numbers, mut features) = (differences, [0.0; N]);
+        let mut are_small = true;
+        for row in 0..N {
+            let (expectation, difference) = (expectations[row], differences[row]);
+            are_small &= expectation.abs() < SMALL && difference.unsigned_abs() < SMALL as u32;
+            // Small numbers need not become integers on the way to the next expectation.
+            features[row] = (expectation + MAGIC) - MAGIC + difference as f32;
+            let rounded = small_to_integer(expectation);
+            numbers[row] = first.wrapping_add(rounded.wrapping_add(difference));
+        }
+        if !are_small {
+            for row in 0..N {
+                let feature = round(expectations[row]).wrapping_add(differences[row]);
+                features[row] = feature as f32;
+                numbers[row] = first.wrapping_add(feature);
+            }
+        }
+        let rows = self.rows[class].iter_mut().zip(numbers);
+        for ((number, decoded), is_live) in rows.zip(self.is_live) {
+            if is_live {
+                *number = decoded;
+            }
+        }
+        Ok(features)
     }
 }
 
 /// Codes the rows of `matrix`; those marked in `is_exact` bit for bit, as are rows that have no numbers
-/// (which get marked).
+/// (which get marked); in `N` bitstreams.
 #[inline(always)]
-pub fn encode(matrix: Rows<'_>, is_exact: &mut [bool], numbers: Numbers, keep_top: usize) -> Coded {
+pub fn encode<const N: usize>(
+    matrix: Rows<'_>,
+    is_exact: &mut [bool],
+    numbers: Numbers,
+    keep_top: usize,
+    coder: Coder,
+) -> Coded {
     let n_classes = matrix.n_classes();
     let mut walk = Walk::new(numbers, n_classes, matrix.n_rows());
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
-    let mut row_numbers = vec![0; n_classes];
-    let mut sequence = Sequence::new(1, matrix.values().len());
-    for (row, is_exact) in matrix.rows().zip(is_exact) {
-        match numbers {
-            Numbers::Steps(step) => *is_exact |= !step.quantize_row(row, &mut row_numbers),
-            Numbers::OrderedBits | Numbers::Bits => {
-                for (number, &value) in row_numbers.iter_mut().zip(row) {
-                    *number = ordered(value);
+    let mut sequences = Sequence::several::<N>(matrix.values().len());
+    let mut numbers_of_rows = vec![vec![0; n_classes]; N];
+    let mut features = vec![[0.0; N]; n_classes];
+    let mut expectations = features.clone();
+    let is_bits = numbers == Numbers::Bits;
+    let batches = matrix.values().chunks(N * n_classes);
+    for (rows, is_exact) in batches.zip(is_exact.chunks_mut(N)) {
+        let rows = rows.chunks_exact(n_classes);
+        // The rows whose numbers are predicted.
+        let mut is_live = [false; N];
+        for (index, (row, is_exact)) in rows.clone().zip(is_exact.iter_mut()).enumerate() {
+            let (sequence, row_numbers) = (&mut sequences[index], &mut numbers_of_rows[index]);
+            match numbers {
+                Numbers::Steps(step) => *is_exact |= !step.quantize_row(row, row_numbers),
+                Numbers::OrderedBits | Numbers::Bits => {
+                    for (number, &value) in row_numbers.iter_mut().zip(row) {
+                        *number = ordered(value);
+                    }
                 }
             }
+            sequence.push(Symbol::new(HEAD, u32::from(*is_exact)));
+            if *is_exact {
+                Symbol::of_bits(RAW, row).for_each(|symbol| sequence.push(symbol));
+                continue;
+            }
+            let Some(first) = &walk.first else {
+                let mut before = 0;
+                for &number in row_numbers.iter() {
+                    sequence.push_number(FIRST_ROW, zigzag(number.wrapping_sub(before)));
+                    before = number;
+                }
+                walk.start(row_numbers);
+                continue;
+            };
+            is_live[index] = true;
+            let known = row_numbers.iter().zip(first);
+            for (of_rows, (&number, &first)) in features.iter_mut().zip(known) {
+                of_rows[index] = match is_bits {
+                    true => feature_of_bits(number, first),
+                    false => number.wrapping_sub(first) as f32,
+                };
+            }
         }
-        sequence.push(Symbol::new(HEAD, u32::from(*is_exact)));
-        if *is_exact {
-            Symbol::of_bits(RAW, row).for_each(|symbol| sequence.push(symbol));
-            continue;
+        if is_live != [false; N] {
+            walk.regression
+                .expect::<false, N>([0; N], &features, &mut expectations);
         }
-        walk.push_row(&row_numbers, &mut sequence);
-        if !numbers.is_exact() {
-            order.encode(row, &row_numbers, None, |symbol| sequence.push(symbol));
+        let is_fitted = walk.regression.is_fitted();
+        for (index, (row, &is_exact)) in rows.zip(is_exact.iter()).enumerate() {
+            let (sequence, row_numbers) = (&mut sequences[index], &numbers_of_rows[index]);
+            if let Some(first) = walk.first.as_ref().filter(|_| is_live[index]) {
+                let known = expectations.iter().zip(first).zip(row_numbers);
+                if is_bits {
+                    let known = known.zip(&walk.exponents);
+                    for (((of_rows, &first), &number), &of_variance) in known {
+                        let (predicted, context) =
+                            predict_bits(first, of_rows[index], is_fitted, of_variance);
+                        sequence.push_number(context, zigzag(number.wrapping_sub(predicted)));
+                    }
+                } else {
+                    let known = known.zip(&walk.contexts);
+                    for (((of_rows, &first), &number), &context) in known {
+                        let predicted = first.wrapping_add(round(of_rows[index]));
+                        let difference = number.wrapping_sub(predicted);
+                        sequence.push_number(context.into(), zigzag(difference));
+                    }
+                }
+            }
+            if !is_exact && !numbers.is_exact() {
+                order.encode(row, row_numbers, None, |symbol| sequence.push(symbol));
+            }
         }
+        walk.learn(is_live);
     }
-    let (groups, symbols) = sequence.into_symbols(groups_alphabet(keep_top));
+    let groups = Groups::of(&mut sequences, 1, groups_alphabet(keep_top), coder);
     Coded {
         alphabets: alphabets(keep_top, groups.alphabets()),
-        choices: Choices::Groups(groups),
-        symbols,
+        rows: CodedRows::InContexts(groups, sequences.into()),
     }
 }
 
@@ -365,7 +349,7 @@ pub fn encode(matrix: Rows<'_>, is_exact: &mut [bool], numbers: Numbers, keep_to
 /// # Errors
 /// [`Corrupt`] if the payload is not what an encoder writes.
 #[inline(always)]
-pub fn decode(
+pub fn decode<const N: usize>(
     reader: &mut BitReader,
     n_classes: usize,
     numbers: Numbers,
@@ -373,31 +357,88 @@ pub fn decode(
     values: &mut [f32],
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
-    let mut contexts = ContextDecoder::read_from(reader, 1, groups_alphabet(keep_top))?;
-    let tables = Tables::read_from(reader, &alphabets(keep_top, contexts.alphabets()), watch)?;
+    let contexts = ContextDecoder::read_from(reader, 1, groups_alphabet(keep_top))?;
+    let alphabets = alphabets(keep_top, contexts.alphabets());
+    let (tables, readers) = Tables::read_from(reader, &alphabets, watch)?;
+    let mut streams = readers.map(|reader| contexts.stream(reader));
     let mut walk = Walk::new(numbers, n_classes, values.len() / n_classes);
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
-    let mut row_numbers = vec![0; n_classes];
-    for row in values.chunks_exact_mut(n_classes) {
-        if tables.number(HEAD, reader)? == 1 {
-            tables.bits(RAW, reader, row)?;
-            continue;
+    let mut numbers_of_rows = vec![[0; N]; n_classes];
+    let is_bits = numbers == Numbers::Bits;
+    for rows in values.chunks_mut(N * n_classes) {
+        let mut is_exact = [true; N];
+        let mut is_live = [false; N];
+        for (index, row) in rows.chunks_exact_mut(n_classes).enumerate() {
+            let stream = &mut streams[index];
+            if tables.number(HEAD, &mut stream.reader)? == 1 {
+                tables.bits(RAW, &mut stream.reader, row)?;
+                continue;
+            }
+            is_exact[index] = false;
+            is_live[index] = walk.first.is_some();
+            if is_live[index] {
+                continue;
+            }
+            let mut before = 0i32;
+            for of_rows in &mut numbers_of_rows {
+                let number = contexts.number(FIRST_ROW, &tables, stream)?;
+                before = before.wrapping_add(from_zigzag(number));
+                of_rows[index] = before;
+            }
+            let of_row = numbers_of_rows.iter().map(|of_rows| of_rows[index]);
+            walk.start(&of_row.collect::<Vec<_>>());
         }
-        let mut numbers_of_row = NumberReader {
-            reader,
-            tables: &tables,
-            contexts: &mut contexts,
-        };
-        walk.read_row(&mut row_numbers, &mut numbers_of_row)?;
-        for (value, &number) in row.iter_mut().zip(&row_numbers) {
-            *value = match numbers {
-                Numbers::Steps(step) => step.dequantize(number),
-                Numbers::OrderedBits | Numbers::Bits => from_ordered(number),
-            };
+        // Reading all differences first gives the processor more to do at a time; but contexts of bits depend on the
+        // numbers before.
+        if !is_bits {
+            for (of_rows, &context) in numbers_of_rows.iter_mut().zip(&walk.contexts) {
+                let group = contexts.group(context.into(), &tables);
+                for row in 0..N {
+                    if is_live[row] {
+                        of_rows[row] = from_zigzag(group.number(&mut streams[row])?);
+                    }
+                }
+            }
         }
-        if !numbers.is_exact() {
-            order.decode(row, None, &tables, reader)?;
+        if let Some(first) = walk.first.as_ref().filter(|_| is_live != [false; N]) {
+            if is_bits {
+                let mut visitor = BitsReader {
+                    streams: &mut streams,
+                    tables: &tables,
+                    contexts: &contexts,
+                    is_live,
+                    is_fitted: walk.regression.is_fitted(),
+                    first,
+                    exponents: &walk.exponents,
+                    rows: &mut numbers_of_rows,
+                };
+                walk.regression.walk([0; N], &mut visitor)?;
+            } else {
+                let mut visitor = Differences {
+                    is_live,
+                    first,
+                    rows: &mut numbers_of_rows,
+                };
+                walk.regression.walk([0; N], &mut visitor)?;
+            }
+            walk.learn(is_live);
+        }
+        for (index, row) in rows.chunks_exact_mut(n_classes).enumerate() {
+            if is_exact[index] {
+                continue;
+            }
+            for (value, of_rows) in row.iter_mut().zip(&numbers_of_rows) {
+                *value = match numbers {
+                    Numbers::Steps(step) => step.dequantize(of_rows[index]),
+                    Numbers::OrderedBits | Numbers::Bits => from_ordered(of_rows[index]),
+                };
+            }
+            if !numbers.is_exact() {
+                order.decode(row, None, &tables, &mut streams[index].reader)?;
+            }
         }
     }
-    Ok(())
+    streams
+        .into_iter()
+        .try_for_each(|stream| tables.finish(stream.reader))
 }

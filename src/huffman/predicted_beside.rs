@@ -6,9 +6,9 @@
 //! former: before it has learned anything, it expects what the reference has.
 
 use super::Corrupt;
-use super::bitstream::BitReader;
-use super::block::{Choices, Coded, Symbol, Tables};
-use super::contexts::{ContextDecoder, Sequence};
+use super::bitstream::{BitReader, Coder};
+use super::block::{Coded, CodedRows, Symbol, Tables};
+use super::contexts::{ContextDecoder, Groups, Sequence, Stream};
 use super::meter::Watch;
 use super::order::Order;
 use super::predicted::{
@@ -57,8 +57,8 @@ struct Walk {
     /// The exponents of the variances of all classes, as of the last fit.
     exponents: Vec<i32>,
     /// Of the columns of the row at hand.
-    features: Vec<f32>,
-    expectations: Vec<f32>,
+    features: Vec<[f32; 1]>,
+    expectations: Vec<[f32; 1]>,
 }
 
 impl Walk {
@@ -71,8 +71,8 @@ impl Walk {
             first: Vec::new(),
             first_known: Vec::new(),
             exponents: vec![0; n_classes],
-            features: vec![0.0; columns.count()],
-            expectations: vec![0.0; columns.count()],
+            features: vec![[0.0]; columns.count()],
+            expectations: vec![[0.0]; columns.count()],
         }
     }
 
@@ -80,7 +80,7 @@ impl Walk {
     fn start(&mut self, row: &[i32], known: &[f32]) {
         self.first.extend_from_slice(row);
         self.first_known.extend_from_slice(known);
-        self.regression.learn(0);
+        self.regression.learn_zeros();
     }
 
     /// Takes the values of the reference as features.
@@ -88,7 +88,7 @@ impl Walk {
     fn take_known(&mut self, known: &[f32]) {
         let known = known.iter().zip(&self.first_known);
         for (&(column, _), (&value, &first)) in self.columns.iter().zip(known) {
-            self.features[column] = self.numbers.known_feature(value, first);
+            self.features[column] = [self.numbers.known_feature(value, first)];
         }
     }
 
@@ -107,18 +107,18 @@ impl Walk {
         self.take_known(known);
         let numbers = row.iter().zip(&self.first);
         for (&(known, column), (&number, &first)) in self.columns.iter().zip(numbers) {
-            let known = self.features[known];
-            self.features[column] = self.numbers.feature(number, first, known);
+            let [known] = self.features[known];
+            self.features[column] = [self.numbers.feature(number, first, known)];
         }
         self.regression
-            .expect::<false>(0, &self.features, &mut self.expectations);
+            .expect::<false, 1>([0], &self.features, &mut self.expectations);
         let is_fitted = self.regression.is_fitted();
         for (class, &number) in row.iter().enumerate() {
             let (known, column) = self.columns[class];
             let (predicted, context) = predict(
                 self.numbers,
                 self.first[class],
-                self.expectations[column] + self.features[known],
+                self.expectations[column][0] + self.features[known][0],
                 is_fitted,
                 self.exponents[class],
             );
@@ -129,7 +129,7 @@ impl Walk {
 
     /// Learns the row at hand.
     fn learn(&mut self) {
-        if self.regression.learn(0) {
+        if self.regression.learn([Some(0)]) {
             for (of_variance, &(_, column)) in self.exponents.iter_mut().zip(&self.columns) {
                 *of_variance = exponent(self.regression.variance(column));
             }
@@ -167,12 +167,13 @@ pub fn encode(
     is_exact: &mut [bool],
     numbers: Numbers,
     keep_top: usize,
+    coder: Coder,
 ) -> Coded {
     let n_classes = matrix.n_classes();
     let mut walk = Walk::new(numbers, n_classes, matrix.n_rows());
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
     let mut row_numbers = vec![0; n_classes];
-    let mut sequence = Sequence::new(1, matrix.values().len());
+    let [mut sequence] = Sequence::several(matrix.values().len());
     let rows = matrix.rows().zip(reference.rows());
     for ((row, known), is_exact) in rows.zip(is_exact) {
         for (number, &value) in row_numbers.iter_mut().zip(row) {
@@ -194,11 +195,11 @@ pub fn encode(
             order.encode(row, &row_numbers, None, |symbol| sequence.push(symbol));
         }
     }
-    let (groups, symbols) = sequence.into_symbols(groups_alphabet(keep_top));
+    let mut sequences = vec![sequence];
+    let groups = Groups::of(&mut sequences, 1, groups_alphabet(keep_top), coder);
     Coded {
         alphabets: alphabets(keep_top, groups.alphabets()),
-        choices: Choices::Groups(groups),
-        symbols,
+        rows: CodedRows::InContexts(groups, sequences),
     }
 }
 
@@ -216,21 +217,23 @@ pub fn decode(
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
     let n_classes = reference.n_classes();
-    let mut contexts = ContextDecoder::read_from(reader, 1, groups_alphabet(keep_top))?;
-    let tables = Tables::read_from(reader, &alphabets(keep_top, contexts.alphabets()), watch)?;
+    let contexts = ContextDecoder::read_from(reader, 1, groups_alphabet(keep_top))?;
+    let alphabets = alphabets(keep_top, contexts.alphabets());
+    let (tables, [reader]) = Tables::read_from(reader, &alphabets, watch)?;
+    let mut stream = contexts.stream(reader);
     let mut walk = Walk::new(numbers, n_classes, values.len() / n_classes);
     let class_of = Columns::new(n_classes).classes();
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
     let mut row_numbers = vec![0; n_classes];
     for (row, known) in values.chunks_exact_mut(n_classes).zip(reference.rows()) {
-        if tables.number(HEAD, reader)? == 1 {
-            tables.bits(RAW, reader, row)?;
+        if tables.number(HEAD, &mut stream.reader)? == 1 {
+            tables.bits(RAW, &mut stream.reader, row)?;
             continue;
         }
         if walk.first.is_empty() {
             let mut before = 0i32;
             for number in &mut row_numbers {
-                let difference = contexts.number(FIRST_ROW, &tables, reader)?;
+                let difference = contexts.number(FIRST_ROW, &tables, &mut stream)?;
                 before = before.wrapping_add(from_zigzag(difference));
                 *number = before;
             }
@@ -238,9 +241,9 @@ pub fn decode(
         } else {
             walk.take_known(known);
             let mut visitor = NumberReader {
-                reader,
+                stream: &mut stream,
                 tables: &tables,
-                contexts: &mut contexts,
+                contexts: &contexts,
                 class_of: &class_of,
                 columns: &walk.columns,
                 numbers,
@@ -250,7 +253,7 @@ pub fn decode(
                 features: &walk.features,
                 row: &mut row_numbers,
             };
-            walk.regression.walk(0, &mut visitor)?;
+            walk.regression.walk([0], &mut visitor)?;
             walk.learn();
         }
         for (value, &number) in row.iter_mut().zip(&row_numbers) {
@@ -260,17 +263,17 @@ pub fn decode(
             };
         }
         if !numbers.is_exact() {
-            order.decode(row, None, &tables, reader)?;
+            order.decode(row, None, &tables, &mut stream.reader)?;
         }
     }
-    Ok(())
+    tables.finish(stream.reader)
 }
 
 /// Reads the numbers of a row; those of the reference are known.
 struct NumberReader<'a, 'b, W> {
-    reader: &'a mut BitReader<'b>,
+    stream: &'a mut Stream<'b>,
     tables: &'a Tables<W>,
-    contexts: &'a mut ContextDecoder,
+    contexts: &'a ContextDecoder,
     /// Of each column; none of the reference's.
     class_of: &'a [Option<usize>],
     columns: &'a [(usize, usize)],
@@ -278,20 +281,20 @@ struct NumberReader<'a, 'b, W> {
     is_fitted: bool,
     first: &'a [i32],
     exponents: &'a [i32],
-    features: &'a [f32],
+    features: &'a [[f32; 1]],
     row: &'a mut [i32],
 }
 
-impl<W: Watch> Visitor for NumberReader<'_, '_, W> {
+impl<W: Watch> Visitor<1> for NumberReader<'_, '_, W> {
     const IS_SPARSE: bool = false;
 
     #[inline(always)]
-    fn feature(&mut self, column: usize, expectation: f32) -> Result<f32, Corrupt> {
+    fn features(&mut self, column: usize, [expectation]: [f32; 1]) -> Result<[f32; 1], Corrupt> {
         let Some(class) = self.class_of[column] else {
             return Ok(self.features[column]);
         };
         let first = self.first[class];
-        let known = self.features[self.columns[class].0];
+        let [known] = self.features[self.columns[class].0];
         let (predicted, context) = predict(
             self.numbers,
             first,
@@ -299,9 +302,9 @@ impl<W: Watch> Visitor for NumberReader<'_, '_, W> {
             self.is_fitted,
             self.exponents[class],
         );
-        let difference = self.contexts.number(context, self.tables, self.reader)?;
+        let difference = self.contexts.number(context, self.tables, self.stream)?;
         let number = predicted.wrapping_add(from_zigzag(difference));
         self.row[class] = number;
-        Ok(self.numbers.feature(number, first, known))
+        Ok([self.numbers.feature(number, first, known)])
     }
 }

@@ -16,7 +16,7 @@
 
 use super::Corrupt;
 use super::bitstream::{BitReader, BitWriter};
-use super::block::{Choices, ClassSymbols, Coded, Symbol, Tables};
+use super::block::{ClassSymbols, Coded, CodedRows, Symbol, Tables};
 use super::codebook::{self, Codebook, entropy_bits, read_gamma, write_gamma};
 use super::contexts::{Sums, group_contexts};
 use super::meter::{Part, Watch};
@@ -528,9 +528,8 @@ pub fn encode(
         *symbol = symbol.of_alphabet(alphabet);
     }
     Coded {
-        symbols,
-        alphabets: parameters.alphabets(n_classes, keep_top),
-        choices: Choices::Ranked(parameters),
+        alphabets: parameters.alphabets(matrix.n_classes(), keep_top),
+        rows: CodedRows::Ranked(parameters, symbols),
     }
 }
 
@@ -662,8 +661,11 @@ pub fn decode(
     let parameters = Parameters::read_from(reader)?;
     let n_kinds = parameters.n_kinds;
     let mut order = Order::new(keep_top, n_classes, true, parameters.n_groups());
+    let alphabets = parameters.alphabets(n_classes, keep_top);
+    let (tables, [mut reader]) = Tables::read_from(reader, &alphabets, watch)?;
+    let reader = &mut reader;
     let mut decoder = RowDecoder {
-        tables: Tables::read_from(reader, &parameters.alphabets(n_classes, keep_top), watch)?,
+        tables,
         parameters,
         quantizer,
         ranks: Ranks::new(n_classes),
@@ -694,7 +696,7 @@ pub fn decode(
             row[top] = row[top].next_up();
         }
     }
-    Ok(())
+    decoder.tables.finish(std::mem::take(reader))
 }
 
 struct RowDecoder<W> {
@@ -844,7 +846,7 @@ impl<W: Watch> RowDecoder<W> {
         rank
     }
 
-    #[inline]
+    #[inline(always)]
     fn number(&self, reader: &mut BitReader, context: usize) -> Result<u32, Corrupt> {
         let group = self.parameters.group_of[context];
         self.tables.number(group.into(), reader)

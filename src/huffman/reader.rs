@@ -94,6 +94,11 @@ impl Block {
         check_memory(PART, n_payload_bytes + 4 * n_values, memory)?;
         let payload = part.bytes(n_payload_bytes)?;
         let n_bytes = 1 + part.check(|| name(n_rows))?;
+        if block::needs_version_3(&payload) && header.version < 3 {
+            return Err(Error::Corrupt(
+                "a block is coded in a way that its frame's version does not have",
+            ));
+        }
         let mut reference = None;
         if let Some(name) = &header.reference {
             let end = first_row.saturating_add(n_rows);
@@ -519,11 +524,11 @@ mod tests {
             Err(Error::NotHuff { .. })
         ));
         let mut newer = frame(&matrix());
-        newer[4] = 3;
+        newer[4] = 4;
         let message = read_all(&newer).unwrap_err().to_string();
         assert_eq!(
             message,
-            "format version 3 is newer than this pc supports (2); upgrade pc"
+            "format version 4 is newer than this pc supports (3); upgrade pc"
         );
     }
 
@@ -754,7 +759,6 @@ mod tests {
         };
         let bytes = write(n_rows);
         assert!(bytes == write(1000), "how rows are handed over");
-        assert_eq!(bytes[4], 2);
         assert!(bytes.len() < frame(&matrix).len());
 
         let find = |needed: &ReferenceRows| {
@@ -838,13 +842,21 @@ mod tests {
     fn headers_and_versions_agree_on_references() {
         let mut header = header_beside(3);
         let bytes = header.to_bytes().unwrap();
-        assert_eq!(bytes[4], 2);
-        let mut older = bytes;
-        older[4] = 1;
-        let n_checked = older.len() - 4;
-        older.truncate(n_checked);
-        super::super::frame::append_checksum(&mut older);
-        assert!(matches!(read_all(&older), Err(Error::Header(_))));
+        assert_eq!(bytes[4], 3);
+        // Older versions must have a reference, or must not.
+        let of_version = |header: &FrameHeader, version: u8| {
+            let mut bytes = header.to_bytes().unwrap();
+            bytes[4] = version;
+            bytes.truncate(bytes.len() - 4);
+            super::super::frame::append_checksum(&mut bytes);
+            FrameReader::new(&bytes[..]).map(|reader| reader.header().version)
+        };
+        assert_eq!(of_version(&header, 2).unwrap(), 2);
+        assert!(matches!(of_version(&header, 1), Err(Error::Header(_))));
+        header.reference = None;
+        assert_eq!(of_version(&header, 1).unwrap(), 1);
+        assert!(matches!(of_version(&header, 2), Err(Error::Header(_))));
+        header = header_beside(3);
         for sha256 in ["", "0123", &"0123456789ABCDEF".repeat(4)] {
             header.reference.as_mut().unwrap().sha256 = sha256.to_owned();
             assert!(matches!(header.validate(), Err(Error::Header(_))));

@@ -43,18 +43,18 @@ pub struct Ridge {
     pub relative: f64,
 }
 
-/// Who walks a row with a [`Regression`]. A trait and no closure, so that its methods can be made part of the
+/// Who walks rows with a [`Regression`]. A trait and no closure, so that its methods can be made part of the
 /// loop: otherwise they may do without the vector instructions that the loop is compiled for.
-pub trait Visitor {
-    /// Whether most features are 0, so that it pays to look for those.
+pub trait Visitor<const N: usize> {
+    /// Whether most features are 0, so that it pays to look for those in a single row.
     const IS_SPARSE: bool;
 
-    /// Gets each class and what is expected of its feature, and returns the feature. That of a top class
-    /// which has means of its own must be 0.
+    /// Gets each class and what is expected of its feature in `N` rows, and returns the features. That of a top
+    /// class which has means of its own must be 0.
     ///
     /// # Errors
     /// [`Corrupt`] ends the walk.
-    fn feature(&mut self, class: usize, expectation: f32) -> Result<f32, Corrupt>;
+    fn features(&mut self, class: usize, expectations: [f32; N]) -> Result<[f32; N], Corrupt>;
 }
 
 /// The columns of a row and of that of a reference beside it: in each panel, first its classes in the
@@ -143,11 +143,13 @@ pub struct Regression {
     /// By how much a feature of 1 of the first class raises the expectation of the second: by class, then
     /// class of its panel, in rows of `stride`; 0 but for later classes.
     slopes: Vec<[f32; N_LANES]>,
+    /// The same by lanes of first classes, then second class of their panel, in rows of `stride`.
+    slopes_of_lanes: Vec<[f32; N_LANES]>,
     /// The width of a panel in whole lanes.
     stride: usize,
-    /// Of the classes of the panel at hand.
-    expectations: Vec<[f32; N_LANES]>,
-    /// Of all classes of the row at hand.
+    /// Of the classes of the panel at hand, in whole lanes: those of one row, or of each class those of all rows.
+    expectations: Vec<f32>,
+    /// Of each class those of all rows at hand.
     features: Vec<f32>,
     /// Variance of each class about its expectation; 0 before the first fit.
     variances: Vec<f64>,
@@ -208,8 +210,9 @@ impl Regression {
             base: vec![0.0; n_tops * n_classes],
             is_based: vec![true; n_tops],
             slopes: vec![[0.0; N_LANES]; n_classes * stride / N_LANES],
+            slopes_of_lanes: vec![[0.0; N_LANES]; n_classes.div_ceil(N_LANES) * stride],
             stride,
-            expectations: vec![[0.0; N_LANES]; stride / N_LANES],
+            expectations: vec![0.0; stride],
             features: vec![0.0; n_classes],
             variances: vec![0.0; n_classes],
         }
@@ -224,19 +227,40 @@ impl Regression {
         self.n_rows > 0
     }
 
-    /// Walks the classes of a row of which only the top class is known.
+    /// Walks the classes of `N` rows of which only the top classes are known, side by side.
     #[inline(always)]
-    pub fn walk<V: Visitor>(&mut self, top: usize, visitor: &mut V) -> Result<(), Corrupt> {
-        let top = self.list(top);
-        if !self.is_based[top] {
-            pulp::Arch::new().dispatch(FillBase(self, top));
+    pub fn walk<const N: usize>(
+        &mut self,
+        tops: [usize; N],
+        visitor: &mut impl Visitor<N>,
+    ) -> Result<(), Corrupt> {
+        let tops = tops.map(|top| self.list(top));
+        for top in tops {
+            if !self.is_based[top] {
+                pulp::Arch::new().dispatch(FillBase(self, top));
+            }
         }
+        self.features.resize(N * self.n_classes, 0.0);
+        self.expectations.resize(N * self.stride, 0.0);
+        match N {
+            1 => self.walk_one(tops[0], visitor),
+            _ => self.walk_many(tops, visitor),
+        }
+    }
+
+    /// Walks one row: the expectations of several classes make a vector.
+    #[inline(always)]
+    fn walk_one<const N: usize, V: Visitor<N>>(
+        &mut self,
+        top: usize,
+        visitor: &mut V,
+    ) -> Result<(), Corrupt> {
         let n_lanes = self.stride / N_LANES;
         let base = &self.base[top * self.n_classes..][..self.n_classes];
         for first in (0..self.n_classes).step_by(self.width) {
             let end = (first + self.width).min(self.n_classes);
-            let expectations = &mut self.expectations[..n_lanes];
-            expectations.as_flattened_mut()[..end - first].copy_from_slice(&base[first..end]);
+            self.expectations[..end - first].copy_from_slice(&base[first..end]);
+            let (expectations, _) = self.expectations.as_chunks_mut::<N_LANES>();
             for lanes in 0..n_lanes {
                 let start = first + lanes * N_LANES;
                 if start >= end {
@@ -248,7 +272,7 @@ impl Regression {
                 let mut expected = expectations[lanes];
                 let mut features = [0.0; N_LANES];
                 for (lane, slopes) in slopes.chunks_exact(n_lanes).enumerate() {
-                    let feature = visitor.feature(start + lane, expected[lane])?;
+                    let feature = visitor.features(start + lane, [expected[lane]; N])?[0];
                     features[lane] = feature;
                     // A feature of 0 changes nothing, and a branch need not wait for it.
                     if !V::IS_SPARSE || feature != 0.0 {
@@ -283,26 +307,76 @@ impl Regression {
         Ok(())
     }
 
-    /// The expectations of a row whose features are known, as [`walk`](Self::walk) shows them one by one.
+    /// Walks rows side by side: the expectations of a class in all of them make a vector.
     #[inline(always)]
-    pub fn expect<const IS_SPARSE: bool>(
+    fn walk_many<const N: usize>(
         &mut self,
-        top: usize,
-        features: &[f32],
-        expectations: &mut [f32],
+        tops: [usize; N],
+        visitor: &mut impl Visitor<N>,
+    ) -> Result<(), Corrupt> {
+        let n = self.n_classes;
+        let (features, _) = self.features.as_chunks_mut::<N>();
+        for first in (0..n).step_by(self.width) {
+            let end = (first + self.width).min(n);
+            let (expectations, _) = self.expectations[..N * (end - first)].as_chunks_mut::<N>();
+            for row in 0..N {
+                let base = &self.base[tops[row] * n..][first..end];
+                for class in 0..base.len() {
+                    expectations[class][row] = base[class];
+                }
+            }
+            for start in (first..end).step_by(N_LANES) {
+                let next = (start + N_LANES).min(end);
+                let (here, later) = expectations[start - first..].split_at_mut(next - start);
+                let slopes = &self.slopes_of_lanes[start / N_LANES * self.stride..][..end - first];
+                let (slopes_here, slopes) = slopes[start - first..].split_at(here.len());
+                // Every class counts for the next ones.
+                let mut features_here = [[0.0; N]; N_LANES];
+                for lane in 0..here.len() {
+                    let features = visitor.features(start + lane, here[lane])?;
+                    features_here[lane] = features;
+                    for next in lane + 1..here.len() {
+                        here[next] = add_lanes(here[next], features, slopes_here[next][lane]);
+                    }
+                }
+                features[start..next].copy_from_slice(&features_here[..next - start]);
+                // For later lanes, all of them count at once.
+                if !later.is_empty() {
+                    pulp::Arch::new().dispatch(AddFeatures {
+                        features: &features_here,
+                        slopes,
+                        expectations: later,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The expectations of rows whose features are known, as [`walk`](Self::walk) shows them one by one.
+    #[inline(always)]
+    pub fn expect<const IS_SPARSE: bool, const N: usize>(
+        &mut self,
+        tops: [usize; N],
+        features: &[[f32; N]],
+        expectations: &mut [[f32; N]],
     ) {
-        struct Known<'a, const IS_SPARSE: bool>(&'a [f32], &'a mut [f32]);
-        impl<const IS_SPARSE: bool> Visitor for Known<'_, IS_SPARSE> {
+        struct Known<'a, const IS_SPARSE: bool, const N: usize>(&'a [[f32; N]], &'a mut [[f32; N]]);
+        impl<const IS_SPARSE: bool, const N: usize> Visitor<N> for Known<'_, IS_SPARSE, N> {
             const IS_SPARSE: bool = IS_SPARSE;
 
             #[inline(always)]
-            fn feature(&mut self, class: usize, expectation: f32) -> Result<f32, Corrupt> {
-                self.1[class] = expectation;
+            fn features(
+                &mut self,
+                class: usize,
+                expectations: [f32; N],
+            ) -> Result<[f32; N], Corrupt> {
+                self.1[class] = expectations;
                 Ok(self.0[class])
             }
         }
-        let mut known = Known::<IS_SPARSE>(features, expectations);
-        self.walk(top, &mut known).expect("nothing is read");
+        let mut known = Known::<IS_SPARSE, N>(features, expectations);
+        self.walk(tops, &mut known).expect("nothing is read");
     }
 
     /// The variance of a class's feature about its expectation.
@@ -311,23 +385,41 @@ impl Regression {
         self.variances[class]
     }
 
-    /// Learns the row walked last; returns whether there has been a fit.
-    pub fn learn(&mut self, top: usize) -> bool {
-        if self.next_fit >= self.n_rows_of_block.min(MAX_ROWS) {
+    /// Learns those of the rows walked last that have a top class here; returns whether there has been a fit.
+    pub fn learn<const N: usize>(&mut self, tops: [Option<usize>; N]) -> bool {
+        if self.knows_enough() {
             return false;
         }
-        self.recent.extend_from_slice(&self.features);
-        self.recent_tops.push(self.list(top));
-        let is_fit = self.n_rows + self.recent_tops.len() == self.next_fit;
+        for (row, top) in tops.into_iter().enumerate() {
+            if let Some(top) = top {
+                let features = self.features.iter().skip(row).step_by(N);
+                self.recent.extend(features);
+                self.recent_tops.push(self.list(top));
+            }
+        }
+        let is_fit = self.n_rows + self.recent_tops.len() >= self.next_fit;
         if is_fit {
             pulp::Arch::new().dispatch(Fit(self));
             let share = match self.n_rows < DENSE_FITS {
                 true => self.n_rows / 8,
                 false => self.n_rows / 2,
             };
-            self.next_fit += share.max(self.n_rows_of_block / 128);
+            self.next_fit = self.n_rows + share.max(self.n_rows_of_block / 128);
         }
         is_fit
+    }
+
+    /// Learns a row whose features are all 0, but for a fit.
+    pub fn learn_zeros(&mut self) {
+        if !self.knows_enough() {
+            self.recent.resize(self.recent.len() + self.n_classes, 0.0);
+            self.recent_tops.push(0);
+        }
+    }
+
+    /// Whether there is no fit to come.
+    fn knows_enough(&self) -> bool {
+        self.next_fit >= self.n_rows_of_block.min(MAX_ROWS)
     }
 
     /// Adds the recent rows to all sums, row by row.
@@ -440,8 +532,12 @@ impl Regression {
             self.variances[first + i] = scatter[i * size + i].max(least) / n_rows;
             let slopes =
                 &mut self.slopes.as_flattened_mut()[(first + i) * self.stride..][i + 1..size];
-            for (slope, value) in slopes.iter_mut().zip(&inverse[i * size + i + 1..]) {
+            let of_lanes = &mut self.slopes_of_lanes[(first + i) / N_LANES * self.stride..];
+            let later = of_lanes[i + 1..].iter_mut();
+            let values = slopes.iter_mut().zip(&inverse[i * size + i + 1..]);
+            for ((slope, value), of_lanes) in values.zip(later) {
                 *slope = -value as f32;
+                of_lanes[(first + i) % N_LANES] = *slope;
             }
         }
         self.inverse[first * width..][..size * size].copy_from_slice(&inverse);
@@ -463,8 +559,52 @@ impl pulp::WithSimd for Fit<'_> {
 }
 
 #[inline(always)]
-fn add_lanes(target: [f32; N_LANES], slopes: [f32; N_LANES], feature: f32) -> [f32; N_LANES] {
-    std::array::from_fn(|lane| target[lane] + slopes[lane] * feature)
+fn add_lanes<const N: usize>(target: [f32; N], values: [f32; N], factor: f32) -> [f32; N] {
+    let mut sums = target;
+    for lane in 0..N {
+        sums[lane] += values[lane] * factor;
+    }
+    sums
+}
+
+/// Raises what is expected of later classes by the features of [`N_LANES`], one after the other: in `N` rows.
+struct AddFeatures<'a, const N: usize> {
+    features: &'a [[f32; N]; N_LANES],
+    /// Of each later class, by how much the features raise it.
+    slopes: &'a [[f32; N_LANES]],
+    expectations: &'a mut [[f32; N]],
+}
+
+impl<const N: usize> pulp::WithSimd for AddFeatures<'_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        if !N.is_multiple_of(S::F32_LANES) {
+            // Vectors of more than all rows.
+            for (expectations, slopes) in self.expectations.iter_mut().zip(self.slopes) {
+                for (&features, &slope) in self.features.iter().zip(slopes) {
+                    *expectations = add_lanes(*expectations, features, slope);
+                }
+            }
+            return;
+        }
+        let n_parts = N / S::F32_LANES;
+        let (expectations, _) = S::as_mut_simd_f32s(self.expectations.as_flattened_mut());
+        for part in 0..n_parts {
+            let mut features = [simd.splat_f32s(0.0); N_LANES];
+            for (features, of_rows) in features.iter_mut().zip(self.features) {
+                *features = S::as_simd_f32s(of_rows).0[part];
+            }
+            let expectations = expectations.iter_mut().skip(part).step_by(n_parts);
+            for (expected, slopes) in expectations.zip(self.slopes) {
+                for lane in 0..N_LANES {
+                    let raised = simd.mul_f32s(features[lane], simd.splat_f32s(slopes[lane]));
+                    *expected = simd.add_f32s(*expected, raised);
+                }
+            }
+        }
+    }
 }
 
 /// What is expected of a top class, with the vector instructions of this machine.
@@ -479,6 +619,45 @@ impl pulp::WithSimd for FillBase<'_> {
     }
 }
 
+/// Rows whose products are summed at once, in registers.
+const ROWS: usize = 4;
+
+/// The features of a class in [`ROWS`] rows of `size`, times the weights of the rows.
+#[inline(always)]
+fn factors(rows: &[f64], weights: &[f64], size: usize, class: usize) -> [f64; ROWS] {
+    let mut factors = [0.0; ROWS];
+    for row in 0..ROWS {
+        factors[row] = rows[row * size + class] * weights[row];
+    }
+    factors
+}
+
+/// Adds to each of the sums, one row after another, the first features of [`ROWS`] rows of `size` times its factors.
+#[inline(always)]
+fn add_rows<const N: usize>(
+    rows: &[f64],
+    size: usize,
+    factors: [[f64; ROWS]; N],
+    mut sums: [&mut [f64]; N],
+) {
+    let n = sums[0].len();
+    let (a, b, c, d) = (
+        &rows[..n],
+        &rows[size..][..n],
+        &rows[2 * size..][..n],
+        &rows[3 * size..][..n],
+    );
+    for sums in &mut sums {
+        assert_eq!(sums.len(), n);
+    }
+    for j in 0..n {
+        for i in 0..N {
+            let [of_a, of_b, of_c, of_d] = factors[i];
+            sums[i][j] = sums[i][j] + of_a * a[j] + of_b * b[j] + of_c * c[j] + of_d * d[j];
+        }
+    }
+}
+
 /// Adds to `products` (rows of `stride`, their lower triangle) those of all rows of `features`, of `size`
 /// each, times the weight of the row. Every sum takes the rows in order.
 #[inline(always)]
@@ -489,26 +668,31 @@ fn add_products(
     products: &mut [f64],
     stride: usize,
 ) {
-    /// Rows taken at once: their products stay in registers while they are summed.
-    const ROWS: usize = 4;
     let n_grouped = weights.len() / ROWS * ROWS;
     let (groups, rest) = features.split_at(n_grouped * size);
     for (group, weights) in groups.chunks_exact(ROWS * size).zip(weights.chunks(ROWS)) {
-        let rows: [&[f64]; ROWS] = std::array::from_fn(|r| &group[r * size..(r + 1) * size]);
-        for i in 0..size {
-            let factors: [f64; ROWS] = std::array::from_fn(|r| rows[r][i] * weights[r]);
+        let mut i = 0;
+        while i < size {
+            let factors = factors(group, weights, size, i);
             if factors == [0.0; ROWS] {
+                i += 1;
                 continue;
             }
-            let sums = &mut products[i * stride..i * stride + i + 1];
-            let [a, b, c, d] = rows.map(|row| &row[..sums.len()]);
-            for (j, sum) in sums.iter_mut().enumerate() {
-                *sum = *sum
-                    + factors[0] * a[j]
-                    + factors[1] * b[j]
-                    + factors[2] * c[j]
-                    + factors[3] * d[j];
+            if i + 1 < size {
+                let of_next = self::factors(group, weights, size, i + 1);
+                if of_next != [0.0; ROWS] {
+                    // Both at once, since they are multiplied with the same.
+                    let (until, next) = products.split_at_mut((i + 1) * stride);
+                    let both = [&mut until[i * stride..=i * stride + i], &mut next[..i + 1]];
+                    add_rows(group, size, [factors, of_next], both);
+                    add_rows(&group[i + 1..], size, [of_next], [&mut next[i + 1..i + 2]]);
+                    i += 2;
+                    continue;
+                }
             }
+            let sums = &mut products[i * stride..=i * stride + i];
+            add_rows(group, size, [factors], [sums]);
+            i += 1;
         }
     }
     for (row, weight) in rest.chunks_exact(size).zip(&weights[n_grouped..]) {
@@ -656,13 +840,25 @@ mod tests {
         }
     }
 
-    /// The expectations of a row of top class 0 with these features.
+    /// The expectations of a row of top class 0 with these features, which are the same beside other rows.
     fn expectations(regression: &mut Regression, features: &[f32]) -> Vec<f32> {
-        let (mut expectations, mut of_sparse) = (features.to_vec(), features.to_vec());
-        regression.expect::<true>(0, features, &mut of_sparse);
-        regression.expect::<false>(0, features, &mut expectations);
+        const N: usize = 4;
+        let beside = |feature: &f32| [0.0, 1.0, *feature, feature + 1.0];
+        let many: Vec<[f32; N]> = features.iter().map(beside).collect();
+        let mut of_many = vec![[0.0; N]; features.len()];
+        let mut of_sparse = of_many.clone();
+        regression.expect::<true, N>([0; N], &many, &mut of_sparse);
+        regression.expect::<false, N>([0; N], &many, &mut of_many);
+        assert_eq!(of_many, of_sparse);
+        let one: Vec<[f32; 1]> = features.iter().map(|&feature| [feature]).collect();
+        let mut expectations = vec![[0.0]; features.len()];
+        let mut of_sparse = expectations.clone();
+        regression.expect::<true, 1>([0], &one, &mut of_sparse);
+        regression.expect::<false, 1>([0], &one, &mut expectations);
         assert_eq!(expectations, of_sparse);
-        expectations
+        let of_third: Vec<f32> = of_many.iter().map(|of_rows| of_rows[2]).collect();
+        assert_eq!(expectations.as_flattened(), of_third);
+        of_third
     }
 
     #[test]
@@ -681,7 +877,7 @@ mod tests {
                 let x = (i * 7919 % 63) as f32 / 10.0;
                 features[1..4].copy_from_slice(&[x, x, 1.0]);
                 expectations(&mut regression, &features);
-                regression.learn(0);
+                regression.learn([Some(0)]);
             }
             assert!((expectations(&mut regression, &features)[3] - 1.0).abs() < 0.05);
             if n_classes > MAX_PANELLED {

@@ -258,7 +258,7 @@ impl<W: Write> FrameWriter<W> {
                     known => Some(Rows::new(n_classes, known)),
                 };
                 if number.is_multiple_of(BLOCKS_PER_CHOICE) {
-                    self.choice = Some(block::choose_beside(rows, known, &promise));
+                    self.choice = Some(block::choose(rows, known, &promise));
                 }
                 // A small block can afford to try everything.
                 let is_large = rows.n_rows() > 2 * block::SAMPLE_ROWS;
@@ -305,8 +305,7 @@ fn encode(
 ) -> Result<EncodedBlock, Error> {
     let mut is_exact = vec![false; rows.n_rows()];
     loop {
-        let (payload, bit_counts) =
-            block::encode_beside(rows, reference, &mut is_exact, promise, choice);
+        let (payload, bit_counts) = block::encode(rows, reference, &mut is_exact, promise, choice);
         let (n_rows, n_classes) = (rows.n_rows(), rows.n_classes());
         let decoded =
             block::decode_beside(&payload, n_rows, n_classes, reference, promise.keep_top)?;

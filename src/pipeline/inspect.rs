@@ -110,7 +110,7 @@ struct Report {
     /// Rows of the block that has most.
     rows_a_block: u64,
     /// How many blocks each model of rows codes (FORMAT.md, section 5).
-    models: BTreeMap<&'static str, usize>,
+    models: BTreeMap<String, usize>,
     /// SHA-256 of the checkpoints that predicted the rows, where that is known.
     models_sha256: Vec<String>,
     /// What the rows of frames are told against.
@@ -164,12 +164,13 @@ impl Report {
             let rows = index.rows_of(block);
             report.rows_a_block = report.rows_a_block.max(rows.end - rows.start);
             let name = match index.read_model(file, block) {
-                Ok(model) => model_name(model).unwrap_or("unknown"),
+                Ok(model) => model_name(model),
                 Err(error) => {
                     failure = failure.or(Some(error));
-                    "unknown"
+                    None
                 }
             };
+            let name = name.unwrap_or_else(|| "unknown".to_owned());
             *report.models.entry(name).or_default() += 1;
         }
 
@@ -228,7 +229,11 @@ impl Report {
         let mut report = Self {
             file: path.display().to_string(),
             bytes: n_bytes,
-            version: headers.iter().map(FrameHeader::version).max().unwrap_or(1),
+            version: headers
+                .iter()
+                .map(|header| header.version)
+                .max()
+                .unwrap_or(1),
             kind: first.promise.kind,
             rows: 0,
             classes: first.classes,

@@ -46,7 +46,7 @@ impl Fields {
         let block = 4 + 1 + 1 + json.len() + 4;
         let n_payload = usize::from(bytes[block + 2]);
         let fields = Self {
-            version: 1,
+            version: 3,
             n_json: None,
             json,
             block_tag: b'B',
@@ -157,6 +157,29 @@ fn the_frame_itself_is_read() {
     let bytes = Fields::new().to_bytes();
     assert_eq!(read(&bytes).unwrap(), 2);
     assert_eq!(read_by_index(&bytes).unwrap(), 2);
+}
+
+#[test]
+fn what_a_version_brought_is_refused_in_those_before() {
+    for bit in [0x40, 0x80] {
+        let with_bit = |version: u8| {
+            move |fields: &mut Fields| {
+                fields.version = version;
+                fields.payload[0] |= bit;
+            }
+        };
+        let is_of_version =
+            |e: &Error| matches!(e, Error::Corrupt(what) if what.contains("version"));
+        assert_refused(with_bit(1), is_of_version);
+        // The bits are no news to version 3, but the payload is not what they say.
+        assert_refused(
+            with_bit(3),
+            |e| !matches!(e, Error::Corrupt(what) if what.contains("version")),
+        );
+    }
+    let mut fields = Fields::new();
+    fields.version = 1;
+    assert_eq!(read(&fields.to_bytes()).unwrap(), 2);
 }
 
 #[test]

@@ -23,6 +23,18 @@ use rand::{RngExt, SeedableRng};
 #[derive(Debug, Default)]
 struct Seen {
     models: BTreeSet<u64>,
+    /// First bytes of payloads.
+    first_bytes: BTreeSet<u8>,
+    /// What the first bytes of blocks with exact rows were.
+    first_bytes_with_exact_rows: BTreeSet<u8>,
+    /// First bytes of blocks in which an order is told, and how many classes were before the one told.
+    first_bytes_with_orders: BTreeSet<(u8, usize)>,
+    /// Numbers of rows of blocks of several bitstreams.
+    n_rows_of_several: BTreeSet<usize>,
+    /// How fine lengths for rANS are.
+    us: BTreeSet<u32>,
+    /// Bits of the shares of symbols.
+    share_bits: BTreeSet<u32>,
     /// Models with exact rows.
     exact_models: BTreeSet<u64>,
     n_exact_rows: u64,
@@ -48,19 +60,93 @@ struct Seen {
 }
 
 /// Section 2: the lowest bit of a byte first.
-struct Bits<'a> {
+struct Bitstream<'a> {
     bits: &'a BitSlice<u8, Lsb0>,
     position: usize,
+    /// Section 14: the state.
+    x: u64,
+}
+
+impl<'a> Bitstream<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        let bits = BitSlice::from_slice(bytes);
+        Self {
+            bits,
+            position: 0,
+            x: 1 << 16,
+        }
+    }
+}
+
+/// A payload.
+struct Bits<'a> {
+    bytes: &'a [u8],
+    is_several: bool,
+    is_rans: bool,
+    /// Section 14: how fine lengths are.
+    u: u32,
+    /// At first one, the payload; section 15: then perhaps several of rows.
+    streams: Vec<Bitstream<'a>>,
+    /// Which of them is read.
+    at: usize,
     seen: &'a mut Seen,
 }
 
-/// Section 5: the used symbols by the lengths and values of their codes.
-type Codebook = BTreeMap<(u32, u32), usize>;
+enum Codebook {
+    /// Section 5: the used symbols by the lengths and values of their codes.
+    Huffman(BTreeMap<(u32, u32), usize>),
+    /// Section 14: *b*, and the used symbols with their shares.
+    Rans(u32, Vec<(usize, Range<u64>)>),
+}
+
+/// Section 5.
+fn huffman_codebook(symbols: &[(usize, u32)]) -> Codebook {
+    let mut symbols: Vec<(u32, usize)> = symbols.iter().map(|&(s, length)| (length, s)).collect();
+    symbols.sort();
+    // RFC 1951, section 3.2.2: consecutive values, zeros appended where the length grows.
+    let mut codes = BTreeMap::new();
+    let (mut code, mut code_length) = (0, 0);
+    for (length, symbol) in symbols {
+        code <<= length - code_length;
+        codes.insert((length, code), symbol);
+        (code, code_length) = (code + 1, length);
+    }
+    Codebook::Huffman(codes)
+}
+
+/// Section 14: *R*.
+const R: [u64; 8] = [65536, 60097, 55109, 50535, 46341, 42495, 38968, 35734];
+
+/// Section 14.
+fn rans_codebook(symbols: &[(usize, u32)], u: u32) -> Codebook {
+    let weight = |length: u32| {
+        let (whole, part) = ((length - 1) / (1 << u), (length - 1) % (1 << u));
+        (R[(part * (1 << (3 - u))) as usize] / (1 << whole)).max(1)
+    };
+    let n = symbols.len() as u64;
+    if n == 0 {
+        return Codebook::Rans(0, vec![]);
+    }
+    let ceil_log2 = (0..).find(|&bits| n <= 1 << bits).unwrap();
+    let b = (ceil_log2 + 2).max(12);
+    let all: u64 = symbols.iter().map(|symbol| weight(symbol.1)).sum();
+    let mut shares = Vec::new();
+    let (mut sum, mut begin) = (0, 0);
+    for (i, &(symbol, length)) in symbols.iter().enumerate() {
+        sum += weight(length);
+        let end = ((1 << b) - n) * sum / all + (i as u64 + 1);
+        shares.push((symbol, begin..end));
+        begin = end;
+    }
+    assert_eq!(begin, 1 << b);
+    Codebook::Rans(b, shares)
+}
 
 impl Bits<'_> {
     fn bit(&mut self) -> u32 {
-        self.position += 1;
-        u32::from(self.bits[self.position - 1])
+        let stream = &mut self.streams[self.at];
+        stream.position += 1;
+        u32::from(stream.bits[stream.position - 1])
     }
 
     fn number(&mut self, n_bits: u32) -> u64 {
@@ -77,11 +163,21 @@ impl Bits<'_> {
         (1 << k) + self.number(k) as u32
     }
 
-    /// Section 5.
+    /// Section 14.
+    fn before_codebooks(&mut self) {
+        if self.is_rans {
+            self.u = self.number(2) as u32;
+            self.seen.us.insert(self.u);
+        }
+    }
+
+    /// Section 5, for rANS section 14.
     fn codebook(&mut self, size: usize, stride: usize) -> Codebook {
+        let unit = if self.is_rans { 1 << self.u } else { 1 };
+        let longest = if self.is_rans { 16 * unit } else { 15 };
         let n_runs = self.gamma() - 1;
         let mut lengths: Vec<Option<u32>> = Vec::new();
-        let mut last_length = 4;
+        let mut last_length = 4 * unit;
         // How many codes of 15 bits are left.
         let mut space = 1u32 << 15;
         for run in 0..n_runs {
@@ -89,57 +185,125 @@ impl Bits<'_> {
             lengths.resize(lengths.len() + n_unused as usize, None);
             let n_symbols = self.gamma();
             for i in 0..n_symbols {
-                let length = match (run + 1 == n_runs, i + 1 == n_symbols) {
-                    (true, true) => {
-                        assert!(space.is_power_of_two(), "no length completes the code");
-                        15 - space.ilog2()
-                    }
-                    _ => {
-                        let similar = lengths.len().checked_sub(stride).and_then(|s| lengths[s]);
-                        let expected = similar.unwrap_or(last_length) as i32;
-                        let length = (expected + from_zigzag(self.gamma() - 1)) as u32;
-                        assert!((1..=15).contains(&length), "a length of {length}");
+                let is_last = run + 1 == n_runs && i + 1 == n_symbols;
+                let length = if is_last && !self.is_rans {
+                    assert!(space.is_power_of_two(), "no length completes the code");
+                    15 - space.ilog2()
+                } else {
+                    let similar = lengths.len().checked_sub(stride).and_then(|s| lengths[s]);
+                    let expected = similar.unwrap_or(last_length) as i32;
+                    let length = expected + from_zigzag(self.gamma() - 1);
+                    assert!(
+                        (1..=longest as i32).contains(&length),
+                        "a length of {length}"
+                    );
+                    if !self.is_rans {
                         let n_codes = 1 << (15 - length);
                         assert!(n_codes < space, "too many codes");
                         space -= n_codes;
-                        length
                     }
+                    length as u32
                 };
                 lengths.push(Some(length));
                 last_length = length;
             }
         }
         assert!(lengths.len() <= size, "a symbol above {size}");
-        let mut symbols: Vec<(u32, usize)> = lengths
+        let symbols: Vec<(usize, u32)> = lengths
             .iter()
             .enumerate()
-            .filter_map(|(symbol, length)| length.map(|length| (length, symbol)))
+            .filter_map(|(symbol, length)| length.map(|length| (symbol, length)))
             .collect();
-        symbols.sort();
-        // RFC 1951, section 3.2.2: consecutive values, zeros appended where the length grows.
-        let mut codebook = Codebook::new();
-        let (mut code, mut code_length) = (0, 0);
-        for (length, symbol) in symbols {
-            code <<= length - code_length;
-            codebook.insert((length, code), symbol);
-            (code, code_length) = (code + 1, length);
+        match self.is_rans {
+            false => huffman_codebook(&symbols),
+            true => rans_codebook(&symbols, self.u),
         }
-        codebook
     }
 
     fn codebooks(&mut self, n: usize, size: usize) -> Vec<Codebook> {
         (0..n).map(|_| self.codebook(size, 1)).collect()
     }
 
-    fn symbol(&mut self, codebook: &Codebook) -> usize {
-        let (mut length, mut code) = (0, 0);
-        while !codebook.contains_key(&(length, code)) {
-            assert!(length < 15, "no such code");
-            code = code << 1 | self.bit();
-            length += 1;
+    /// Section 2: after the last bit of a bitstream; where the next byte begins.
+    fn padding(&mut self) -> usize {
+        while !self.streams[self.at].position.is_multiple_of(8) {
+            assert_eq!(self.bit(), 0, "padding");
         }
-        self.seen.longest_code = self.seen.longest_code.max(length);
-        codebook[&(length, code)]
+        self.streams[self.at].position / 8
+    }
+
+    /// Sections 14 and 15: what is between codebooks and rows.
+    fn before_rows(&mut self) {
+        if self.is_several {
+            let lengths: Vec<usize> = (0..7).map(|_| self.gamma() as usize - 1).collect();
+            let bytes = self.bytes;
+            let mut begin = self.padding();
+            self.streams.clear();
+            for length in lengths {
+                let end = begin + length;
+                assert!(end <= bytes.len(), "a length of {length}");
+                self.streams.push(Bitstream::new(&bytes[begin..end]));
+                begin = end;
+            }
+            self.streams.push(Bitstream::new(&bytes[begin..]));
+        }
+        if self.is_rans {
+            for at in 0..self.streams.len() {
+                self.at = at;
+                let x = self.number(32);
+                assert!(x >= 1 << 16, "a state of {x}");
+                self.streams[at].x = x;
+            }
+        }
+        self.at = 0;
+    }
+
+    /// Section 15: before a row, counted from 0.
+    fn start_row(&mut self, row: usize) {
+        self.at = row % self.streams.len();
+    }
+
+    fn after_rows(&mut self) {
+        for at in 0..self.streams.len() {
+            self.at = at;
+            assert_eq!(self.streams[at].x, 1 << 16, "the last state");
+            assert_eq!(
+                8 * self.padding(),
+                self.streams[at].bits.len(),
+                "bytes are left"
+            );
+        }
+    }
+
+    fn symbol(&mut self, codebook: &Codebook) -> usize {
+        match codebook {
+            Codebook::Huffman(codes) => {
+                let (mut length, mut code) = (0, 0);
+                while !codes.contains_key(&(length, code)) {
+                    assert!(length < 15, "no such code");
+                    code = code << 1 | self.bit();
+                    length += 1;
+                }
+                self.seen.longest_code = self.seen.longest_code.max(length);
+                codes[&(length, code)]
+            }
+            Codebook::Rans(b, shares) => {
+                assert!(!shares.is_empty(), "an alphabet of no symbols");
+                if shares.len() == 1 {
+                    return shares[0].0;
+                }
+                self.seen.share_bits.insert(*b);
+                let x = self.streams[self.at].x;
+                let r = x % (1 << b);
+                let (symbol, share) = shares.iter().find(|share| share.1.contains(&r)).unwrap();
+                let mut x = (share.end - share.start) * (x / (1 << b)) + r - share.start;
+                if x < 1 << 16 {
+                    x = (x << 16) + self.number(16);
+                }
+                self.streams[self.at].x = x;
+                *symbol
+            }
+        }
     }
 
     /// Section 6: the number of a token, whose extra bits follow.
@@ -165,6 +329,7 @@ impl Bits<'_> {
     fn exact_row(&mut self, model: u64, codebook: &Codebook, n: usize) -> Vec<f32> {
         self.seen.n_exact_rows += 1;
         self.seen.exact_models.insert(model);
+        self.seen.first_bytes_with_exact_rows.insert(self.bytes[0]);
         (0..n)
             .map(|_| {
                 assert_eq!(self.symbol(codebook), 0);
@@ -218,6 +383,7 @@ fn from_zigzag(number: u32) -> i32 {
 }
 
 /// Section 6: what a group of contexts is about to say.
+#[derive(Clone, Copy)]
 enum State {
     Open,
     /// So many times more the run number, and then the follower.
@@ -227,15 +393,16 @@ enum State {
 struct Group {
     run_number: u32,
     followers: Vec<u32>,
-    state: State,
-    open: Codebook,
-    after: Codebook,
+    /// Section 15: one for each bitstream.
+    states: [State; 8],
 }
 
 /// Section 6: numbers in contexts.
 struct Contexts {
     group_of: Vec<usize>,
     groups: Vec<Group>,
+    /// For each group: open, and after a run.
+    codebooks: Vec<(Codebook, Codebook)>,
 }
 
 impl Contexts {
@@ -255,9 +422,7 @@ impl Contexts {
                 groups.push(Group {
                     run_number,
                     followers: (0..n_followers).map(|_| bits.gamma() - 1).collect(),
-                    state: State::Open,
-                    open: Codebook::new(),
-                    after: Codebook::new(),
+                    states: [State::Open; 8],
                 });
             }
             assert_eq!(band.len(), 96);
@@ -266,23 +431,31 @@ impl Contexts {
             }
         }
         assert_eq!(group_of.len(), 96 * n_bands);
-        Self { group_of, groups }
+        Self {
+            group_of,
+            groups,
+            codebooks: vec![],
+        }
     }
 
     fn read_codebooks(&mut self, bits: &mut Bits) {
-        for group in &mut self.groups {
+        for group in &self.groups {
             let n_runs = RUNS.n_tokens * (group.followers.len() + 1);
-            group.open = bits.codebook(n_runs + LEVELS.n_tokens, 1);
-            group.after = bits.codebook(LEVELS.n_tokens, 1);
+            let open = bits.codebook(n_runs + LEVELS.n_tokens, 1);
+            let after = bits.codebook(LEVELS.n_tokens, 1);
+            self.codebooks.push((open, after));
         }
     }
 
     fn number(&mut self, bits: &mut Bits, context: usize) -> u32 {
-        let group = &mut self.groups[self.group_of[context]];
-        match group.state {
+        let g = self.group_of[context];
+        let group = &mut self.groups[g];
+        let (open, after) = &self.codebooks[g];
+        let state = &mut group.states[bits.at];
+        match *state {
             State::Open => {
                 let n_runs = RUNS.n_tokens * (group.followers.len() + 1);
-                let symbol = bits.symbol(&group.open);
+                let symbol = bits.symbol(open);
                 if symbol >= n_runs {
                     return bits.rest_of_token(symbol - n_runs, LEVELS);
                 }
@@ -292,11 +465,11 @@ impl Contexts {
                     0 => None,
                     number => Some(group.followers[number - 1]),
                 };
-                group.state = State::Run(length - 1, follower);
+                *state = State::Run(length - 1, follower);
                 group.run_number
             }
             State::Run(0, follower) => {
-                group.state = State::Open;
+                *state = State::Open;
                 let number = match follower {
                     Some(follower) => {
                         bits.seen.n_followers += 1;
@@ -304,14 +477,14 @@ impl Contexts {
                     }
                     None => {
                         bits.seen.n_runs_without_follower += 1;
-                        bits.level(&group.after)
+                        bits.level(after)
                     }
                 };
                 assert_ne!(number, group.run_number);
                 number
             }
             State::Run(left, follower) => {
-                group.state = State::Run(left - 1, follower);
+                *state = State::Run(left - 1, follower);
                 group.run_number
             }
         }
@@ -381,6 +554,8 @@ impl Order {
                 _ if tied.len() == 1 => tied[0],
                 _ => {
                     bits.seen.orders.insert((self.model, i.min(5)));
+                    let first_byte = bits.bytes[0];
+                    bits.seen.first_bytes_with_orders.insert((first_byte, i));
                     let codebook = match i {
                         0 => self.first.as_ref().unwrap(),
                         _ => &self.later[(i - 1).min(3)],
@@ -466,6 +641,7 @@ fn ranked_rows(bits: &mut Bits, n_rows: usize, n: usize, keep_top: usize) -> Vec
         .collect();
     let r = shift(n);
     let n_heads = k * (((n - 1) >> r) + 1);
+    bits.before_codebooks();
     let head_codebook = bits.codebook(n_heads + 1, k);
     let exact_codebook = bits.codebook(1, 1);
     let kind_codebook = bits.codebook(LEVELS.n_tokens, 1);
@@ -487,6 +663,7 @@ fn ranked_rows(bits: &mut Bits, n_rows: usize, n: usize, keep_top: usize) -> Vec
     };
     let [distances, misses, first_ranks, ranks, tied_ranks, levels_in] = [0, 1, 2, 3, 4, 5];
     let mut order = Order::read(bits, 0, n, keep_top, true);
+    bits.before_rows();
     let mut lists = Ranks::new(n);
     let mut values = Vec::new();
     for _ in 0..n_rows {
@@ -697,7 +874,20 @@ impl Regression {
         }
     }
 
-    fn learn(&mut self, bits: &mut Bits, top: usize, features: &[f32]) {
+    /// Section 15: rows that are taken together, each with its top class.
+    fn learn(&mut self, bits: &mut Bits, rows: &[(usize, Vec<f32>)]) {
+        for (top, features) in rows {
+            self.learn_row(*top, features);
+        }
+        if self.n_rows >= self.next_fit && self.n_rows < self.n_rows_of_block.min(6000) {
+            self.fit();
+            bits.seen.panel_sizes.insert(self.panel_size);
+            let part = if self.n_rows < 512 { 8 } else { 2 };
+            self.next_fit = self.n_rows + (self.n_rows / part).max(self.n_rows_of_block / 128);
+        }
+    }
+
+    fn learn_row(&mut self, top: usize, features: &[f32]) {
         let t = self.t(top);
         for c in 0..self.n {
             self.s[t][c] += f64::from(features[c]);
@@ -712,12 +902,6 @@ impl Regression {
         }
         self.n_of_top[t] += 1;
         self.n_rows += 1;
-        if self.n_rows == self.next_fit && self.n_rows < self.n_rows_of_block.min(6000) {
-            self.fit();
-            bits.seen.panel_sizes.insert(self.panel_size);
-            let part = if self.n_rows < 512 { 8 } else { 2 };
-            self.next_fit += (self.n_rows / part).max(self.n_rows_of_block / 128);
-        }
     }
 
     fn fit(&mut self) {
@@ -819,10 +1003,12 @@ fn expected_rows(
     let mut contexts = Contexts::read(bits, 4);
     let r = shift(n);
     let n_heads = ((n - 1) >> r) + 1;
+    bits.before_codebooks();
     let head_codebook = bits.codebook(2 * n_heads + 1, 1);
     let exact_codebook = bits.codebook(1, 1);
     let mut order = Order::read(bits, model, n, keep_top, true);
     contexts.read_codebooks(bits);
+    bits.before_rows();
     let mut regression = Regression::new(n, n_rows, true, (64.0, 0.0));
     let mut fineness = 0;
     let mut values = Vec::new();
@@ -862,7 +1048,7 @@ fn expected_rows(
         }
         // Step 4.
         if !is_certain {
-            regression.learn(bits, top, &features);
+            regression.learn(bits, &[(top, features)]);
         }
         // Step 5.
         let (likely, largest) = likely_top(&levels, n_levels, fineness);
@@ -927,10 +1113,12 @@ fn predicted_rows(
     let step = (model == 3).then(|| f64::from_bits(bits.number(64)));
     assert!(step.is_none_or(|step| step > 0.0 && step.is_finite()));
     let mut contexts = Contexts::read(bits, 1);
+    bits.before_codebooks();
     let head_codebook = bits.codebook(2, 1);
     let exact_codebook = bits.codebook(1, 1);
     let mut order = Order::read(bits, model, n, keep_top, false);
     contexts.read_codebooks(bits);
+    bits.before_rows();
     let value_of = |number: i32| match step {
         Some(step) => (f64::from(number) * step) as f32,
         None => f32::from_bits(ordered_bits(number) as u32),
@@ -942,7 +1130,14 @@ fn predicted_rows(
     let mut regression = Regression::new(n, n_rows, false, ridge);
     let mut first_row: Option<Vec<i32>> = None;
     let mut values = Vec::new();
-    for _ in 0..n_rows {
+    // Section 15: those of rows that are taken together.
+    let mut to_learn = Vec::new();
+    for row in 0..n_rows {
+        bits.start_row(row);
+        if bits.at == 0 {
+            regression.learn(bits, &to_learn);
+            to_learn.clear();
+        }
         if bits.symbol(&head_codebook) == 1 {
             values.extend(bits.exact_row(model, &exact_codebook, n));
             continue;
@@ -988,7 +1183,7 @@ fn predicted_rows(
             }
             regression.expect_later(&mut expectations, class, features[class]);
         }
-        regression.learn(bits, 0, &features);
+        to_learn.push((0, features));
         let mut row: Vec<f32> = numbers.iter().map(|&number| value_of(number)).collect();
         if step.is_some() {
             order.finish(bits, None, &mut row);
@@ -1007,10 +1202,12 @@ fn multiples(bits: &mut Bits, n_rows: usize, n: usize, keep_top: usize) -> Vec<f
     let range = bits.number(32);
     let n_range_bits = (0..32).filter(|bit| range >> bit > 0).count();
     let r = n_range_bits.saturating_sub(12);
+    bits.before_codebooks();
     let head_codebook = bits.codebook(2, 1);
     let exact_codebook = bits.codebook(1, 1);
     let mut order = Order::read(bits, 6, n, keep_top, false);
     let numbers_codebook = bits.codebook((range >> r) as usize + 1, 1);
+    bits.before_rows();
     let mut values = Vec::new();
     for _ in 0..n_rows {
         if bits.symbol(&head_codebook) == 1 {
@@ -1032,7 +1229,9 @@ fn multiples(bits: &mut Bits, n_rows: usize, n: usize, keep_top: usize) -> Vec<f
 
 /// Section 12.
 fn plain_rows(bits: &mut Bits, n_rows: usize, n: usize) -> Vec<f32> {
+    bits.before_codebooks();
     let codebook = bits.codebook(512, 1);
+    bits.before_rows();
     (0..n_rows * n)
         .map(|_| {
             let high = bits.symbol(&codebook) as u32;
@@ -1081,9 +1280,11 @@ fn expected_rows_beside(
     let n_levels = (model == 8).then(|| bits.gamma());
     assert!(n_levels.is_none_or(|n_levels| n_levels <= 1 << 20));
     let mut contexts = Contexts::read(bits, if model == 8 { 5 } else { 6 });
+    bits.before_codebooks();
     let exact_codebook = bits.codebook(1, 1);
     let mut order = Order::read(bits, model, n, keep_top, true);
     contexts.read_codebooks(bits);
+    bits.before_rows();
     let n_rows = reference.len() / n;
     let mut regression = Regression::beside(n, n_rows, true, (64.0, 0.0));
     let (of_classes, of_columns) = columns(n);
@@ -1140,7 +1341,7 @@ fn expected_rows_beside(
                 regression.expect_later(&mut expectations, column, features[column]);
             }
             // Step 4.
-            regression.learn(bits, top, &features);
+            regression.learn(bits, &[(top, features)]);
         }
         // Step 5.
         let (likely, largest) = likely_top(&levels, n_levels, fineness);
@@ -1175,10 +1376,12 @@ fn predicted_rows_beside(
     let step = (model == 10).then(|| f64::from_bits(bits.number(64)));
     assert!(step.is_none_or(|step| step > 0.0 && step.is_finite()));
     let mut contexts = Contexts::read(bits, 1);
+    bits.before_codebooks();
     let head_codebook = bits.codebook(2, 1);
     let exact_codebook = bits.codebook(1, 1);
     let mut order = Order::read(bits, model, n, keep_top, false);
     contexts.read_codebooks(bits);
+    bits.before_rows();
     let value_of = |number: i32| match step {
         Some(step) => (f64::from(number) * step) as f32,
         None => f32::from_bits(ordered_bits(number) as u32),
@@ -1248,7 +1451,7 @@ fn predicted_rows_beside(
                 numbers[class] = before;
             }
         }
-        regression.learn(bits, 0, &features);
+        regression.learn(bits, &[(0, features)]);
         let mut row: Vec<f32> = numbers.iter().map(|&number| value_of(number)).collect();
         if step.is_some() {
             order.finish(bits, None, &mut row);
@@ -1262,6 +1465,7 @@ fn predicted_rows_beside(
 /// Section 5.
 fn payload(
     payload: &[u8],
+    version: u8,
     seen: &mut Seen,
     n_rows: usize,
     n: usize,
@@ -1269,12 +1473,24 @@ fn payload(
     keep_top: usize,
 ) -> Vec<f32> {
     let mut bits = Bits {
-        bits: BitSlice::from_slice(payload),
-        position: 0,
+        bytes: payload,
+        is_several: false,
+        is_rans: false,
+        u: 0,
+        streams: vec![Bitstream::new(payload)],
+        at: 0,
         seen,
     };
-    let model = bits.number(8);
+    let model = bits.number(6);
+    bits.is_several = bits.bit() == 1;
+    bits.is_rans = bits.bit() == 1;
+    assert!(version == 3 || !bits.is_several && !bits.is_rans);
+    assert!(!bits.is_several || [3, 4, 5].contains(&model));
     bits.seen.models.insert(model);
+    bits.seen.first_bytes.insert(payload[0]);
+    if bits.is_several {
+        bits.seen.n_rows_of_several.insert(n_rows);
+    }
     let values = match model {
         0 => ranked_rows(&mut bits, n_rows, n, keep_top),
         1 | 2 => expected_rows(&mut bits, model, n_rows, n, keep_top),
@@ -1292,8 +1508,7 @@ fn payload(
         }
         _ => panic!("no model {model}"),
     };
-    let padding = &bits.bits[bits.position..];
-    assert!(padding.len() < 8 && padding.not_any(), "bytes are left");
+    bits.after_rows();
     values
 }
 
@@ -1355,7 +1570,7 @@ fn frame(bytes: &mut Bytes, seen: &mut Seen, reference: Option<&PredictionMatrix
     let start = bytes.position;
     assert_eq!(bytes.take(4), b"\x89HUF");
     let version = bytes.byte();
-    assert!([1, 2].contains(&version));
+    assert!([1, 2, 3].contains(&version));
     let n_json = bytes.varint() as usize;
     let json: serde_json::Value = serde_json::from_slice(bytes.take(n_json)).unwrap();
     bytes.checksum(start);
@@ -1375,7 +1590,11 @@ fn frame(bytes: &mut Bytes, seen: &mut Seen, reference: Option<&PredictionMatrix
         None => 1,
     };
     let n_classes = json["classes"].as_u64().unwrap() as usize;
-    assert_eq!(version == 2, json.get("reference").is_some());
+    match version {
+        1 => assert!(json.get("reference").is_none()),
+        2 => assert!(json.get("reference").is_some()),
+        _ => (),
+    }
     let reference = json.get("reference").map(|name| {
         let is_digit = |digit: char| digit.is_ascii_digit() || ('a'..='f').contains(&digit);
         let sha256 = name["sha256"].as_str().unwrap();
@@ -1408,7 +1627,7 @@ fn frame(bytes: &mut Bytes, seen: &mut Seen, reference: Option<&PredictionMatrix
         let n_exact_before = seen.n_exact_rows;
         let beside = reference.map(|reference| &reference[values.len()..]);
         values.extend(payload(
-            in_payload, seen, n_rows, n_classes, beside, keep_top,
+            in_payload, version, seen, n_rows, n_classes, beside, keep_top,
         ));
         n_exact_rows += seen.n_exact_rows - n_exact_before;
         bytes.checksum(block_start);
@@ -1914,22 +2133,195 @@ fn a_decoder_written_from_the_specification_reads_rows_beside_a_reference() {
     assert!((0..5).all(|i| seen.orders.contains(&(10, i))));
 }
 
+/// Values of some rows replaced by one that no step of a small error reaches: these rows are exact.
+fn with_far_rows(matrix: PredictionMatrix, is_far: impl Fn(usize) -> bool) -> PredictionMatrix {
+    let n_classes = matrix.n_classes();
+    let mut i = 0;
+    map(matrix, |value| {
+        let (row, class) = (i / n_classes, i % n_classes);
+        i += 1;
+        if class == 2 && is_far(row) {
+            1e30
+        } else {
+            value
+        }
+    })
+}
+
+/// Columns of constants of very different sizes, the patterns of which are off by 0, 1 or 2.
+fn near_constants(n_rows: usize, n_classes: usize, seed: u64) -> PredictionMatrix {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let constants: Vec<f32> = (0..n_classes)
+        .map(|class| rng.random_range(-2.0..2.0) * 3f32.powi(class as i32 - 5))
+        .collect();
+    let value =
+        |i: usize| f32::from_bits(constants[i % n_classes].to_bits() + rng.random_range(0..3));
+    let values = (0..n_rows * n_classes).map(value).collect();
+    PredictionMatrix::new(n_classes, values)
+}
+
+/// Values of which only the last bits differ.
+fn few_patterns(n_rows: usize, n_classes: usize, seed: u64) -> PredictionMatrix {
+    map(logits(n_rows, n_classes, 3.0, seed), |value| {
+        f32::from_bits(1f32.to_bits() + (2.0 * value + 100.0) as u32)
+    })
+}
+
+#[test]
+fn a_decoder_written_from_the_specification_reads_several_bitstreams() {
+    let mut seen = Seen::default();
+    let of = |bound, keep_top| promise(Kind::Values, bound, keep_top);
+    let [fine, middle, coarse] = [0.01, 0.1, 0.5].map(Bound::MaxError);
+    // Rows of all numbers modulo 8.
+    let even = logits(5304, 50, 3.0, 1);
+    check(&mut seen, &[(&even, promise(Kind::Logits, fine, 1))]);
+    // The first rows that are not exact are not the first of eight, or not of the first eight; fits are
+    // after numbers of rows that are no multiples of 8.
+    let far = with_far_rows(logits(5301, 50, 3.0, 2), |row| {
+        [0, 3].contains(&row) || row % 700 == 5
+    });
+    let later = with_far_rows(logits(5302, 50, 3.0, 3), |row| row < 11 || row == 13);
+    for keep_top in [1, 3] {
+        check(&mut seen, &[(&far, of(fine, keep_top))]);
+        check(&mut seen, &[(&far, of(coarse, keep_top))]);
+        check(&mut seen, &[(&later, of(fine, keep_top))]);
+        check(&mut seen, &[(&later, of(middle, keep_top))]);
+    }
+    // Bits.
+    let probabilities = softmax_rows(5303, 50, 3.0, 4);
+    let exact = promise(Kind::Probabilities, Bound::Exact, 1);
+    check(&mut seen, &[(&probabilities, exact)]);
+    for matrix in [
+        logits(5307, 50, 3.0, 5),
+        few_patterns(5300, 50, 6),
+        near_constants(5305, 50, 7),
+    ] {
+        check(&mut seen, &[(&matrix, of(Bound::Exact, 1))]);
+    }
+    // Several panels, and several blocks.
+    check(&mut seen, &[(&logits(890, 300, 3.0, 8), of(coarse, 3))]);
+    check(&mut seen, &[(&logits(30_000, 20, 3.0, 9), of(coarse, 1))]);
+    for first_byte in [0x43, 0x44, 0x45, 0xC3, 0xC4, 0xC5] {
+        assert!(seen.first_bytes.contains(&first_byte), "{first_byte:x}");
+    }
+    for first_byte in [0x43, 0xC3] {
+        assert!(seen.first_bytes_with_exact_rows.contains(&first_byte));
+        assert!((0..3).all(|i| seen.first_bytes_with_orders.contains(&(first_byte, i))));
+    }
+    let n_rows = &seen.n_rows_of_several;
+    assert!((0..8).all(|rest| n_rows.iter().any(|n_rows| n_rows % 8 == rest)));
+    assert!(n_rows.contains(&(1 << 14)));
+    assert_eq!(seen.panel_sizes, BTreeSet::from([20, 50, 128]));
+    assert!(seen.n_followers > 0 && seen.n_runs_without_follower > 0);
+    assert!(seen.us.contains(&3));
+}
+
+#[test]
+fn a_decoder_written_from_the_specification_reads_rans() {
+    let mut seen = Seen::default();
+    let error = Bound::MaxError;
+    // Probabilities of two classes, nearly all of which are certain.
+    let mut rng = StdRng::seed_from_u64(51);
+    let mut two = Vec::new();
+    for _ in 0..3000 {
+        let largest = if rng.random_bool(0.03) { 1.0 } else { 0.0005 };
+        let p = rng.random_range(0.0..largest);
+        let p = if rng.random_bool(0.3) { 1.0 - p } else { p };
+        two.extend([p, 1.0 - p]);
+    }
+    let two = PredictionMatrix::new(2, two);
+    let three = softmax_rows(3000, 3, 6.0, 52);
+    let sharp = softmax_rows(3000, 3, 20.0, 65);
+    let ten = softmax_rows(3000, 10, 3.0, 53);
+    for (matrix, bound, keep_top) in [
+        (&two, error(0.5), 1),
+        (&two, error(0.002), 1),
+        (&two, error(1e-4), 1),
+        (&two, error(1e-6), 1),
+        (&two, Bound::MaxKl(0.1), 1),
+        (&two, Bound::MaxKl(0.001), 1),
+        (&three, error(0.5), 2),
+        (&sharp, error(0.002), 2),
+        (&ten, Bound::MaxKl(0.1), 3),
+    ] {
+        let promise = promise(Kind::Probabilities, bound, keep_top);
+        check(&mut seen, &[(matrix, promise)]);
+    }
+    let uniform = noise(700, 10, 54, |rng| rng.random_range(0.0..1.0));
+    let far = with_far_rows(uniform.clone(), |row| [0, 1, 400].contains(&row));
+    // More symbols than shares of 12 bits have room for.
+    let rare = noise(2000, 10, 55, |rng| {
+        if rng.random_bool(0.85) {
+            0.0
+        } else {
+            rng.random_range(0.0..1.0)
+        }
+    });
+    let bits = noise(700, 10, 56, |rng| f32::from(rng.random_bool(0.1)));
+    for (matrix, bound, keep_top) in [
+        (&uniform, error(0.3), 1),
+        (&far, error(0.3), 2),
+        (&uniform, error(0.02), 1),
+        (&uniform, error(0.05), 2),
+        (&rare, error(0.0003), 1),
+        (&few_patterns(2000, 10, 57), Bound::Exact, 1),
+        (&near_constants(2000, 10, 58), Bound::Exact, 1),
+        (&bits, Bound::Exact, 1),
+    ] {
+        let promise = promise(Kind::Values, bound, keep_top);
+        check(&mut seen, &[(matrix, promise)]);
+    }
+    // Beside a reference.
+    let original = softmax_rows(2000, 10, 20.0, 59);
+    let mut reference = like(&original, 0.05, 60);
+    reference.normalize();
+    for bound in [error(0.002), error(1e-4), Bound::MaxKl(0.1)] {
+        let promise = promise(Kind::Probabilities, bound, 2);
+        check_beside(&mut seen, &original, &reference, promise);
+    }
+    let values = logits(3000, 3, 3.0, 61);
+    for bound in [error(0.03), error(0.5)] {
+        let promise = promise(Kind::Values, bound, 2);
+        check_beside(&mut seen, &values, &like(&values, 0.05, 62), promise);
+    }
+    let mut rng = StdRng::seed_from_u64(63);
+    for (matrix, share) in [(uniform, 0.6), (logits(2000, 10, 3.0, 64), 0.1)] {
+        let near = map(matrix.clone(), |value| {
+            f32::from_bits(value.to_bits() + u32::from(rng.random_bool(share)))
+        });
+        let promise = promise(Kind::Values, Bound::Exact, 1);
+        check_beside(&mut seen, &near, &matrix, promise);
+    }
+    for model in 0..=12 {
+        assert!(seen.first_bytes.contains(&(0x80 + model)), "{model}");
+    }
+    assert!(seen.first_bytes_with_exact_rows.contains(&0x83));
+    assert!(seen.first_bytes_with_orders.len() > 4);
+    assert!(seen.n_joint_misses > 0);
+    assert!(seen.us.len() > 2);
+    assert!(seen.share_bits.contains(&12) && seen.share_bits.len() > 1);
+}
+
 #[test]
 fn the_example_of_the_specification_decodes_to_its_rows() {
-    let bytes: Vec<u8> = "
-        89 48 55 46 01 44 7b 22 6b 69 6e 64 22 3a 22 70
-        72 6f 62 61 62 69 6c 69 74 69 65 73 22 2c 22 6d
-        61 78 5f 65 72 72 6f 72 22 3a 30 2e 31 2c 22 63
-        6c 61 73 73 65 73 22 3a 34 2c 22 70 72 6f 64 75
-        63 65 72 22 3a 22 70 63 22 7d d6 6b 30 c3 42 03
-        0d 01 94 04 82 bb 48 6d f0 a5 e5 aa 6c 00 63 a6
-        ff 88 49 4e 01 03 14 00 00 00 00 80 55 55 b5 3f
-        08 33 ab 5d 1a 00 00 00 48 55 46 0a"
+    // Version 3, and version 1 of the same.
+    for (version, checksum) in [("03", "00 1b fc 71"), ("01", "d6 6b 30 c3")] {
+        let bytes: Vec<u8> = format!(
+            "89 48 55 46 {version} 44 7b 22 6b 69 6e 64 22 3a 22 70
+            72 6f 62 61 62 69 6c 69 74 69 65 73 22 2c 22 6d
+            61 78 5f 65 72 72 6f 72 22 3a 30 2e 31 2c 22 63
+            6c 61 73 73 65 73 22 3a 34 2c 22 70 72 6f 64 75
+            63 65 72 22 3a 22 70 63 22 7d {checksum} 42 03
+            0d 01 94 04 82 bb 48 6d f0 a5 e5 aa 6c 00 63 a6
+            ff 88 49 4e 01 03 14 00 00 00 00 80 55 55 b5 3f
+            08 33 ab 5d 1a 00 00 00 48 55 46 0a"
+        )
         .split_whitespace()
         .map(|byte| u8::from_str_radix(byte, 16).unwrap())
         .collect();
-    let frames = decode(&bytes, &mut Seen::default());
-    let third = 1.0 / 3.0;
-    let rows = [[1.0, 0.0, 0.0, 0.0], [third; 4], [0.0, 0.5, 0.5, 0.0]];
-    assert_eq!(frames[0].values, rows.as_flattened());
+        let frames = decode(&bytes, &mut Seen::default());
+        let third = 1.0 / 3.0;
+        let rows = [[1.0, 0.0, 0.0, 0.0], [third; 4], [0.0, 0.5, 0.5, 0.0]];
+        assert_eq!(frames[0].values, rows.as_flattened());
+    }
 }
