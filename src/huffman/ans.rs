@@ -520,7 +520,9 @@ mod tests {
             tables[0].decode(&mut reader).unwrap();
         }
         // A symbol is left in the state.
-        assert!(matches!(reader.finish(), Err(Corrupt(what)) if what.contains("left over")));
+        assert!(
+            matches!(reader.finish(), Err(Corrupt(what)) if what.contains("symbols are left over"))
+        );
         let error = BitReader::new(&(START - 1).to_le_bytes()).start_state();
         assert!(error.unwrap_err().0.contains("first state"));
     }

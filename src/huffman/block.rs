@@ -28,7 +28,8 @@ pub struct BitCounts {
     pub codes: u64,
     /// Extra bits, and the rows stored exactly.
     pub raw: u64,
-    /// Empirical entropy of the coded symbols, by alphabet and block: the least that `codes` could be.
+    /// Empirical entropy of the coded symbols, by alphabet and block: the least that `codes` could be, but
+    /// for up to 16 bits that a first state of rANS holds.
     pub entropy: f64,
 }
 
@@ -239,6 +240,12 @@ impl Model {
         if reader.read(1)? == 1 {
             reader.expect(Coder::Ans);
         }
+        // Those of predicted rows.
+        if n_streams > 1 && !matches!(id, 3..=5) {
+            return Err(Error::Corrupt(
+                "a block has several bitstreams, which its model has not",
+            ));
+        }
         if let Some(reference) = reference.filter(|_| BESIDE.contains(&id))
             && reader.read(32)? != beside::checksum(reference)
         {
@@ -271,12 +278,7 @@ impl Model {
             11 => Self::PredictedBeside(Numbers::OrderedBits),
             _ => Self::PredictedBeside(Numbers::Bits),
         };
-        match (n_streams, model) {
-            (1, _) | (_, Self::Predicted(_)) => Ok((model, n_streams)),
-            _ => Err(Error::Corrupt(
-                "a block has several bitstreams, which its model has not",
-            )),
-        }
+        Ok((model, n_streams))
     }
 }
 
@@ -547,7 +549,7 @@ pub fn encode(
 }
 
 /// Encodes with all models, on as many threads, and takes the smallest payload; of probabilities, a slower
-/// model must be worth its time, and always rANS.
+/// model must be worth its time, and rANS must always be.
 fn encode_best(
     models: &[Model],
     matrix: Rows<'_>,
@@ -1184,6 +1186,12 @@ mod tests {
         };
         let codes = (counts.codes + held) as f64;
         assert!(codes >= counts.entropy - 1e-6 * (1.0 + counts.entropy));
+        let found = measure(&payload, n_rows, n_classes, reference, keep_top).unwrap();
+        let rows = found.of_rows();
+        let found_counts = [found.codebooks, rows.codes, rows.raw];
+        assert_eq!(found_counts, [counts.codebooks, counts.codes, counts.raw]);
+        assert_eq!(spent + found.padding, 8 * payload.len() as u64);
+        assert!((found.entropy - counts.entropy).abs() <= 1e-9 * (1.0 + counts.entropy));
         let decoded = decode_beside(&payload, n_rows, n_classes, reference, keep_top).unwrap();
         for (original, decoded) in matrix.rows().zip(decoded.rows()) {
             assert!(
@@ -1248,6 +1256,41 @@ mod tests {
             }
         }
         assert_all_kept(&PredictionMatrix::new(3, vec![]), 0.002, 1);
+    }
+
+    #[test]
+    fn bitstreams_that_are_not_there_are_refused() {
+        let lengths = |of_first: u32, padding: u32| {
+            let mut writer = BitWriter::new();
+            write_gamma(&mut writer, of_first + 1);
+            (2..N_STREAMS).for_each(|_| write_gamma(&mut writer, 1));
+            let n_bits = (8 - writer.n_bits() % 8) % 8;
+            writer.write(padding, n_bits as u32);
+            [writer.finish(), vec![1, 2, 3]].concat()
+        };
+        let bytes = lengths(2, 0);
+        let readers: [BitReader; N_STREAMS] = split(BitReader::new(&bytes)).unwrap();
+        let n_bits = readers.map(|reader| reader.n_bits_left());
+        assert_eq!(n_bits, [16, 0, 0, 0, 0, 0, 0, 8]);
+        assert!(split::<N_STREAMS>(BitReader::new(&lengths(3, 0))).is_ok());
+        let refused = |bytes: &[u8]| split::<N_STREAMS>(BitReader::new(bytes)).unwrap_err();
+        assert!(
+            refused(&lengths(4, 0))
+                .0
+                .contains("longer than their block")
+        );
+        assert!(refused(&lengths(2, 1)).0.contains("padding"));
+        // Models of single rows have one.
+        for model in (0..=12u8).filter(|model| !(3..=5).contains(model)) {
+            let reference = PredictionMatrix::new(1, vec![0.5]);
+            let checksum = beside::checksum(reference.view()).to_le_bytes();
+            let payload = [&[model | STREAMS][..], &checksum, &[0xFF; 30]].concat();
+            let error = decode_beside(&payload, 1, 1, Some(reference.view()), 1).unwrap_err();
+            assert!(
+                matches!(error, Error::Corrupt(what) if what.contains("several bitstreams")),
+                "{model}: {error}"
+            );
+        }
     }
 
     #[test]

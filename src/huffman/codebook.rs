@@ -5,7 +5,8 @@
 //! 1990). Lengths alone fix the codes, in the order (length, symbol) of RFC 1951, section 3.2.2; since
 //! the bitstream starts with the lowest bit, a code is stored with its bits reversed.
 //!
-//! A codebook of one symbol spends no bits on it; a codebook of no symbols decodes nothing.
+//! A codebook of one symbol spends no bits on it; a codebook of no symbols decodes nothing. What codebooks of
+//! [rANS](super::ans) share with these stands here too: alphabets, and how lengths are written.
 
 use bitvec::prelude::*;
 
@@ -292,8 +293,8 @@ impl Codebook {
     }
 
     /// Writes the code of `symbol`, which must have occurred in the frequencies.
-    #[inline]
-    pub fn encode(&self, symbol: usize, writer: &mut BitWriter) {
+    #[cfg(test)]
+    fn encode(&self, symbol: usize, writer: &mut BitWriter) {
         debug_assert!(self.used.binary_search(&symbol).is_ok());
         writer.write(
             u32::from(self.codes[symbol]),

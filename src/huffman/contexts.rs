@@ -48,7 +48,7 @@ enum Place {
 /// Numbers below this are their own token.
 const N_SMALL: u32 = 16;
 /// The number of tokens.
-const N_TOKENS: usize = 128;
+const N_TOKENS: usize = LEVELS.count();
 
 impl Entry {
     /// The token of the number with its extra bits; numbers that are not small are the next of `large`.

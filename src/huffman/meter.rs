@@ -42,12 +42,14 @@ pub struct PartBits {
 /// Where the bits of a payload, or of many, went.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct PayloadBits {
-    /// What comes before the rows: the model, its parameters, the codebooks, and the first state.
+    /// What comes before the rows: the model, its parameters, the codebooks, the lengths of bitstreams and what pads
+    /// them, and first states.
     pub codebooks: u64,
     parts: [PartBits; N_PARTS],
-    /// What fills the last byte.
+    /// What fills the last byte of each bitstream.
     pub padding: u64,
-    /// Empirical entropy of the symbols, by alphabet and block: the least that their codes could be.
+    /// Empirical entropy of the symbols, by alphabet and block: the least that their codes could be, but for
+    /// up to 16 bits that a first state of rANS holds.
     pub entropy: f64,
 }
 

@@ -335,7 +335,9 @@ pub fn encode<const N: usize>(
                 order.encode(row, row_numbers, None, |symbol| sequence.push(symbol));
             }
         }
-        walk.learn(is_live);
+        if is_live != [false; N] {
+            walk.learn(is_live);
+        }
     }
     let groups = Groups::of(&mut sequences, 1, groups_alphabet(keep_top), coder);
     Coded {

@@ -6,7 +6,8 @@ use std::ops::Range;
 use super::block;
 use super::frame::{
     BLOCK_TAG, DEFAULT_MEMORY_LIMIT, INDEX_TAG, Index, IndexEntry, MAX_BLOCK_VALUES,
-    MAX_PAYLOAD_BYTES, NEITHER, Part, check_limit, check_memory, n_varint_bytes, read_exact,
+    MAX_PAYLOAD_BYTES, NEITHER, Part, VERSION, check_limit, check_memory, n_varint_bytes,
+    read_exact,
 };
 use super::meter::PayloadBits;
 use super::{Error, FrameHeader, Summary};
@@ -94,7 +95,7 @@ impl Block {
         check_memory(PART, n_payload_bytes + 4 * n_values, memory)?;
         let payload = part.bytes(n_payload_bytes)?;
         let n_bytes = 1 + part.check(|| name(n_rows))?;
-        if block::needs_version_3(&payload) && header.version < 3 {
+        if block::needs_version_3(&payload) && header.version < VERSION {
             return Err(Error::Corrupt(
                 "a block is coded in a way that its frame's version does not have",
             ));

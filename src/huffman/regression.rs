@@ -143,7 +143,8 @@ pub struct Regression {
     /// By how much a feature of 1 of the first class raises the expectation of the second: by class, then
     /// class of its panel, in rows of `stride`; 0 but for later classes.
     slopes: Vec<[f32; N_LANES]>,
-    /// The same by lanes of first classes, then second class of their panel, in rows of `stride`.
+    /// The same by lanes of first classes, then second class of their panel, in rows of `stride`; nothing as long
+    /// as single rows are walked.
     slopes_of_lanes: Vec<[f32; N_LANES]>,
     /// The width of a panel in whole lanes.
     stride: usize,
@@ -210,7 +211,7 @@ impl Regression {
             base: vec![0.0; n_tops * n_classes],
             is_based: vec![true; n_tops],
             slopes: vec![[0.0; N_LANES]; n_classes * stride / N_LANES],
-            slopes_of_lanes: vec![[0.0; N_LANES]; n_classes.div_ceil(N_LANES) * stride],
+            slopes_of_lanes: Vec::new(),
             stride,
             expectations: vec![0.0; stride],
             features: vec![0.0; n_classes],
@@ -315,6 +316,10 @@ impl Regression {
         visitor: &mut impl Visitor<N>,
     ) -> Result<(), Corrupt> {
         let n = self.n_classes;
+        // Panels begin with whole lanes.
+        debug_assert!(self.width >= n || self.width == 1 || self.width.is_multiple_of(N_LANES));
+        self.slopes_of_lanes
+            .resize(n.div_ceil(N_LANES) * self.stride, [0.0; N_LANES]);
         let (features, _) = self.features.as_chunks_mut::<N>();
         for first in (0..n).step_by(self.width) {
             let end = (first + self.width).min(n);
@@ -397,7 +402,13 @@ impl Regression {
                 self.recent_tops.push(self.list(top));
             }
         }
-        let is_fit = self.n_rows + self.recent_tops.len() >= self.next_fit;
+        let n_learned = self.n_rows + self.recent_tops.len();
+        if n_learned >= self.last_fit() {
+            // The rows taken together have gone beyond the last fit.
+            self.next_fit = self.last_fit();
+            return false;
+        }
+        let is_fit = n_learned >= self.next_fit;
         if is_fit {
             pulp::Arch::new().dispatch(Fit(self));
             let share = match self.n_rows < DENSE_FITS {
@@ -419,7 +430,12 @@ impl Regression {
 
     /// Whether there is no fit to come.
     fn knows_enough(&self) -> bool {
-        self.next_fit >= self.n_rows_of_block.min(MAX_ROWS)
+        self.next_fit >= self.last_fit()
+    }
+
+    /// There is no fit at so many rows, or more.
+    fn last_fit(&self) -> usize {
+        self.n_rows_of_block.min(MAX_ROWS)
     }
 
     /// Adds the recent rows to all sums, row by row.
@@ -532,12 +548,14 @@ impl Regression {
             self.variances[first + i] = scatter[i * size + i].max(least) / n_rows;
             let slopes =
                 &mut self.slopes.as_flattened_mut()[(first + i) * self.stride..][i + 1..size];
-            let of_lanes = &mut self.slopes_of_lanes[(first + i) / N_LANES * self.stride..];
-            let later = of_lanes[i + 1..].iter_mut();
-            let values = slopes.iter_mut().zip(&inverse[i * size + i + 1..]);
-            for ((slope, value), of_lanes) in values.zip(later) {
+            for (slope, value) in slopes.iter_mut().zip(&inverse[i * size + i + 1..]) {
                 *slope = -value as f32;
-                of_lanes[(first + i) % N_LANES] = *slope;
+            }
+            if !self.slopes_of_lanes.is_empty() {
+                let of_lanes = &mut self.slopes_of_lanes[(first + i) / N_LANES * self.stride..];
+                for (of_lanes, slope) in of_lanes[i + 1..].iter_mut().zip(slopes) {
+                    of_lanes[(first + i) % N_LANES] = *slope;
+                }
             }
         }
         self.inverse[first * width..][..size * size].copy_from_slice(&inverse);

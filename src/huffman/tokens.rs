@@ -1,4 +1,4 @@
-//! Numbers as symbols of small alphabets (FORMAT.md, section 6): a token, coded with Huffman, and the
+//! Numbers as symbols of small alphabets (FORMAT.md, section 6): a token, which a coder takes, and the
 //! number's lowest bits as they are.
 
 /// A scheme: numbers below `2^n_direct_bits` are their own token; each power of two above has

@@ -78,7 +78,9 @@ fn the_parts_have_the_length_of_the_file_as_their_sum() {
         if !promise.bound.eq(&Bound::Exact) && rows.n_rows() > 0 {
             let report = json(&folder, "one.huff --entropy", 0);
             let (codes, entropy) = (&report["code_bits"], &report["entropy_bits"]);
-            assert!(codes.as_f64().unwrap() >= entropy.as_f64().unwrap() - 1e-6);
+            // The first state of rANS may hold up to 16 bits of a block's symbols.
+            let held = 16.0 * report["blocks"].as_f64().unwrap();
+            assert!(codes.as_f64().unwrap() + held >= entropy.as_f64().unwrap() - 1e-6);
         }
     }
 }

@@ -171,6 +171,16 @@ fn what_a_version_brought_is_refused_in_those_before() {
         let is_of_version =
             |e: &Error| matches!(e, Error::Corrupt(what) if what.contains("version"));
         assert_refused(with_bit(1), is_of_version);
+        let with_reference = move |fields: &mut Fields| {
+            with_bit(2)(fields);
+            let of_reference = format!(
+                r#","reference":{{"sha256":"{}","rows":9}}}}"#,
+                "0".repeat(64)
+            );
+            fields.json.truncate(fields.json.len() - 1);
+            fields.json += &of_reference;
+        };
+        assert_refused(with_reference, is_of_version);
         // The bits are no news to version 3, but the payload is not what they say.
         assert_refused(
             with_bit(3),

@@ -2198,6 +2198,9 @@ fn a_decoder_written_from_the_specification_reads_several_bitstreams() {
     ] {
         check(&mut seen, &[(&matrix, of(Bound::Exact, 1))]);
     }
+    // A fit is due before 6000 rows are learned, but the rows taken together go beyond.
+    let beyond = with_far_rows(logits(16_000, 20, 3.0, 10), |row| row % 39 == 0);
+    check(&mut seen, &[(&beyond, of(fine, 1))]);
     // Several panels, and several blocks.
     check(&mut seen, &[(&logits(890, 300, 3.0, 8), of(coarse, 3))]);
     check(&mut seen, &[(&logits(30_000, 20, 3.0, 9), of(coarse, 1))]);
