@@ -597,15 +597,19 @@ impl DecodeTable {
     /// [`Corrupt`] if the bitstream ends, or the codebook is empty.
     #[inline(always)]
     pub fn decode(&self, reader: &mut BitReader) -> Result<(u32, Option<usize>), Corrupt> {
+        // Written out: asking for the [`entry`](Self::entry) takes 2 to 4% more of the time to decode.
         let bits = reader.peek();
-        let entry = self.entry(bits).ok_or(EMPTY)?;
-        let meaning = Meaning {
-            base: entry.base,
-            n_extra_bits: entry.n_extra_bits,
-            kind: entry.kind,
-        };
-        reader.consume(u32::from(entry.code_length) + u32::from(entry.n_extra_bits))?;
-        Ok(meaning.with_extra(bits >> entry.code_length))
+        let index = bits & ((1 << self.index_bits) - 1);
+        let mut entry = *self.entries.get(index as usize).ok_or(EMPTY)?;
+        if entry.kind == Entry::LONGER {
+            let index = bits >> self.index_bits & ((1 << self.long_bits) - 1);
+            entry = self.entries[entry.base as usize + index as usize];
+        }
+        let n_extra_bits = u32::from(entry.n_extra_bits);
+        let extra = bits >> entry.code_length & ((1 << n_extra_bits) - 1);
+        reader.consume(u32::from(entry.code_length) + n_extra_bits)?;
+        let run = entry.kind.checked_sub(1).map(usize::from);
+        Ok((entry.base + extra as u32, run))
     }
 }
 
