@@ -760,6 +760,7 @@ mod tests {
         };
         let bytes = write(n_rows);
         assert!(bytes == write(1000), "how rows are handed over");
+        assert_eq!(bytes[4], VERSION);
         assert!(bytes.len() < frame(&matrix).len());
 
         let find = |needed: &ReferenceRows| {

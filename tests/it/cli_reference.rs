@@ -286,7 +286,7 @@ fn what_rows_are_told_against_is_inspected() {
     let line = format!("  told against   {hash}, 500 rows\n");
     assert!(said.contains(&line), "{said}");
     assert!(
-        said.contains(" beside a reference") && said.contains(": 1 block\n"),
+        said.contains(" beside a reference, rANS: 1 block\n"),
         "{said}"
     );
     let json = |arguments: &str| -> serde_json::Value {
