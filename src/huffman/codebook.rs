@@ -89,6 +89,30 @@ pub fn code_lengths(frequencies: &[u64], limit: u8) -> Vec<u8> {
     lengths
 }
 
+/// The bits that an optimal code of any length takes for symbols that occur so often: the sum of all inner nodes
+/// of its tree, which are made in ascending order (van Leeuwen, "On the construction of Huffman trees", 1976).
+pub fn huffman_bits(frequencies: &[u64]) -> u64 {
+    let mut leaves: Vec<u64> = frequencies.iter().copied().filter(|&n| n > 0).collect();
+    leaves.sort_unstable();
+    let mut nodes: Vec<u64> = Vec::with_capacity(leaves.len());
+    let (mut next_leaf, mut next_node) = (0, 0);
+    for _ in 1..leaves.len() {
+        let mut take_least = || match (leaves.get(next_leaf), nodes.get(next_node)) {
+            (Some(&leaf), node) if node.is_none_or(|&node| leaf <= node) => {
+                next_leaf += 1;
+                leaf
+            }
+            _ => {
+                next_node += 1;
+                nodes[next_node - 1]
+            }
+        };
+        let sum = take_least() + take_least();
+        nodes.push(sum);
+    }
+    nodes.iter().sum()
+}
+
 /// The canonical codes of `lengths`, by symbol, bits reversed so that they can be written as they are.
 fn canonical_codes(lengths: &[u8]) -> Vec<u16> {
     let mut n_of_length = [0u32; MAX_CODE_LENGTH as usize + 1];
@@ -757,6 +781,7 @@ mod tests {
                 // A limit of 62 does not bind: with these frequencies no code is longer than 52 bits.
                 let unlimited = code_lengths(&frequencies, 62);
                 let bits = heap_huffman_bits(&frequencies);
+                assert_eq!(huffman_bits(&frequencies), bits);
                 assert_eq!(total_bits(&frequencies, &unlimited), bits);
                 if *unlimited.iter().max().unwrap() <= MAX_CODE_LENGTH {
                     assert_eq!(total_bits(&frequencies, &lengths), bits);

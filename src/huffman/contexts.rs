@@ -13,7 +13,9 @@ use std::sync::LazyLock;
 use super::Corrupt;
 use super::bitstream::{BitReader, BitWriter, Coder};
 use super::block::{Symbol, Tables};
-use super::codebook::{Alphabet, Code, Codebook, entropy_bits, read_gamma, write_gamma};
+use super::codebook::{
+    Alphabet, Code, Codebook, entropy_bits, huffman_bits, read_gamma, write_gamma,
+};
 use super::meter::Watch;
 use super::tokens::{LEVELS, RUNS, Token};
 
@@ -40,17 +42,41 @@ enum Place {
     Open,
     /// The first number of a run.
     Start,
-    /// Another one.
-    InRun,
     AfterRun,
+    /// In a run, but not its first number.
+    InRun,
+}
+
+impl Place {
+    /// By whether it comes after a run's number, and whether it is one.
+    const ALL: [[Self; 2]; 2] = [[Self::Open, Self::Start], [Self::AfterRun, Self::InRun]];
 }
 
 /// Numbers below this are their own token.
 const N_SMALL: u32 = 16;
 /// The number of tokens.
 const N_TOKENS: usize = LEVELS.count();
+/// None of them.
+const NO_TOKEN: u8 = N_TOKENS as u8;
 
 impl Entry {
+    /// Appends a number that is not small to `large`.
+    #[inline(always)]
+    fn new(context: usize, number: u32, large: &mut Vec<u32>) -> Self {
+        let token = match number < N_SMALL {
+            true => number,
+            false => {
+                large.push(number);
+                LEVELS.split(number).value
+            }
+        };
+        Self {
+            context: context as u16,
+            token: token as u8,
+            place: Place::Open,
+        }
+    }
+
     /// The token of the number with its extra bits; numbers that are not small are the next of `large`.
     #[inline(always)]
     fn number_token(self, large: &mut std::slice::Iter<u32>) -> Token {
@@ -84,18 +110,15 @@ impl Sequence {
     /// Appends a number in a context below [`N_POSITIONS`] times the number of bands.
     #[inline(always)]
     pub fn push_number(&mut self, context: usize, number: u32) {
-        let token = match number < N_SMALL {
-            true => number,
-            false => {
-                self.large.push(number);
-                LEVELS.split(number).value
-            }
-        };
-        self.entries.push(Entry {
-            context: context as u16,
-            token: token as u8,
-            place: Place::Open,
-        });
+        self.entries
+            .push(Entry::new(context, number, &mut self.large));
+    }
+
+    /// Appends numbers, each in such a context.
+    #[inline(always)]
+    pub fn extend(&mut self, numbers: impl Iterator<Item = (usize, u32)>) {
+        self.entries
+            .extend(numbers.map(|(context, number)| Entry::new(context, number, &mut self.large)));
     }
 
     /// Appends a symbol.
@@ -351,14 +374,13 @@ impl Groups {
 }
 
 impl Group {
-    /// With symbols for numbers only, which occur so often.
-    fn without_runs(frequencies: Vec<u64>) -> Self {
+    /// Lets all numbers, which occur so often, stand for themselves.
+    fn set_plain(&mut self, frequencies: Vec<u64>) {
         let after_run = vec![0; frequencies.len()];
         let of_runs = vec![0; n_run_symbols(0)];
-        Self {
-            frequencies: [[of_runs, frequencies].concat(), after_run],
-            ..Self::default()
-        }
+        self.frequencies = [[of_runs, frequencies].concat(), after_run];
+        self.followers.clear();
+        self.runs.iter_mut().for_each(Vec::clear);
     }
 
     fn has_runs(&self) -> bool {
@@ -475,7 +497,8 @@ pub fn group_contexts(frequencies: &[Vec<u64>], cost: impl Fn(Sums) -> f64) -> (
     (widths, best[used.len()].0)
 }
 
-/// About what a symbol takes in a codebook of rANS.
+/// About what a symbol takes in a codebook of each coder.
+const BITS_A_SYMBOL_OF_HUFFMAN: u64 = 4;
 const BITS_A_SYMBOL_OF_ANS: f64 = 7.0;
 
 /// About what the numbers of a group cost in bits if they are coded with rANS.
@@ -591,58 +614,46 @@ fn find_runs(
     plain: Vec<Vec<u64>>,
     coder: Coder,
 ) -> Vec<Group> {
-    /// A group while its runs are found.
-    struct Finding {
-        run_token: u8,
-        run_length: u32,
-        runs: Vec<Run>,
-        after_run: Vec<u64>,
-    }
-    let mut groups: Vec<Group> = Vec::new();
-    let mut findings: Vec<Finding> = Vec::new();
+    /// Small blocks have no more numbers.
+    const SMALL: u64 = 1 << 17;
+    /// In others, runs of a number that is rarer than one in so many save next to nothing, and take time.
+    const RAREST: u64 = 3;
+    let is_small = plain.iter().flatten().sum::<u64>() <= SMALL;
+    let mut groups = Vec::new();
+    let mut findings = Vec::new();
     for plain in &plain {
         let run_number = commonest_number(plain);
         groups.push(Group {
             run_number,
             ..Group::default()
         });
-        findings.push(Finding {
-            run_token: run_number as u8,
-            run_length: 0,
-            runs: Vec::new(),
-            after_run: vec![0; plain.len()],
+        let (total, n) = (plain.iter().sum::<u64>(), plain[run_number as usize]);
+        let is_worth_it = n > 0 && (is_small || n * RAREST >= total);
+        findings.push(match is_worth_it {
+            true => Finding::of(run_number, n.min(total - n + sequences.len() as u64)),
+            false => Finding::of_none(),
         });
     }
     for sequence in sequences {
-        for entry in &mut sequence.entries {
-            let group = group_of_context[usize::from(entry.context)];
-            let finding = &mut findings[usize::from(group)];
-            let is_after = finding.run_length > 0;
-            if entry.token == finding.run_token {
-                entry.place = if is_after { Place::InRun } else { Place::Start };
-                finding.run_length += 1;
-            } else if is_after {
-                entry.place = Place::AfterRun;
-                finding.after_run[usize::from(entry.token)] += 1;
-                finding.runs.push(Run {
-                    length: std::mem::take(&mut finding.run_length),
-                    next: Some(entry.token),
-                });
+        if findings.iter().any(|finding| finding.run_token != NO_TOKEN) {
+            for entry in &mut sequence.entries {
+                let group = group_of_context[usize::from(entry.context)];
+                entry.place = findings[usize::from(group)].place(entry.token);
             }
         }
         for (group, finding) in groups.iter_mut().zip(&mut findings) {
-            let mut runs = std::mem::take(&mut finding.runs);
-            if finding.run_length > 0 {
-                runs.push(Run {
-                    length: std::mem::take(&mut finding.run_length),
-                    next: None,
-                });
-            }
-            group.runs.push(runs);
+            group.runs.push(finding.take_runs());
         }
     }
     for ((group, finding), plain) in groups.iter_mut().zip(findings).zip(plain) {
-        let after_run = finding.after_run;
+        if finding.run_token == NO_TOKEN {
+            group.set_plain(plain);
+            continue;
+        }
+        let mut after_run = vec![0; plain.len()];
+        for next in group.runs.iter().flatten().filter_map(|run| run.next) {
+            after_run[usize::from(next)] += 1;
+        }
         // What neither is in a run nor comes after one.
         let mut open = plain.clone();
         open[group.run_number as usize] = 0;
@@ -652,21 +663,87 @@ fn find_runs(
             open,
             after_run,
         };
-        choose_followers(group, counts, coder);
+        choose_followers(group, counts, coder, is_small);
     }
     groups
 }
 
+/// A group while its runs are found.
+struct Finding {
+    /// What runs are made of; no token if they are not worth looking for.
+    run_token: u8,
+    run_length: u32,
+    /// The runs of the sequence at hand, with room for one more.
+    runs: Vec<Run>,
+    n_runs: usize,
+}
+
+impl Finding {
+    /// Runs of a number, of which there are not more than that.
+    fn of(run_number: u32, n_runs: u64) -> Self {
+        let no_run = Run {
+            length: 0,
+            next: None,
+        };
+        Self {
+            run_token: run_number as u8,
+            run_length: 0,
+            runs: vec![no_run; n_runs as usize + 1],
+            n_runs: 0,
+        }
+    }
+
+    /// No runs.
+    fn of_none() -> Self {
+        Self {
+            run_token: NO_TOKEN,
+            ..Self::of(0, 0)
+        }
+    }
+
+    /// Where the next token stands. Without branches: they could not be foreseen.
+    #[inline(always)]
+    fn place(&mut self, token: u8) -> Place {
+        let (is_after, is_of_run) = (self.run_length > 0, token == self.run_token);
+        let ends = is_after && !is_of_run;
+        self.runs[self.n_runs] = Run {
+            length: self.run_length,
+            next: Some(token),
+        };
+        self.n_runs += usize::from(ends);
+        self.run_length = if is_of_run { self.run_length + 1 } else { 0 };
+        Place::ALL[usize::from(is_after)][usize::from(is_of_run)]
+    }
+
+    /// The runs of a sequence that ends here.
+    fn take_runs(&mut self) -> Vec<Run> {
+        let mut runs = self.runs[..self.n_runs].to_vec();
+        self.n_runs = 0;
+        if self.run_length > 0 {
+            runs.push(Run {
+                length: std::mem::take(&mut self.run_length),
+                next: None,
+            });
+        }
+        runs
+    }
+}
+
 /// Chooses the followers of a group that save most, or drops its runs.
-fn choose_followers(group: &mut Group, counts: Counts, coder: Coder) {
+///
+/// Of a block that `is_small`, every byte of a codebook counts.
+fn choose_followers(group: &mut Group, counts: Counts, coder: Coder, is_small: bool) {
     /// About what a follower takes among the groups.
     const BITS_A_FOLLOWER: u64 = 4;
-    let n_bits = |frequencies: &[u64]| match coder {
-        // Not the entropy: the bit that a code costs at least is what runs are for.
-        Coder::Huffman => Codebook::from_frequencies(frequencies, 1).n_bits(frequencies),
-        Coder::Ans => {
-            let n_used = frequencies.iter().filter(|&&n| n > 0).count();
-            (entropy_bits(frequencies) + BITS_A_SYMBOL_OF_ANS * n_used as f64) as u64
+    let n_bits = |frequencies: &[u64]| {
+        let n_used = frequencies.iter().filter(|&&n| n > 0).count();
+        match coder {
+            // Not the entropy: the bit that a code costs at least is what runs are for.
+            Coder::Huffman if is_small => {
+                Codebook::from_frequencies(frequencies, 1).n_bits(frequencies)
+            }
+            Coder::Huffman => huffman_bits(frequencies) + BITS_A_SYMBOL_OF_HUFFMAN * n_used as u64,
+            Coder::Ans => (entropy_bits(frequencies) + BITS_A_SYMBOL_OF_ANS * n_used as f64) as u64,
         }
     };
     let mut least = n_bits(&counts.plain);
@@ -714,41 +791,31 @@ fn choose_followers(group: &mut Group, counts: Counts, coder: Coder) {
             group.followers.truncate(n_followers);
             group.frequencies = frequencies;
         }
-        None => {
-            *group = Group {
-                run_number: group.run_number,
-                runs: vec![Vec::new(); group.runs.len()],
-                ..Group::without_runs(counts.plain)
-            }
-        }
+        None => group.set_plain(counts.plain),
     }
 }
 
-/// Where a group stands in its sequence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Any symbol may follow.
-    Open,
-    /// The run goes on `n_left` times, then another number follows: `next`, if the run's symbol told it.
-    Run { n_left: u32, next: Option<u32> },
+/// Where a decoder stands in the sequence of a group.
+#[derive(Debug, Clone, Copy)]
+struct Decoding {
+    /// Numbers until any symbol may follow again: those left of a run, and the other number after it. 0 outside runs.
+    n_left: u32,
+    run_number: u32,
+    /// What follows the run, if its symbol told it.
+    next: Option<u32>,
 }
 
-/// What a decoder keeps of a group.
-#[derive(Debug, Clone)]
-struct Decoding {
-    run_number: u32,
-    /// None, then the followers.
-    followers: [Option<u32>; 1 + MAX_FOLLOWERS],
-    n_followers: usize,
-    state: State,
-}
+/// What the symbols of runs tell of the number after: nothing, then the followers.
+type Followers = [Option<u32>; 1 + MAX_FOLLOWERS];
 
 /// Decodes numbers in contexts.
 #[derive(Debug)]
 pub struct ContextDecoder {
     first_alphabet: usize,
     group_of_context: [u16; MAX_BANDS * N_POSITIONS],
-    /// As they are when a bitstream begins.
+    /// Of each group, those that it has.
+    followers: Vec<(Followers, usize)>,
+    /// The groups as they are when a bitstream begins.
     groups: Vec<Decoding>,
 }
 
@@ -772,7 +839,7 @@ impl ContextDecoder {
     ) -> Result<Self, Corrupt> {
         const CORRUPT: Corrupt = Corrupt("the groups of contexts do not fit");
         let mut bands = Vec::new();
-        let mut groups = Vec::new();
+        let (mut groups, mut followers_of_groups) = (Vec::new(), Vec::new());
         let mut n_banded = 0;
         while n_banded < n_bands {
             let n_joined = read_gamma(reader)? as usize;
@@ -793,11 +860,11 @@ impl ContextDecoder {
                 for follower in followers.get_mut(1..=n_followers).ok_or(CORRUPT)? {
                     *follower = Some(read_gamma(reader)? - 1);
                 }
+                followers_of_groups.push((followers, n_followers));
                 groups.push(Decoding {
+                    n_left: 0,
                     run_number,
-                    n_followers,
-                    followers,
-                    state: State::Open,
+                    next: None,
                 });
             }
             if n_grouped != N_POSITIONS || n_banded > n_bands {
@@ -811,13 +878,14 @@ impl ContextDecoder {
         Ok(Self {
             first_alphabet,
             group_of_context,
+            followers: followers_of_groups,
             groups,
         })
     }
 
     /// The alphabets.
     pub fn alphabets(&self) -> Vec<Alphabet> {
-        alphabets(self.groups.iter().map(|group| group.n_followers))
+        alphabets(self.followers.iter().map(|&(_, n)| n))
     }
 
     /// A bitstream, at the start of which all groups are open.
@@ -829,7 +897,7 @@ impl ContextDecoder {
     /// The group of a context below [`N_POSITIONS`] times the number of bands.
     #[inline(always)]
     pub fn group<'a, W: Watch>(
-        &self,
+        &'a self,
         context: usize,
         tables: &'a Tables<W>,
     ) -> GroupDecoder<'a, W> {
@@ -838,6 +906,7 @@ impl ContextDecoder {
             index,
             tables,
             alphabet: self.first_alphabet + 2 * index,
+            followers: &self.followers,
         }
     }
 
@@ -862,6 +931,7 @@ pub struct GroupDecoder<'a, W> {
     index: usize,
     tables: &'a Tables<W>,
     alphabet: usize,
+    followers: &'a [(Followers, usize)],
 }
 
 impl<W: Watch> GroupDecoder<'_, W> {
@@ -873,10 +943,24 @@ impl<W: Watch> GroupDecoder<'_, W> {
     pub fn number(self, stream: &mut Stream) -> Result<u32, Corrupt> {
         const CORRUPT: Corrupt = Corrupt("a run cannot be");
         let group = &mut stream.groups[self.index];
-        match group.state {
-            State::Run { n_left: 0, next } => {
-                group.state = State::Open;
-                let number = match next {
+        match group.n_left {
+            0 => {
+                let (number, run) = self
+                    .tables
+                    .number_or_run(self.alphabet, &mut stream.reader)?;
+                let Some(follower) = run else {
+                    return Ok(number);
+                };
+                if number == 0 {
+                    return Err(CORRUPT);
+                }
+                group.n_left = number;
+                group.next = self.followers[self.index].0[follower];
+                Ok(group.run_number)
+            }
+            1 => {
+                group.n_left = 0;
+                let number = match group.next {
                     Some(number) => number,
                     None => self.tables.number(self.alphabet + 1, &mut stream.reader)?,
                 };
@@ -885,22 +969,9 @@ impl<W: Watch> GroupDecoder<'_, W> {
                     false => Ok(number),
                 }
             }
-            State::Run { ref mut n_left, .. } => {
-                *n_left -= 1;
+            _ => {
+                group.n_left -= 1;
                 Ok(group.run_number)
-            }
-            State::Open => {
-                let (number, run) = self
-                    .tables
-                    .number_or_run(self.alphabet, &mut stream.reader)?;
-                if let Some(follower) = run {
-                    group.state = State::Run {
-                        n_left: number.checked_sub(1).ok_or(CORRUPT)?,
-                        next: group.followers[follower],
-                    };
-                    return Ok(group.run_number);
-                }
-                Ok(number)
             }
         }
     }

@@ -123,8 +123,17 @@ impl Order {
                 }
             }
             let largest = lanes.into_iter().fold(first, larger);
-            let is_largest = |&class: &usize| levels[class] == largest;
-            self.candidates.extend((0..levels.len()).filter(is_largest));
+            for (index, chunk) in levels.chunks(lanes.len()).enumerate() {
+                // All of them at once, as above: few have any.
+                if chunk
+                    .iter()
+                    .fold(false, |any, &level| any | (level == largest))
+                {
+                    let classes = (index * lanes.len()..).zip(chunk);
+                    let of_largest = classes.filter(|&(_, &level)| level == largest);
+                    self.candidates.extend(of_largest.map(|(class, _)| class));
+                }
+            }
             return;
         }
         let mut largest = None;

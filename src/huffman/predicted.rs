@@ -250,6 +250,33 @@ impl<const N: usize> Visitor<N> for Differences<'_, N> {
     }
 }
 
+/// Subtracts predictions from what numbers are above the first row's.
+struct Subtracting<'a, const N: usize>(&'a mut [[i32; N]]);
+
+impl<const N: usize> Visitor<N> for Subtracting<'_, N> {
+    const IS_SPARSE: bool = false;
+
+    #[inline(always)]
+    fn features(&mut self, class: usize, expectations: [f32; N]) -> Result<[f32; N], Corrupt> {
+        let numbers = self.0[class];
+        let mut features = [0.0; N];
+        let mut differences = [0; N];
+        let mut are_small = true;
+        for row in 0..N {
+            are_small &= expectations[row].abs() < SMALL;
+            features[row] = numbers[row] as f32;
+            differences[row] = numbers[row].wrapping_sub(small_to_integer(expectations[row]));
+        }
+        if !are_small {
+            for row in 0..N {
+                differences[row] = numbers[row].wrapping_sub(round(expectations[row]));
+            }
+        }
+        self.0[class] = differences;
+        Ok(features)
+    }
+}
+
 /// Codes the rows of `matrix`; those marked in `is_exact` bit for bit, as are rows that have no numbers
 /// (which get marked); in `N` bitstreams.
 #[inline(always)]
@@ -265,6 +292,8 @@ pub fn encode<const N: usize>(
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
     let mut sequences = Sequence::several::<N>(matrix.values().len());
     let mut numbers_of_rows = vec![vec![0; n_classes]; N];
+    // By class: what numbers are above the first row's, then by how much they differ from what is expected of that.
+    let mut differences = vec![[0; N]; n_classes];
     let mut features = vec![[0.0; N]; n_classes];
     let mut expectations = features.clone();
     let is_bits = numbers == Numbers::Bits;
@@ -299,23 +328,31 @@ pub fn encode<const N: usize>(
             };
             is_live[index] = true;
             let known = row_numbers.iter().zip(first);
-            for (of_rows, (&number, &first)) in features.iter_mut().zip(known) {
-                of_rows[index] = match is_bits {
-                    true => feature_of_bits(number, first),
-                    false => number.wrapping_sub(first) as f32,
-                };
+            if is_bits {
+                for (of_rows, (&number, &first)) in features.iter_mut().zip(known) {
+                    of_rows[index] = feature_of_bits(number, first);
+                }
+            } else {
+                for (of_rows, (&number, &first)) in differences.iter_mut().zip(known) {
+                    of_rows[index] = number.wrapping_sub(first);
+                }
             }
         }
         if is_live != [false; N] {
-            walk.regression
-                .expect::<false, N>([0; N], &features, &mut expectations);
+            let regression = &mut walk.regression;
+            match is_bits {
+                true => regression.expect::<false, N>([0; N], &features, &mut expectations),
+                false => regression
+                    .walk([0; N], &mut Subtracting(&mut differences))
+                    .expect("nothing is read"),
+            }
         }
         let is_fitted = walk.regression.is_fitted();
         for (index, (row, &is_exact)) in rows.zip(is_exact.iter()).enumerate() {
             let (sequence, row_numbers) = (&mut sequences[index], &numbers_of_rows[index]);
             if let Some(first) = walk.first.as_ref().filter(|_| is_live[index]) {
-                let known = expectations.iter().zip(first).zip(row_numbers);
                 if is_bits {
+                    let known = expectations.iter().zip(first).zip(row_numbers);
                     let known = known.zip(&walk.exponents);
                     for (((of_rows, &first), &number), &of_variance) in known {
                         let (predicted, context) =
@@ -323,12 +360,10 @@ pub fn encode<const N: usize>(
                         sequence.push_number(context, zigzag(number.wrapping_sub(predicted)));
                     }
                 } else {
-                    let known = known.zip(&walk.contexts);
-                    for (((of_rows, &first), &number), &context) in known {
-                        let predicted = first.wrapping_add(round(of_rows[index]));
-                        let difference = number.wrapping_sub(predicted);
-                        sequence.push_number(context.into(), zigzag(difference));
-                    }
+                    let known = walk.contexts.iter().zip(&differences);
+                    sequence.extend(
+                        known.map(|(&context, of_rows)| (context.into(), zigzag(of_rows[index]))),
+                    );
                 }
             }
             if !is_exact && !numbers.is_exact() {

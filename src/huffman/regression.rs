@@ -280,7 +280,13 @@ impl Regression {
                         expected = add_lanes(expected, slopes[lanes], feature);
                     }
                 }
-                self.features[start..start + n_here].copy_from_slice(&features[..n_here]);
+                // Not by a function of the system: it takes longer.
+                for (known, feature) in self.features[start..start + n_here]
+                    .iter_mut()
+                    .zip(features)
+                {
+                    *known = feature;
+                }
                 // For later lanes, all of them count at once.
                 if features == [0.0; N_LANES] {
                     continue;
@@ -397,8 +403,12 @@ impl Regression {
         }
         for (row, top) in tops.into_iter().enumerate() {
             if let Some(top) = top {
-                let features = self.features.iter().skip(row).step_by(N);
-                self.recent.extend(features);
+                let (features, _) = self.features.as_chunks::<N>();
+                let n_before = self.recent.len();
+                self.recent.resize(n_before + features.len(), 0.0);
+                for (known, of_rows) in self.recent[n_before..].iter_mut().zip(features) {
+                    *known = of_rows[row];
+                }
                 self.recent_tops.push(self.list(top));
             }
         }
@@ -455,11 +465,13 @@ impl Regression {
         let weights = vec![1.0; self.recent_tops.len()];
         for first in (0..n).step_by(width) {
             let end = (first + width).min(n);
-            let panel: Vec<f64> = self
-                .recent
-                .chunks_exact(n)
-                .flat_map(|row| row[first..end].iter().map(|&feature| f64::from(feature)))
-                .collect();
+            let mut panel = vec![0.0; weights.len() * (end - first)];
+            let rows = panel.chunks_exact_mut(end - first);
+            for (row, features) in rows.zip(self.recent.chunks_exact(n)) {
+                for (value, &feature) in row.iter_mut().zip(&features[first..end]) {
+                    *value = f64::from(feature);
+                }
+            }
             let products = &mut self.products[first * width..end * width];
             add_products(&panel, &weights, end - first, products, width);
         }
@@ -686,38 +698,47 @@ fn add_products(
     products: &mut [f64],
     stride: usize,
 ) {
-    let n_grouped = weights.len() / ROWS * ROWS;
-    let (groups, rest) = features.split_at(n_grouped * size);
-    for (group, weights) in groups.chunks_exact(ROWS * size).zip(weights.chunks(ROWS)) {
-        let mut i = 0;
-        while i < size {
-            let factors = factors(group, weights, size, i);
-            if factors == [0.0; ROWS] {
-                i += 1;
-                continue;
+    /// So many rows stay in the fastest cache while they count for two classes at a time.
+    const CACHED_ROWS: usize = 8 * ROWS;
+    let chunks = features.chunks(CACHED_ROWS * size);
+    for (features, weights) in chunks.zip(weights.chunks(CACHED_ROWS)) {
+        let n_grouped = weights.len() / ROWS * ROWS;
+        let (grouped, rest) = features.split_at(n_grouped * size);
+        for (pair, products) in products.chunks_mut(2 * stride).enumerate() {
+            let i = 2 * pair;
+            if i >= size {
+                break;
             }
-            if i + 1 < size {
-                let of_next = self::factors(group, weights, size, i + 1);
-                if of_next != [0.0; ROWS] {
-                    // Both at once, since they are multiplied with the same.
-                    let (until, next) = products.split_at_mut((i + 1) * stride);
-                    let both = [&mut until[i * stride..=i * stride + i], &mut next[..i + 1]];
-                    add_rows(group, size, [factors, of_next], both);
-                    add_rows(&group[i + 1..], size, [of_next], [&mut next[i + 1..i + 2]]);
-                    i += 2;
+            let (sums, next) = products.split_at_mut(stride.min(products.len()));
+            let sums = &mut sums[..=i];
+            for (group, weights) in grouped.chunks_exact(ROWS * size).zip(weights.chunks(ROWS)) {
+                let of_first = factors(group, weights, size, i);
+                if i + 1 == size {
+                    if of_first != [0.0; ROWS] {
+                        add_rows(group, size, [of_first], [sums]);
+                    }
                     continue;
                 }
+                let of_next = factors(group, weights, size, i + 1);
+                match (of_first != [0.0; ROWS], of_next != [0.0; ROWS]) {
+                    (true, true) => {
+                        // Both at once, since they are multiplied with the same.
+                        let (both, last) = next[..i + 2].split_at_mut(i + 1);
+                        add_rows(group, size, [of_first, of_next], [sums, both]);
+                        add_rows(&group[i + 1..], size, [of_next], [last]);
+                    }
+                    (true, false) => add_rows(group, size, [of_first], [sums]),
+                    (false, true) => add_rows(group, size, [of_next], [&mut next[..i + 2]]),
+                    (false, false) => {}
+                }
             }
-            let sums = &mut products[i * stride..=i * stride + i];
-            add_rows(group, size, [factors], [sums]);
-            i += 1;
         }
-    }
-    for (row, weight) in rest.chunks_exact(size).zip(&weights[n_grouped..]) {
-        for i in 0..size {
-            if row[i] != 0.0 {
-                let sums = &mut products[i * stride..i * stride + i + 1];
-                add_scaled(sums, row[i] * weight, row);
+        for (row, weight) in rest.chunks_exact(size).zip(&weights[n_grouped..]) {
+            for i in 0..size {
+                if row[i] != 0.0 {
+                    let sums = &mut products[i * stride..i * stride + i + 1];
+                    add_scaled(sums, row[i] * weight, row);
+                }
             }
         }
     }
