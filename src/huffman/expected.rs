@@ -94,14 +94,28 @@ pub(super) fn position(expectation: f32) -> usize {
         .into()
 }
 
+/// The [`position`]s of several expectations, by operations that vectors have as well.
+#[inline(always)]
+fn positions<const N: usize>(expectations: [f32; N]) -> [u16; N] {
+    /// Added to this, small numbers become integers in the lowest bits.
+    const MAGIC: f32 = (1 << 23) as f32;
+    const LAST: f32 = (N_EXPECTATIONS - 1) as f32;
+    let mut positions = [0; N];
+    for (position, expectation) in positions.iter_mut().zip(expectations) {
+        let quarters = expectation * 4.0 + 2.5;
+        let quarters = if quarters > 0.0 { quarters } else { 0.0 }.min(LAST);
+        let nearest = quarters + MAGIC;
+        let is_above = nearest - MAGIC > quarters;
+        *position = ((nearest.to_bits() - MAGIC.to_bits()) - u32::from(is_above)) as u16;
+    }
+    positions
+}
+
 /// What encoder and decoder know alike of the levels of the other classes.
 struct Expecting {
     regression: Regression,
     /// Of each class.
     first_contexts: Vec<u16>,
-    /// Of the row at hand: for encoders, who know all features beforehand.
-    features: Vec<[f32; 1]>,
-    expectations: Vec<[f32; 1]>,
 }
 
 impl Expecting {
@@ -109,36 +123,97 @@ impl Expecting {
         Self {
             regression: Regression::new(n_classes, n_rows, true, RIDGE),
             first_contexts: vec![0; n_classes],
-            features: vec![[0.0]; n_classes],
-            expectations: vec![[0.0]; n_classes],
         }
     }
 
-    /// Appends the levels of all classes but the top one in their contexts.
-    #[inline(always)]
-    fn push_row(&mut self, top: usize, levels: &[u32], sequence: &mut Sequence) {
-        for (feature_of, &level) in self.features.iter_mut().zip(levels) {
-            *feature_of = [feature(level)];
-        }
-        self.features[top] = [0.0];
-        self.regression
-            .expect::<true, 1>([top], &self.features, &mut self.expectations);
-        let contexts = self.first_contexts.iter().zip(&self.expectations);
-        for (class, ((&first, &[expectation]), &level)) in contexts.zip(levels).enumerate() {
-            if class != top {
-                sequence.push_number(usize::from(first) + position(expectation), level);
-            }
-        }
-        self.learn(top);
-    }
-
-    /// Learns the row at hand.
-    fn learn(&mut self, top: usize) {
-        if self.regression.learn([Some(top)]) {
+    /// Learns those of the rows at hand that have a top class here.
+    fn learn<const N: usize>(&mut self, tops: [Option<usize>; N]) {
+        if self.regression.learn(tops) {
             for (class, first) in self.first_contexts.iter_mut().enumerate() {
                 *first = first_context(self.regression.variance(class));
             }
         }
+    }
+}
+
+/// An encoder, who knows all rows beforehand, walks so many of them side by side, though a decoder cannot.
+const N_SIDES: usize = 8;
+
+/// Finds the contexts of levels that are known.
+struct ContextFinder {
+    expecting: Expecting,
+    /// Of the rows at hand, by class.
+    features: Vec<[f32; N_SIDES]>,
+    contexts: Vec<[u16; N_SIDES]>,
+}
+
+impl ContextFinder {
+    fn new(n_classes: usize, n_rows: usize) -> Self {
+        Self {
+            expecting: Expecting::new(n_classes, n_rows),
+            features: vec![[0.0; N_SIDES]; n_classes],
+            contexts: vec![[0; N_SIDES]; n_classes],
+        }
+    }
+
+    /// Finds the contexts of all levels in some of the rows, each given by its number and its top class.
+    #[inline(always)]
+    fn find(&mut self, mut rows: &[(usize, usize)], levels: &[u32], contexts: &mut [u16]) {
+        let n_classes = self.features.len();
+        while !rows.is_empty() {
+            // A fit comes after the same row as in a decoder.
+            let n_rows_to_fit = self.expecting.regression.n_rows_to_fit();
+            let (here, later) = rows.split_at(rows.len().min(N_SIDES).min(n_rows_to_fit));
+            rows = later;
+            let mut tops = [here[0].1; N_SIDES];
+            let mut learned = [None; N_SIDES];
+            for (side, &(row, top)) in here.iter().enumerate() {
+                tops[side] = top;
+                learned[side] = Some(top);
+                let levels = &levels[row * n_classes..][..n_classes];
+                for (features, &level) in self.features.iter_mut().zip(levels) {
+                    features[side] = feature(level);
+                }
+                self.features[top][side] = 0.0;
+            }
+            let mut visitor = KnownLevels {
+                features: &self.features,
+                first_contexts: &self.expecting.first_contexts,
+                contexts: &mut self.contexts,
+            };
+            let walked = self.expecting.regression.walk(tops, &mut visitor);
+            walked.expect("nothing is read");
+            for (side, &(row, _)) in here.iter().enumerate() {
+                let contexts = &mut contexts[row * n_classes..][..n_classes];
+                for (context, of_sides) in contexts.iter_mut().zip(&self.contexts) {
+                    *context = of_sides[side];
+                }
+            }
+            self.expecting.learn(learned);
+        }
+    }
+}
+
+/// Shows the levels of all classes, and takes their contexts.
+struct KnownLevels<'a> {
+    features: &'a [[f32; N_SIDES]],
+    first_contexts: &'a [u16],
+    contexts: &'a mut [[u16; N_SIDES]],
+}
+
+impl Visitor<N_SIDES> for KnownLevels<'_> {
+    const IS_SPARSE: bool = true;
+
+    #[inline(always)]
+    fn features(
+        &mut self,
+        class: usize,
+        expectations: [f32; N_SIDES],
+    ) -> Result<[f32; N_SIDES], Corrupt> {
+        let first = self.first_contexts[class];
+        let contexts = positions(expectations).map(|position| first + position);
+        self.contexts[class] = contexts;
+        Ok(self.features[class])
     }
 }
 
@@ -158,9 +233,22 @@ pub(super) struct Others {
 }
 
 impl Others {
+    /// Those of a row with these levels.
+    #[inline(always)]
+    pub(super) fn of(levels: &[u32], top: usize) -> Self {
+        let mut others = Self::default();
+        // Without branches, so that the compiler can turn it into vector instructions.
+        for levels in [&levels[..top], &levels[top + 1..]] {
+            for &level in levels {
+                others.add(level);
+            }
+        }
+        others
+    }
+
     #[inline(always)]
     pub(super) fn add(&mut self, level: u32) {
-        self.n += 1;
+        self.n += usize::from(level > 0);
         self.largest = self.largest.max(level);
         self.sum += u64::from(level);
         self.sum_of_squares += u64::from(level) * u64::from(level);
@@ -212,6 +300,14 @@ fn groups_alphabet(keep_top: usize) -> usize {
     ORDER + Order::n_alphabets(keep_top, true)
 }
 
+/// A row that is not stored bit for bit, but for its levels.
+struct Quantized {
+    top: usize,
+    scale: Scale,
+    others: Others,
+    is_certain: bool,
+}
+
 /// Codes the rows of `matrix`; those marked in `is_exact` bit for bit.
 #[inline(always)]
 pub fn encode(
@@ -221,58 +317,91 @@ pub fn encode(
     keep_top: usize,
     coder: Coder,
 ) -> Coded {
+    /// Rows that take each step together.
+    const N_TOGETHER: usize = 8 * N_SIDES;
     let n_classes = matrix.n_classes();
     let class_symbols = ClassSymbols::new(n_classes);
-    let mut expecting = Expecting::new(n_classes, matrix.n_rows());
+    let mut context_finder = ContextFinder::new(n_classes, matrix.n_rows());
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
-    let mut row_levels = vec![0; n_classes];
     let mut finder = FinenessFinder::new();
     let mut last_fineness = 0;
     let needs = finder.needs(matrix, is_exact, levels, |_| 0);
     let tells_certain = !fineness::are_rarely_certain(&needs, n_classes);
     let [mut sequence] = Sequence::several(matrix.values().len());
-    for (row_number, (row, &is_exact)) in matrix.rows().zip(is_exact).enumerate() {
-        if is_exact {
-            let mark = 2 * class_symbols.count() as u32;
-            sequence.push(Symbol::new(HEAD, mark));
-            Symbol::of_bits(RAW, row).for_each(|symbol| sequence.push(symbol));
-            continue;
-        }
-        let top = argmax(row);
-        let scale = match levels {
-            Levels::Uniform(uniform) => {
-                for (level, &value) in row_levels.iter_mut().zip(row) {
-                    *level = uniform.quantize(value);
+
+    let mut levels_of_rows = vec![0; n_classes * N_TOGETHER.min(matrix.n_rows())];
+    let mut contexts = vec![0; levels_of_rows.len()];
+    let mut quantized: Vec<Option<Quantized>> = Vec::new();
+    let mut live = Vec::new();
+    let batches = matrix.values().chunks(n_classes * N_TOGETHER);
+    for (batch, (rows, is_exact)) in batches.zip(is_exact.chunks(N_TOGETHER)).enumerate() {
+        let rows = rows.chunks_exact(n_classes);
+        quantized.clear();
+        live.clear();
+        let row_levels = levels_of_rows.chunks_exact_mut(n_classes);
+        for (number, (row, row_levels)) in rows.clone().zip(row_levels).enumerate() {
+            if is_exact[number] {
+                quantized.push(None);
+                continue;
+            }
+            let top = argmax(row);
+            let scale = match levels {
+                Levels::Uniform(uniform) => {
+                    for (level, &value) in row_levels.iter_mut().zip(row) {
+                        *level = uniform.quantize(value);
+                    }
+                    Scale::Uniform(uniform)
                 }
-                Scale::Uniform(uniform)
+                Levels::Root { .. } => {
+                    let need = needs[batch * N_TOGETHER + number];
+                    Scale::Root(finder.quantize(row, top, need, row_levels))
+                }
+            };
+            let others = Others::of(row_levels, top);
+            let is_certain =
+                tells_certain && others.n == 0 && row_levels[top] == others.likely_top(scale);
+            if !is_certain {
+                live.push((number, top));
             }
-            Levels::Root { .. } => {
-                Scale::Root(finder.quantize(row, top, needs[row_number], &mut row_levels))
+            quantized.push(Some(Quantized {
+                top,
+                scale,
+                others,
+                is_certain,
+            }));
+        }
+        context_finder.find(&live, &levels_of_rows, &mut contexts);
+        let row_levels = levels_of_rows.chunks_exact(n_classes);
+        let known = row_levels.zip(contexts.chunks_exact(n_classes));
+        for ((row, quantized), (row_levels, contexts)) in rows.zip(&quantized).zip(known) {
+            let Some(quantized) = quantized else {
+                let mark = 2 * class_symbols.count() as u32;
+                sequence.push(Symbol::new(HEAD, mark));
+                Symbol::of_bits(RAW, row).for_each(|symbol| sequence.push(symbol));
+                continue;
+            };
+            let top = quantized.top;
+            let mut head = class_symbols.token(top);
+            if quantized.is_certain {
+                head.value += class_symbols.count() as u32;
             }
-        };
-        let mut others = Others::default();
-        for (class, &level) in row_levels.iter().enumerate() {
-            if level > 0 && class != top {
-                others.add(level);
+            sequence.push(Symbol::with_extra(HEAD, head));
+            if let Scale::Root(root) = quantized.scale {
+                sequence.push_number(FINENESS, zigzag(root.fineness() as i32 - last_fineness));
+                last_fineness = root.fineness() as i32;
             }
+            if !quantized.is_certain {
+                for others in [0..top, top + 1..n_classes] {
+                    let known = contexts[others.clone()].iter().zip(&row_levels[others]);
+                    sequence.extend(known.map(|(&context, &level)| (context.into(), level)));
+                }
+                let others = quantized.others;
+                let likely = others.likely_top(quantized.scale) as i32;
+                let distance = likely - row_levels[top] as i32;
+                sequence.push_number(rest_context(others.n), zigzag(distance));
+            }
+            order.encode(row, row_levels, Some(top), |symbol| sequence.push(symbol));
         }
-        let is_certain =
-            tells_certain && others.n == 0 && row_levels[top] == others.likely_top(scale);
-        let mut head = class_symbols.token(top);
-        if is_certain {
-            head.value += class_symbols.count() as u32;
-        }
-        sequence.push(Symbol::with_extra(HEAD, head));
-        if let Scale::Root(root) = scale {
-            sequence.push_number(FINENESS, zigzag((root.fineness() as i32) - last_fineness));
-            last_fineness = root.fineness() as i32;
-        }
-        if !is_certain {
-            expecting.push_row(top, &row_levels, &mut sequence);
-            let distance = others.likely_top(scale) as i32 - row_levels[top] as i32;
-            sequence.push_number(rest_context(others.n), zigzag(distance));
-        }
-        order.encode(row, &row_levels, Some(top), |symbol| sequence.push(symbol));
     }
     let mut sequences = vec![sequence];
     let groups = Groups::of(&mut sequences, N_BANDS, groups_alphabet(keep_top), coder);
@@ -371,7 +500,7 @@ impl<W: Watch> Decoder<'_, W> {
         };
         self.expecting.regression.walk([top], &mut visitor)?;
         let others = visitor.others;
-        self.expecting.learn(top);
+        self.expecting.learn([Some(top)]);
         let context = rest_context(others.n);
         let rest = self
             .contexts
@@ -433,6 +562,19 @@ mod tests {
     fn contexts_are_quarters_of_the_expectation_in_bands_of_the_variance() {
         let expectations = [f32::NAN, -9.0, -0.4, 0.0, 0.2, 1.0, 21.75, 99.0];
         assert_eq!(expectations.map(position), [0, 0, 0, 2, 3, 6, 89, 89]);
+        let mut n = 0;
+        for bits in (0..=u32::MAX).step_by(9973) {
+            let near_a_border = (bits % 400) as f32 / 4.0 - 3.125;
+            for value in [f32::from_bits(bits), near_a_border, near_a_border.next_up()] {
+                assert_eq!(
+                    usize::from(positions([value])[0]),
+                    position(value),
+                    "{value}"
+                );
+                n += 1;
+            }
+        }
+        assert!(n > 1_000_000);
         let bands = [0.0, 0.1, 0.5, 7.0].map(|variance| first_context(variance) / 96);
         assert_eq!(bands, [0, 1, 2, 3]);
     }

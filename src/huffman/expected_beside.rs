@@ -177,12 +177,7 @@ pub fn encode(
                 Scale::Root(finder.quantize(row, top, needs[row_number], &mut row_levels))
             }
         };
-        let mut others = Others::default();
-        for (class, &level) in row_levels.iter().enumerate() {
-            if level > 0 && class != top {
-                others.add(level);
-            }
-        }
+        let others = Others::of(&row_levels, top);
         let is_certain = others.n == 0 && row_levels[top] == others.likely_top(scale);
         let head = 2 * walk.known.rank(top) as u32 + u32::from(is_certain);
         sequence.push_number(HEAD + doubt, head);

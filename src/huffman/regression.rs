@@ -46,7 +46,7 @@ pub struct Ridge {
 /// Who walks rows with a [`Regression`]. A trait and no closure, so that its methods can be made part of the
 /// loop: otherwise they may do without the vector instructions that the loop is compiled for.
 pub trait Visitor<const N: usize> {
-    /// Whether most features are 0, so that it pays to look for those in a single row.
+    /// Whether most features are 0, so that it pays to look for those.
     const IS_SPARSE: bool;
 
     /// Gets each class and what is expected of its feature in `N` rows, and returns the features. That of a top
@@ -316,10 +316,10 @@ impl Regression {
 
     /// Walks rows side by side: the expectations of a class in all of them make a vector.
     #[inline(always)]
-    fn walk_many<const N: usize>(
+    fn walk_many<const N: usize, V: Visitor<N>>(
         &mut self,
         tops: [usize; N],
-        visitor: &mut impl Visitor<N>,
+        visitor: &mut V,
     ) -> Result<(), Corrupt> {
         let n = self.n_classes;
         // Panels begin with whole lanes.
@@ -346,13 +346,17 @@ impl Regression {
                 for lane in 0..here.len() {
                     let features = visitor.features(start + lane, here[lane])?;
                     features_here[lane] = features;
+                    if V::IS_SPARSE && features == [0.0; N] {
+                        continue;
+                    }
                     for next in lane + 1..here.len() {
                         here[next] = add_lanes(here[next], features, slopes_here[next][lane]);
                     }
                 }
                 features[start..next].copy_from_slice(&features_here[..next - start]);
                 // For later lanes, all of them count at once.
-                if !later.is_empty() {
+                let is_known = V::IS_SPARSE && features_here == [[0.0; N]; N_LANES];
+                if !later.is_empty() && !is_known {
                     pulp::Arch::new().dispatch(AddFeatures {
                         features: &features_here,
                         slopes,
@@ -428,6 +432,14 @@ impl Regression {
             self.next_fit = self.n_rows + share.max(self.n_rows_of_block / 128);
         }
         is_fit
+    }
+
+    /// How many more rows must be learned for the next fit; no end of them if none is to come.
+    pub fn n_rows_to_fit(&self) -> usize {
+        match self.knows_enough() {
+            true => usize::MAX,
+            false => self.next_fit - (self.n_rows + self.recent_tops.len()),
+        }
     }
 
     /// Learns a row whose features are all 0, but for a fit.
