@@ -640,10 +640,13 @@ impl<const N: usize> pulp::WithSimd for AddFeatures<'_, N> {
             }
             let expectations = expectations.iter_mut().skip(part).step_by(n_parts);
             for (expected, slopes) in expectations.zip(self.slopes) {
+                // Not in memory until all have been added.
+                let mut sum = *expected;
                 for lane in 0..N_LANES {
                     let raised = simd.mul_f32s(features[lane], simd.splat_f32s(slopes[lane]));
-                    *expected = simd.add_f32s(*expected, raised);
+                    sum = simd.add_f32s(sum, raised);
                 }
+                *expected = sum;
             }
         }
     }
