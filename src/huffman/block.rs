@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::bitstream::{BitReader, BitWriter, Coder};
 use super::codebook::{self, Alphabet, Code, Codebook, entropy_bits, read_gamma, write_gamma};
 use super::contexts::{Groups, Sequence};
-use super::expected::{self, Levels};
+use super::expected::{self, Levels, N_SIDES};
 use super::meter::{Meter, PayloadBits, Watch};
 use super::plain::{self, Multiples};
 use super::predicted::{self, Numbers};
@@ -581,9 +581,14 @@ fn encode_best(
     }
     let mut coder = Coder::Huffman;
     let (mut payload, mut marked) = tried.swap_remove(best);
-    let is_worth_it = |n_bytes: f64| n_bytes < 0.99 * payload.0.len() as f64;
-    let saved = (payload.1.codes as f64 - payload.1.entropy) / 8.0;
-    if is_worth_it(payload.0.len() as f64 - saved) {
+    let (n_bytes, counts) = (payload.0.len() as f64, payload.1);
+    // Codes that take much more than they need to are not written, however few they are.
+    let least_share = match counts.codes as f64 > 1.03 * counts.entropy {
+        true => 1.0,
+        false => 0.99,
+    };
+    let is_worth_it = |n_bytes_of_ans: f64| n_bytes_of_ans < least_share * n_bytes;
+    if is_worth_it(n_bytes - (counts.codes as f64 - counts.entropy) / 8.0) {
         let of_ans = encode(models[best], Coder::Ans);
         if is_worth_it(of_ans.0.0.len() as f64) {
             (payload, marked) = of_ans;
@@ -841,7 +846,10 @@ impl pulp::WithSimd for Coding<'_> {
         } = self.way;
         match model {
             Model::Ranked(uniform) => ranked::encode(matrix, is_exact, uniform, keep_top),
-            Model::Expected(levels) => expected::encode(matrix, is_exact, levels, keep_top, coder),
+            Model::Expected(levels) => match matrix.n_rows() < 8 * N_SIDES {
+                true => expected::encode::<1>(matrix, is_exact, levels, keep_top, coder),
+                false => expected::encode::<N_SIDES>(matrix, is_exact, levels, keep_top, coder),
+            },
             Model::Predicted(numbers) => match n_streams {
                 1 => predicted::encode::<1>(matrix, is_exact, numbers, keep_top, coder),
                 _ => predicted::encode::<N_STREAMS>(matrix, is_exact, numbers, keep_top, coder),

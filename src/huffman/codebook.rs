@@ -89,8 +89,9 @@ pub fn code_lengths(frequencies: &[u64], limit: u8) -> Vec<u8> {
     lengths
 }
 
-/// The bits that an optimal code of any length takes for symbols that occur so often: the sum of all inner nodes
-/// of its tree, which are made in ascending order (van Leeuwen, "On the construction of Huffman trees", 1976).
+/// The bits that an optimal code without a limit on lengths takes for symbols that occur so often: the sum of all
+/// inner nodes of its tree, which are made in ascending order (van Leeuwen, "On the construction of Huffman trees",
+/// 1976).
 pub fn huffman_bits(frequencies: &[u64]) -> u64 {
     let mut leaves: Vec<u64> = frequencies.iter().copied().filter(|&n| n > 0).collect();
     leaves.sort_unstable();

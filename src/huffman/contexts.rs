@@ -42,6 +42,7 @@ enum Place {
     Open,
     /// The first number of a run.
     Start,
+    /// The number after a run.
     AfterRun,
     /// In a run, but not its first number.
     InRun,
@@ -497,7 +498,7 @@ pub fn group_contexts(frequencies: &[Vec<u64>], cost: impl Fn(Sums) -> f64) -> (
     (widths, best[used.len()].0)
 }
 
-/// About what a symbol takes in a codebook of each coder.
+/// About what a symbol takes in a codebook of each coder; that of Huffman where a group's contexts have been chosen.
 const BITS_A_SYMBOL_OF_HUFFMAN: u64 = 4;
 const BITS_A_SYMBOL_OF_ANS: f64 = 7.0;
 
@@ -606,8 +607,8 @@ fn commonest_number(frequencies: &[u64]) -> u32 {
     (0..16).max_by_key(of_number).unwrap_or(0) as u32
 }
 
-/// Finds the runs of each group's commonest number, and drops them where plain symbols cost less; `plain`
-/// has the frequencies of each group's tokens.
+/// Finds the runs of each group's commonest number, in large blocks only if it is common, and drops them where plain
+/// symbols cost less; `plain` has the frequencies of each group's tokens.
 fn find_runs(
     sequences: &mut [Sequence],
     group_of_context: &[u16],
@@ -630,7 +631,7 @@ fn find_runs(
         let (total, n) = (plain.iter().sum::<u64>(), plain[run_number as usize]);
         let is_worth_it = n > 0 && (is_small || n * RAREST >= total);
         findings.push(match is_worth_it {
-            true => Finding::of(run_number, n.min(total - n + sequences.len() as u64)),
+            true => Finding::of(run_number, n.min(total - n)),
             false => Finding::of_none(),
         });
     }
@@ -679,7 +680,7 @@ struct Finding {
 }
 
 impl Finding {
-    /// Runs of a number, of which there are not more than that.
+    /// Runs of a number, of which not more than that end within a sequence.
     fn of(run_number: u32, n_runs: u64) -> Self {
         let no_run = Run {
             length: 0,

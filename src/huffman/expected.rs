@@ -136,23 +136,21 @@ impl Expecting {
     }
 }
 
-/// An encoder, who knows all rows beforehand, walks so many of them side by side, though a decoder cannot.
-const N_SIDES: usize = 8;
-
-/// Finds the contexts of levels that are known.
-struct ContextFinder {
+/// Finds the contexts of levels that are known, as an encoder knows them: of `N` rows side by side, though a decoder
+/// has only one at a time.
+struct ContextFinder<const N: usize> {
     expecting: Expecting,
     /// Of the rows at hand, by class.
-    features: Vec<[f32; N_SIDES]>,
-    contexts: Vec<[u16; N_SIDES]>,
+    features: Vec<[f32; N]>,
+    contexts: Vec<[u16; N]>,
 }
 
-impl ContextFinder {
+impl<const N: usize> ContextFinder<N> {
     fn new(n_classes: usize, n_rows: usize) -> Self {
         Self {
             expecting: Expecting::new(n_classes, n_rows),
-            features: vec![[0.0; N_SIDES]; n_classes],
-            contexts: vec![[0; N_SIDES]; n_classes],
+            features: vec![[0.0; N]; n_classes],
+            contexts: vec![[0; N]; n_classes],
         }
     }
 
@@ -163,10 +161,13 @@ impl ContextFinder {
         while !rows.is_empty() {
             // A fit comes after the same row as in a decoder.
             let n_rows_to_fit = self.expecting.regression.n_rows_to_fit();
-            let (here, later) = rows.split_at(rows.len().min(N_SIDES).min(n_rows_to_fit));
+            let (here, later) = rows.split_at(rows.len().min(N).min(n_rows_to_fit));
             rows = later;
-            let mut tops = [here[0].1; N_SIDES];
-            let mut learned = [None; N_SIDES];
+            let mut tops = [here[0].1; N];
+            let mut learned = [None; N];
+            if here.len() < N {
+                self.features.fill([0.0; N]);
+            }
             for (side, &(row, top)) in here.iter().enumerate() {
                 tops[side] = top;
                 learned[side] = Some(top);
@@ -195,21 +196,17 @@ impl ContextFinder {
 }
 
 /// Shows the levels of all classes, and takes their contexts.
-struct KnownLevels<'a> {
-    features: &'a [[f32; N_SIDES]],
+struct KnownLevels<'a, const N: usize> {
+    features: &'a [[f32; N]],
     first_contexts: &'a [u16],
-    contexts: &'a mut [[u16; N_SIDES]],
+    contexts: &'a mut [[u16; N]],
 }
 
-impl Visitor<N_SIDES> for KnownLevels<'_> {
+impl<const N: usize> Visitor<N> for KnownLevels<'_, N> {
     const IS_SPARSE: bool = true;
 
     #[inline(always)]
-    fn features(
-        &mut self,
-        class: usize,
-        expectations: [f32; N_SIDES],
-    ) -> Result<[f32; N_SIDES], Corrupt> {
+    fn features(&mut self, class: usize, expectations: [f32; N]) -> Result<[f32; N], Corrupt> {
         let first = self.first_contexts[class];
         let contexts = positions(expectations).map(|position| first + position);
         self.contexts[class] = contexts;
@@ -308,20 +305,24 @@ struct Quantized {
     is_certain: bool,
 }
 
-/// Codes the rows of `matrix`; those marked in `is_exact` bit for bit.
+/// Rows that an encoder walks side by side if there are many.
+pub const N_SIDES: usize = 8;
+
+/// Codes the rows of `matrix`, those marked in `is_exact` bit for bit; `N` of them side by side, which changes
+/// nothing but the time that it takes.
 #[inline(always)]
-pub fn encode(
+pub fn encode<const N: usize>(
     matrix: Rows<'_>,
     is_exact: &[bool],
     levels: Levels,
     keep_top: usize,
     coder: Coder,
 ) -> Coded {
-    /// Rows that take each step together.
-    const N_TOGETHER: usize = 8 * N_SIDES;
+    // Rows that take each step together.
+    let n_together = 8 * N;
     let n_classes = matrix.n_classes();
     let class_symbols = ClassSymbols::new(n_classes);
-    let mut context_finder = ContextFinder::new(n_classes, matrix.n_rows());
+    let mut context_finder = ContextFinder::<N>::new(n_classes, matrix.n_rows());
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
     let mut finder = FinenessFinder::new();
     let mut last_fineness = 0;
@@ -329,12 +330,12 @@ pub fn encode(
     let tells_certain = !fineness::are_rarely_certain(&needs, n_classes);
     let [mut sequence] = Sequence::several(matrix.values().len());
 
-    let mut levels_of_rows = vec![0; n_classes * N_TOGETHER.min(matrix.n_rows())];
+    let mut levels_of_rows = vec![0; n_classes * n_together.min(matrix.n_rows())];
     let mut contexts = vec![0; levels_of_rows.len()];
     let mut quantized: Vec<Option<Quantized>> = Vec::new();
     let mut live = Vec::new();
-    let batches = matrix.values().chunks(n_classes * N_TOGETHER);
-    for (batch, (rows, is_exact)) in batches.zip(is_exact.chunks(N_TOGETHER)).enumerate() {
+    let batches = matrix.values().chunks(n_classes * n_together);
+    for (batch, (rows, is_exact)) in batches.zip(is_exact.chunks(n_together)).enumerate() {
         let rows = rows.chunks_exact(n_classes);
         quantized.clear();
         live.clear();
@@ -353,7 +354,7 @@ pub fn encode(
                     Scale::Uniform(uniform)
                 }
                 Levels::Root { .. } => {
-                    let need = needs[batch * N_TOGETHER + number];
+                    let need = needs[batch * n_together + number];
                     Scale::Root(finder.quantize(row, top, need, row_levels))
                 }
             };
@@ -551,6 +552,44 @@ impl<W: Watch> Visitor<1> for LevelReader<'_, '_, W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_side_by_side_become_the_same_symbols() {
+        // Live rows, certain ones and such as are stored exactly, in every order.
+        let mut state = 1u32;
+        let mut random = |n: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % n
+        };
+        for (n_classes, n_rows) in [(1, 90), (2, 70), (20, 300), (300, 150), (5000, 70)] {
+            let mut values = vec![0.0; n_rows * n_classes];
+            let mut is_exact = vec![false; n_rows];
+            for (row, is_exact) in values.chunks_exact_mut(n_classes).zip(&mut is_exact) {
+                *is_exact = random(7) == 0;
+                let top = random(n_classes as u32) as usize;
+                if random(3) > 0 {
+                    for _ in 0..random(30) {
+                        row[random(n_classes as u32) as usize] += random(9) as f32;
+                    }
+                }
+                row[top] += 20.0;
+                let sum: f32 = row.iter().sum();
+                row.iter_mut().for_each(|value| *value /= sum);
+            }
+            let matrix = Rows::new(n_classes, &values);
+            let uniform = Levels::Uniform(Uniform::new(1e-3).unwrap());
+            for levels in [uniform, Levels::Root { max_kl: 1e-3 }] {
+                let of_one = encode::<1>(matrix, &is_exact, levels, 1, Coder::Huffman);
+                let of_sides = encode::<N_SIDES>(matrix, &is_exact, levels, 1, Coder::Huffman);
+                let [of_one, of_sides] = [of_one, of_sides].map(|coded| match coded.rows {
+                    CodedRows::InContexts(groups, sequences) => groups.symbols(&sequences[0], 0),
+                    _ => Vec::new(),
+                });
+                assert!(of_one.len() > n_rows);
+                assert_eq!(of_one, of_sides);
+            }
+        }
+    }
 
     #[test]
     fn features_are_logarithms_at_powers_of_two_and_lines_between() {

@@ -124,7 +124,7 @@ impl Order {
             }
             let largest = lanes.into_iter().fold(first, larger);
             for (index, chunk) in levels.chunks(lanes.len()).enumerate() {
-                // All of them at once, as above: few have any.
+                // All of them at once, as above: few chunks have one.
                 if chunk
                     .iter()
                     .fold(false, |any, &level| any | (level == largest))

@@ -211,13 +211,13 @@ impl<W: Watch, const N: usize> Visitor<N> for BitsReader<'_, '_, W, N> {
 }
 
 /// Adds predictions to differences, in the rows that are live.
-struct Differences<'a, const N: usize> {
+struct Adding<'a, const N: usize> {
     is_live: [bool; N],
     first: &'a [i32],
     rows: &'a mut [[i32; N]],
 }
 
-impl<const N: usize> Visitor<N> for Differences<'_, N> {
+impl<const N: usize> Visitor<N> for Adding<'_, N> {
     const IS_SPARSE: bool = false;
 
     #[inline(always)]
@@ -250,7 +250,7 @@ impl<const N: usize> Visitor<N> for Differences<'_, N> {
     }
 }
 
-/// Subtracts predictions from what numbers are above the first row's.
+/// Subtracts predictions from numbers less those of the first row.
 struct Subtracting<'a, const N: usize>(&'a mut [[i32; N]]);
 
 impl<const N: usize> Visitor<N> for Subtracting<'_, N> {
@@ -292,11 +292,12 @@ pub fn encode<const N: usize>(
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
     let mut sequences = Sequence::several::<N>(matrix.values().len());
     let mut numbers_of_rows = vec![vec![0; n_classes]; N];
-    // By class: what numbers are above the first row's, then by how much they differ from what is expected of that.
-    let mut differences = vec![[0; N]; n_classes];
-    let mut features = vec![[0.0; N]; n_classes];
-    let mut expectations = features.clone();
     let is_bits = numbers == Numbers::Bits;
+    let n_if = |is_used: bool| if is_used { n_classes } else { 0 };
+    // By class: numbers less those of the first row, then less their expectations too.
+    let mut differences = vec![[0; N]; n_if(!is_bits)];
+    let mut features = vec![[0.0; N]; n_if(is_bits)];
+    let mut expectations = features.clone();
     let batches = matrix.values().chunks(N * n_classes);
     for (rows, is_exact) in batches.zip(is_exact.chunks_mut(N)) {
         let rows = rows.chunks_exact(n_classes);
@@ -451,7 +452,7 @@ pub fn decode<const N: usize>(
                 };
                 walk.regression.walk([0; N], &mut visitor)?;
             } else {
-                let mut visitor = Differences {
+                let mut visitor = Adding {
                     is_live,
                     first,
                     rows: &mut numbers_of_rows,

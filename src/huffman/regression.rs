@@ -868,13 +868,20 @@ mod tests {
 
     #[test]
     fn products_are_summed_row_by_row() {
-        let (n_rows, size, stride) = (11, 5, 7);
+        for (n_rows, size) in [(11, 5), (75, 5), (64, 6), (75, 6)] {
+            assert_products_are_summed_row_by_row(n_rows, size);
+        }
+    }
+
+    fn assert_products_are_summed_row_by_row(n_rows: usize, size: usize) {
+        let stride = 7;
         let features: Vec<f64> = (0..n_rows * size)
             .map(|i| {
-                if i % 3 == 0 {
-                    0.0
-                } else {
-                    1.0 / (i + 1) as f64
+                // Of two classes, some rows together have none.
+                let is_alone = matches!(i % size, 1 | 2) && i / size % 12 >= 4 * (i % size);
+                match i % 7 == 0 || is_alone {
+                    true => 0.0,
+                    false => 1.0 / (i + 1) as f64,
                 }
             })
             .collect();
@@ -897,7 +904,7 @@ mod tests {
     /// The expectations of a row of top class 0 with these features, which are the same beside other rows.
     fn expectations(regression: &mut Regression, features: &[f32]) -> Vec<f32> {
         const N: usize = 4;
-        let beside = |feature: &f32| [0.0, 1.0, *feature, feature + 1.0];
+        let beside = |feature: &f32| [0.0, (*feature != 0.0).into(), *feature, 2.0 * feature];
         let many: Vec<[f32; N]> = features.iter().map(beside).collect();
         let mut of_many = vec![[0.0; N]; features.len()];
         let mut of_sparse = of_many.clone();
