@@ -285,6 +285,11 @@ impl Model {
 /// Rows that are decoded side by side stand in so many bitstreams. Format-stable.
 const N_STREAMS: usize = 8;
 
+/// Whether a block has so many values that its time counts.
+fn is_large(matrix: Rows<'_>) -> bool {
+    matrix.values().len() >= 1 << 18
+}
+
 /// How the rows of a block are coded.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Way {
@@ -297,11 +302,10 @@ struct Way {
 impl Way {
     /// With the number of bitstreams that suits the rows.
     fn of(model: Model, coder: Coder, matrix: Rows<'_>) -> Self {
-        /// Fewer values do not take long anyway, and every bitstream takes some bytes.
-        const MIN_VALUES: usize = 1 << 18;
-        let is_large = matrix.values().len() >= MIN_VALUES && matrix.n_rows() >= 8 * N_STREAMS;
+        // Every bitstream takes some bytes.
+        let is_worth_it = is_large(matrix) && matrix.n_rows() >= 8 * N_STREAMS;
         let n_streams = match model {
-            Model::Predicted(_) if is_large => N_STREAMS,
+            Model::Predicted(_) if is_worth_it => N_STREAMS,
             _ => 1,
         };
         Self {
@@ -459,7 +463,7 @@ pub fn choose(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) ->
     let (sample, reference) = (rows.first(n_rows), reference.map(|rows| rows.first(n_rows)));
     let mut is_exact = vec![false; sample.n_rows()];
     let models = models(sample, reference, &mut is_exact, promise);
-    encode_best(&models, sample, reference, &mut is_exact, promise).1
+    encode_best(&models, sample, reference, &mut is_exact, promise, true).1
 }
 
 /// Rows that stand for a large block when its model is chosen.
@@ -528,7 +532,10 @@ pub fn encode(
             let way = Way::of(models[model], coder, matrix);
             encode_with(way, matrix, reference, is_exact, promise.keep_top)
         }
-        None => encode_best(&models, matrix, reference, is_exact, promise).0,
+        None => {
+            let is_large = is_large(matrix);
+            encode_best(&models, matrix, reference, is_exact, promise, is_large).0
+        }
     };
     // Where many rows are stored exactly, predicting the bits of all costs less.
     let n_exact = is_exact.iter().filter(|&&is_exact| is_exact).count();
@@ -549,13 +556,14 @@ pub fn encode(
 }
 
 /// Encodes with all models, on as many threads, and takes the smallest payload; of probabilities, a slower
-/// model must be worth its time, and rANS must always be.
+/// model must be worth its time, and rANS must always be, more so if the block, or what it is a sample of, `is_large`.
 fn encode_best(
     models: &[Model],
     matrix: Rows<'_>,
     reference: Option<Rows<'_>>,
     is_exact: &mut [bool],
     promise: &Promise,
+    is_large: bool,
 ) -> (Payload, Choice) {
     let encode = |model: Model, coder: Coder| {
         let mut marked = is_exact.to_vec();
@@ -583,9 +591,11 @@ fn encode_best(
     let (mut payload, mut marked) = tried.swap_remove(best);
     let (n_bytes, counts) = (payload.0.len() as f64, payload.1);
     // Codes that take much more than they need to are not written, however few they are.
-    let least_share = match counts.codes as f64 > 1.03 * counts.entropy {
-        true => 1.0,
-        false => 0.99,
+    let is_wasteful = counts.codes as f64 > 1.03 * counts.entropy;
+    let least_share = match (is_wasteful, is_large) {
+        (true, _) => 1.0,
+        (false, false) => 0.995,
+        (false, true) => 0.99,
     };
     let is_worth_it = |n_bytes_of_ans: f64| n_bytes_of_ans < least_share * n_bytes;
     if is_worth_it(n_bytes - (counts.codes as f64 - counts.entropy) / 8.0) {
