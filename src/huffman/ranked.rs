@@ -24,7 +24,7 @@ use super::order::Order;
 use super::quantizer::Uniform;
 use super::ranks::Ranks;
 use super::tokens::{LEVELS, RANGES, from_zigzag, zigzag};
-use crate::matrix::{Rows, argmax, largest};
+use crate::matrix::{Rows, argmax};
 
 /// What a symbol stands for; each family has its contexts. Format-stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,19 +245,22 @@ const MAX_LEFT_OUT: usize = 64;
 fn find_live(row: &[f32], least_live: f32, live: &mut Vec<(usize, f32)>) -> (usize, f32) {
     /// Most values are below, and need no more than a look at so many together.
     const CHUNK: usize = 16;
-    let (mut top, mut top_value) = (0, f32::NEG_INFINITY);
+    let is_live = |value: f32| value >= least_live;
     for (chunk, values) in row.chunks(CHUNK).enumerate() {
-        let largest = largest(values);
-        if largest >= least_live {
+        if values
+            .iter()
+            .fold(false, |any, &value| any | is_live(value))
+        {
             let of_chunk = (chunk * CHUNK..).zip(values.iter().copied());
-            live.extend(of_chunk.filter(|&(_, value)| value >= least_live));
-        }
-        if largest > top_value {
-            top_value = largest;
-            top = chunk * CHUNK + argmax(values);
+            live.extend(of_chunk.filter(|&(_, value)| is_live(value)));
         }
     }
-    (top, top_value)
+    // Where there are any, the top one is among them.
+    let larger = |a: (usize, f32), b: (usize, f32)| if b.1 > a.1 { b } else { a };
+    live.iter().copied().reduce(larger).unwrap_or_else(|| {
+        let top = argmax(row);
+        (top, row[top])
+    })
 }
 
 /// A row to code: the top class, and the others as a range of a list.
@@ -281,6 +284,7 @@ struct Block {
 impl Block {
     /// Quantizes the rows of `matrix` that are not marked. Those whose levels have a sum far from that of
     /// probabilities, so that their miss is no number of [`LEVELS`], get marked.
+    #[inline(always)]
     fn new(matrix: Rows<'_>, is_exact: &mut [bool], quantizer: Uniform) -> Self {
         let mut ranks = Ranks::new(matrix.n_classes());
         let mut rows = Vec::with_capacity(matrix.n_rows());
@@ -482,6 +486,7 @@ fn group_cost(sums: Sums) -> f64 {
 
 /// Codes the rows of `matrix`; those marked in `is_exact` bit for bit. Rows that are no probabilities may
 /// get marked.
+#[inline(always)]
 pub fn encode(
     matrix: Rows<'_>,
     is_exact: &mut [bool],
