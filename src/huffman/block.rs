@@ -285,10 +285,8 @@ impl Model {
 /// Rows that are decoded side by side stand in so many bitstreams. Format-stable.
 const N_STREAMS: usize = 8;
 
-/// Whether a block has so many values that its time counts.
-fn is_large(matrix: Rows<'_>) -> bool {
-    matrix.values().len() >= 1 << 18
-}
+/// Of a block of so many values, time counts as well as bytes.
+pub const LARGE: usize = 1 << 18;
 
 /// How the rows of a block are coded.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -303,7 +301,7 @@ impl Way {
     /// With the number of bitstreams that suits the rows.
     fn of(model: Model, coder: Coder, matrix: Rows<'_>) -> Self {
         // Every bitstream takes some bytes.
-        let is_worth_it = is_large(matrix) && matrix.n_rows() >= 8 * N_STREAMS;
+        let is_worth_it = matrix.values().len() >= LARGE && matrix.n_rows() >= 8 * N_STREAMS;
         let n_streams = match model {
             Model::Predicted(_) if is_worth_it => N_STREAMS,
             _ => 1,
@@ -533,7 +531,7 @@ pub fn encode(
             encode_with(way, matrix, reference, is_exact, promise.keep_top)
         }
         None => {
-            let is_large = is_large(matrix);
+            let is_large = matrix.values().len() >= LARGE;
             encode_best(&models, matrix, reference, is_exact, promise, is_large).0
         }
     };
@@ -590,13 +588,7 @@ fn encode_best(
     let mut coder = Coder::Huffman;
     let (mut payload, mut marked) = tried.swap_remove(best);
     let (n_bytes, counts) = (payload.0.len() as f64, payload.1);
-    // Codes that take much more than they need to are not written, however few they are.
-    let is_wasteful = counts.codes as f64 > 1.03 * counts.entropy;
-    let least_share = match (is_wasteful, is_large) {
-        (true, _) => 1.0,
-        (false, false) => 0.995,
-        (false, true) => 0.99,
-    };
+    let least_share = if is_large { 0.99 } else { 0.995 };
     let is_worth_it = |n_bytes_of_ans: f64| n_bytes_of_ans < least_share * n_bytes;
     if is_worth_it(n_bytes - (counts.codes as f64 - counts.entropy) / 8.0) {
         let of_ans = encode(models[best], Coder::Ans);

@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 
 use super::Corrupt;
 use super::bitstream::{BitReader, BitWriter, Coder};
-use super::block::{Symbol, Tables};
+use super::block::{LARGE, Symbol, Tables};
 use super::codebook::{
     Alphabet, Code, Codebook, entropy_bits, huffman_bits, read_gamma, write_gamma,
 };
@@ -498,8 +498,8 @@ pub fn group_contexts(frequencies: &[Vec<u64>], cost: impl Fn(Sums) -> f64) -> (
     (widths, best[used.len()].0)
 }
 
-/// About what a symbol takes in a codebook of each coder; that of Huffman where a group's contexts have been chosen.
-const BITS_A_SYMBOL_OF_HUFFMAN: u64 = 4;
+/// About what a symbol takes in a codebook of each coder.
+const BITS_A_SYMBOL_OF_HUFFMAN: f64 = 5.0;
 const BITS_A_SYMBOL_OF_ANS: f64 = 7.0;
 
 /// About what the numbers of a group cost in bits if they are coded with rANS.
@@ -511,7 +511,6 @@ fn cost_of_ans(sums: Sums) -> f64 {
 /// About what they cost with Huffman: the group's symbols in the codebook, and what codes take, or runs, which
 /// come near the entropy but have more symbols.
 fn cost_of_huffman(sums: Sums) -> f64 {
-    const BITS_A_SYMBOL: f64 = 5.0;
     const BITS_A_CODEBOOK: f64 = 8.0;
     const BITS_OF_RUN_TOKENS: f64 = 40.0;
     const SHARE_OF_RUNS: f64 = 0.015;
@@ -527,7 +526,7 @@ fn cost_of_huffman(sums: Sums) -> f64 {
     let loss_of_runs = BITS_OF_RUN_TOKENS + SHARE_OF_RUNS * sums.entropy;
     sums.entropy
         + loss_of_codes.min(loss_of_runs)
-        + BITS_A_SYMBOL * sums.n_used as f64
+        + BITS_A_SYMBOL_OF_HUFFMAN * sums.n_used as f64
         + BITS_A_CODEBOOK
 }
 
@@ -615,11 +614,9 @@ fn find_runs(
     plain: Vec<Vec<u64>>,
     coder: Coder,
 ) -> Vec<Group> {
-    /// Small blocks have no more numbers.
-    const SMALL: u64 = 1 << 17;
-    /// In others, runs of a number that is rarer than one in so many save next to nothing, and take time.
+    /// In large blocks, runs of a number that is rarer than one in so many save next to nothing, and take time.
     const RAREST: u64 = 3;
-    let is_small = plain.iter().flatten().sum::<u64>() <= SMALL;
+    let is_small = plain.iter().flatten().sum::<u64>() < LARGE as u64;
     let mut groups = Vec::new();
     let mut findings = Vec::new();
     for plain in &plain {
@@ -743,7 +740,9 @@ fn choose_followers(group: &mut Group, counts: Counts, coder: Coder, is_small: b
             Coder::Huffman if is_small => {
                 Codebook::from_frequencies(frequencies, 1).n_bits(frequencies)
             }
-            Coder::Huffman => huffman_bits(frequencies) + BITS_A_SYMBOL_OF_HUFFMAN * n_used as u64,
+            Coder::Huffman => {
+                huffman_bits(frequencies) + (BITS_A_SYMBOL_OF_HUFFMAN * n_used as f64) as u64
+            }
             Coder::Ans => (entropy_bits(frequencies) + BITS_A_SYMBOL_OF_ANS * n_used as f64) as u64,
         }
     };

@@ -11,7 +11,7 @@ use super::bitstream::{BitReader, Coder};
 use super::block::{ClassSymbols, Coded, CodedRows, Symbol, Tables};
 use super::codebook::Alphabet;
 use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence, Stream};
-use super::fineness::{self, FinenessFinder};
+use super::fineness::{self, FinenessFinder, Need};
 use super::meter::{Part, Watch};
 use super::order::Order;
 use super::quantizer::{Root, Uniform};
@@ -297,12 +297,47 @@ fn groups_alphabet(keep_top: usize) -> usize {
     ORDER + Order::n_alphabets(keep_top, true)
 }
 
-/// A row that is not stored bit for bit, but for its levels.
-struct Quantized {
-    top: usize,
-    scale: Scale,
-    others: Others,
-    is_certain: bool,
+/// What an encoder knows of a row that is not stored bit for bit, beside its levels.
+pub(super) struct Quantized {
+    pub(super) top: usize,
+    pub(super) scale: Scale,
+    pub(super) others: Others,
+}
+
+impl Quantized {
+    /// Fills in the levels of row number `index` of a block, whose `needs` the finder has found.
+    #[inline(always)]
+    pub(super) fn of(
+        row: &[f32],
+        levels: Levels,
+        finder: &mut FinenessFinder,
+        needs: &[Need],
+        index: usize,
+        row_levels: &mut [u32],
+    ) -> Self {
+        let top = argmax(row);
+        let scale = match levels {
+            Levels::Uniform(uniform) => {
+                for (level, &value) in row_levels.iter_mut().zip(row) {
+                    *level = uniform.quantize(value);
+                }
+                Scale::Uniform(uniform)
+            }
+            Levels::Root { .. } => Scale::Root(finder.quantize(row, top, needs[index], row_levels)),
+        };
+        let others = Others::of(row_levels, top);
+        Self { top, scale, others }
+    }
+
+    /// How far the top level is below what it most likely is.
+    pub(super) fn distance(&self, row_levels: &[u32]) -> i32 {
+        self.others.likely_top(self.scale) as i32 - row_levels[self.top] as i32
+    }
+
+    /// Whether the top class is alone, with all of the mass.
+    pub(super) fn is_certain(&self, row_levels: &[u32]) -> bool {
+        self.others.n == 0 && self.distance(row_levels) == 0
+    }
 }
 
 /// Rows that an encoder walks side by side if there are many.
@@ -332,7 +367,8 @@ pub fn encode<const N: usize>(
 
     let mut levels_of_rows = vec![0; n_classes * n_together.min(matrix.n_rows())];
     let mut contexts = vec![0; levels_of_rows.len()];
-    let mut quantized: Vec<Option<Quantized>> = Vec::new();
+    // With whether they are told to be certain.
+    let mut quantized: Vec<Option<(Quantized, bool)>> = Vec::new();
     let mut live = Vec::new();
     let batches = matrix.values().chunks(n_classes * n_together);
     for (batch, (rows, is_exact)) in batches.zip(is_exact.chunks(n_together)).enumerate() {
@@ -345,37 +381,19 @@ pub fn encode<const N: usize>(
                 quantized.push(None);
                 continue;
             }
-            let top = argmax(row);
-            let scale = match levels {
-                Levels::Uniform(uniform) => {
-                    for (level, &value) in row_levels.iter_mut().zip(row) {
-                        *level = uniform.quantize(value);
-                    }
-                    Scale::Uniform(uniform)
-                }
-                Levels::Root { .. } => {
-                    let need = needs[batch * n_together + number];
-                    Scale::Root(finder.quantize(row, top, need, row_levels))
-                }
-            };
-            let others = Others::of(row_levels, top);
-            let is_certain =
-                tells_certain && others.n == 0 && row_levels[top] == others.likely_top(scale);
+            let index = batch * n_together + number;
+            let of_row = Quantized::of(row, levels, &mut finder, &needs, index, row_levels);
+            let is_certain = tells_certain && of_row.is_certain(row_levels);
             if !is_certain {
-                live.push((number, top));
+                live.push((number, of_row.top));
             }
-            quantized.push(Some(Quantized {
-                top,
-                scale,
-                others,
-                is_certain,
-            }));
+            quantized.push(Some((of_row, is_certain)));
         }
         context_finder.find(&live, &levels_of_rows, &mut contexts);
         let row_levels = levels_of_rows.chunks_exact(n_classes);
         let known = row_levels.zip(contexts.chunks_exact(n_classes));
         for ((row, quantized), (row_levels, contexts)) in rows.zip(&quantized).zip(known) {
-            let Some(quantized) = quantized else {
+            let Some((quantized, is_certain)) = quantized else {
                 let mark = 2 * class_symbols.count() as u32;
                 sequence.push(Symbol::new(HEAD, mark));
                 Symbol::of_bits(RAW, row).for_each(|symbol| sequence.push(symbol));
@@ -383,7 +401,7 @@ pub fn encode<const N: usize>(
             };
             let top = quantized.top;
             let mut head = class_symbols.token(top);
-            if quantized.is_certain {
+            if *is_certain {
                 head.value += class_symbols.count() as u32;
             }
             sequence.push(Symbol::with_extra(HEAD, head));
@@ -391,15 +409,13 @@ pub fn encode<const N: usize>(
                 sequence.push_number(FINENESS, zigzag(root.fineness() as i32 - last_fineness));
                 last_fineness = root.fineness() as i32;
             }
-            if !quantized.is_certain {
+            if !is_certain {
                 for others in [0..top, top + 1..n_classes] {
                     let known = contexts[others.clone()].iter().zip(&row_levels[others]);
                     sequence.extend(known.map(|(&context, &level)| (context.into(), level)));
                 }
-                let others = quantized.others;
-                let likely = others.likely_top(quantized.scale) as i32;
-                let distance = likely - row_levels[top] as i32;
-                sequence.push_number(rest_context(others.n), zigzag(distance));
+                let context = rest_context(quantized.others.n);
+                sequence.push_number(context, zigzag(quantized.distance(row_levels)));
             }
             order.encode(row, row_levels, Some(top), |symbol| sequence.push(symbol));
         }

@@ -14,7 +14,8 @@ use super::block::{Coded, CodedRows, Symbol, Tables};
 use super::codebook::Alphabet;
 use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence, Stream};
 use super::expected::{
-    Levels, N_BANDS, Others, RIDGE, Scale, feature, first_context, position, rest_context,
+    Levels, N_BANDS, Others, Quantized, RIDGE, Scale, feature, first_context, position,
+    rest_context,
 };
 use super::fineness::FinenessFinder;
 use super::meter::{Part, Watch};
@@ -22,7 +23,7 @@ use super::order::Order;
 use super::quantizer::Root;
 use super::regression::{Columns, Regression, Visitor};
 use super::tokens::{from_zigzag, zigzag};
-use crate::matrix::{Rows, argmax};
+use crate::matrix::Rows;
 
 const RAW: usize = 0;
 const ORDER: usize = 1;
@@ -165,20 +166,16 @@ pub fn encode(
             Symbol::of_bits(RAW, row).for_each(|symbol| sequence.push(symbol));
             continue;
         }
-        let top = argmax(row);
-        let scale = match levels {
-            Levels::Uniform(uniform) => {
-                for (level, &value) in row_levels.iter_mut().zip(row) {
-                    *level = uniform.quantize(value);
-                }
-                Scale::Uniform(uniform)
-            }
-            Levels::Root { .. } => {
-                Scale::Root(finder.quantize(row, top, needs[row_number], &mut row_levels))
-            }
-        };
-        let others = Others::of(&row_levels, top);
-        let is_certain = others.n == 0 && row_levels[top] == others.likely_top(scale);
+        let quantized = Quantized::of(
+            row,
+            levels,
+            &mut finder,
+            &needs,
+            row_number,
+            &mut row_levels,
+        );
+        let Quantized { top, scale, others } = quantized;
+        let is_certain = quantized.is_certain(&row_levels);
         let head = 2 * walk.known.rank(top) as u32 + u32::from(is_certain);
         sequence.push_number(HEAD + doubt, head);
         if let Scale::Root(root) = scale {
@@ -187,7 +184,7 @@ pub fn encode(
         }
         if !is_certain {
             walk.push_row(top, scale, &row_levels, &mut sequence);
-            let distance = others.likely_top(scale) as i32 - row_levels[top] as i32;
+            let distance = quantized.distance(&row_levels);
             sequence.push_number(rest_context(others.n), zigzag(distance));
         }
         order.encode(row, &row_levels, Some(top), |symbol| sequence.push(symbol));

@@ -280,7 +280,7 @@ impl Regression {
                         expected = add_lanes(expected, slopes[lanes], feature);
                     }
                 }
-                // Not by a function of the system: it takes longer.
+                // A copy of unknown length would be a call, which takes longer.
                 for (known, feature) in self.features[start..start + n_here]
                     .iter_mut()
                     .zip(features)
