@@ -15,6 +15,7 @@ use super::block::Symbol;
 use super::codebook::{
     Alphabet, EMPTY, Meaning, expected_length, read_length, read_used, write_length, write_used,
 };
+use super::logarithm::log2;
 
 /// Shares are of 2 to the power of so many bits, or of more where many symbols are used. Format-stable, as is all
 /// that follows.
@@ -87,7 +88,7 @@ impl Share {
 
     /// What a symbol of this share costs in bits.
     fn cost(self) -> f64 {
-        f64::from(self.n_bits) - f64::from(self.size).log2()
+        f64::from(self.n_bits) - log2(self.size.into())
     }
 }
 
@@ -156,7 +157,7 @@ impl Codebook {
             // One each is given already.
             let share = frequencies[symbol] as f64 / total as f64 * all - 1.0;
             let share = (share / (all - used.len() as f64)).max(f64::MIN_POSITIVE);
-            let units = 1.0 - (share.log2() * f64::from(1 << unit_bits)).round();
+            let units = 1.0 - (log2(share) * f64::from(1 << unit_bits)).round();
             lengths[symbol] = units.clamp(1.0, f64::from(MAX_LENGTH << unit_bits)) as u8;
         }
         if let [only] = used[..] {

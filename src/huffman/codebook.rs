@@ -12,6 +12,7 @@ use bitvec::prelude::*;
 
 use super::Corrupt;
 use super::bitstream::{BitReader, BitWriter};
+use super::logarithm::log2;
 use super::meter::Part;
 use super::tokens::{LEVELS, RUNS, from_zigzag, zigzag};
 
@@ -644,7 +645,7 @@ pub fn entropy_bits(frequencies: &[u64]) -> f64 {
     frequencies
         .iter()
         .filter(|&&n| n > 0)
-        .map(|&n| n as f64 * (total as f64 / n as f64).log2())
+        .map(|&n| n as f64 * log2(total as f64 / n as f64))
         .sum()
 }
 

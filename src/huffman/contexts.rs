@@ -16,6 +16,7 @@ use super::block::{LARGE, Symbol, Tables};
 use super::codebook::{
     Alphabet, Code, Codebook, entropy_bits, huffman_bits, read_gamma, write_gamma,
 };
+use super::logarithm::log2;
 use super::meter::Watch;
 use super::tokens::{LEVELS, RUNS, Token};
 
@@ -433,12 +434,12 @@ pub struct Sums {
 fn n_log_n(n: u64) -> f64 {
     static OF_SMALL: LazyLock<Vec<f64>> = LazyLock::new(|| {
         (0..4096)
-            .map(|n| f64::from(n.max(1)).log2() * f64::from(n))
+            .map(|n| log2(n.max(1).into()) * f64::from(n))
             .collect()
     });
     match OF_SMALL.get(n as usize) {
         Some(&value) => value,
-        None => n as f64 * (n as f64).log2(),
+        None => n as f64 * log2(n as f64),
     }
 }
 

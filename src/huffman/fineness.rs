@@ -3,6 +3,7 @@
 
 use super::contexts::N_POSITIONS;
 use super::expected::{Levels, Others, Scale};
+use super::logarithm::log2;
 use super::quantizer::Root;
 use crate::matrix::{Rows, argmax};
 
@@ -42,13 +43,14 @@ impl FinenessFinder {
             shares: Vec::new(),
             levels: Vec::new(),
             log_weights: (0..256)
-                .map(|level| (Root::weight(level) as f64).log2())
+                .map(|level| log2(Root::weight(level) as f64))
                 .collect(),
         }
     }
 
     /// What the rows of a block need if their levels are of square roots; each states the difference of its
     /// fineness from that of the row before in the same of [`N_POSITIONS`] groups. Rows stored exactly need nothing.
+    #[inline(always)]
     pub(super) fn needs(
         &mut self,
         matrix: Rows<'_>,
@@ -59,13 +61,12 @@ impl FinenessFinder {
         let Levels::Root { max_kl } = levels else {
             return Vec::new();
         };
-        let rows = matrix.rows().zip(is_exact);
-        let mut needs: Vec<Need> = rows
-            .map(|(row, is_exact)| match is_exact {
-                true => Need::default(),
-                false => self.need(row, argmax(row), max_kl),
-            })
-            .collect();
+        let mut needs = vec![Need::default(); matrix.n_rows()];
+        for ((row, is_exact), need) in matrix.rows().zip(is_exact).zip(&mut needs) {
+            if !is_exact {
+                *need = self.need(row, argmax(row), max_kl);
+            }
+        }
         let mut groups: Vec<Vec<&mut Need>> = Vec::new();
         groups.resize_with(N_POSITIONS, Vec::new);
         for (row, (need, is_exact)) in needs.iter_mut().zip(is_exact).enumerate() {
@@ -78,33 +79,39 @@ impl FinenessFinder {
     }
 
     /// What a row needs.
+    #[inline(always)]
     fn need(&mut self, row: &[f32], top: usize, max_kl: f64) -> Need {
         /// What rounding of the decoded values to f32 may add.
         const F32_MARGIN: f64 = 2e-7;
-        let scale = 1.0 / row.iter().map(|&p| f64::from(p)).sum::<f64>();
+        let scale = 1.0 / sum(row, f64::from);
         self.take(row, scale);
-        let shares = self.shares.iter().filter(|&&share| share > 0.0);
-        let negentropy: f64 = shares.map(|&share| share * share.log2()).sum();
+        // Whatever the logarithm of 0 is, it counts nothing.
+        let negentropy = sum(&self.shares, |share| share * log2(share));
         let most = max_kl - F32_MARGIN - negentropy;
         let mut levels = std::mem::take(&mut self.levels);
         levels.resize(row.len(), 0);
         let mut n_others = 0;
-        let mut keeps = |fineness| {
-            let others = self.levels(Root { fineness }, top, most, &mut levels);
-            n_others = others.map_or(n_others, |others| others.n);
-            others.is_some()
-        };
         let mut fineness = self.fineness;
-        if keeps(fineness) {
-            while fineness > 0 && keeps(fineness - 1) {
-                fineness -= 1;
-            }
-        } else {
-            // The finest may still miss the bound; the row is then stored exactly.
-            while fineness + 1 < Root::COUNT {
-                fineness += 1;
-                if keeps(fineness) {
+        let (mut is_too_coarse, mut is_kept) = (false, false);
+        // The finest may still miss the bound; the row is then stored exactly.
+        loop {
+            match self.levels(Root { fineness }, top, most, &mut levels) {
+                Some(others) => {
+                    n_others = others.n;
+                    is_kept = true;
+                    if is_too_coarse || fineness == 0 {
+                        break;
+                    }
+                    fineness -= 1;
+                }
+                None if is_kept => {
+                    fineness += 1;
                     break;
+                }
+                None if fineness + 1 == Root::COUNT => break,
+                None => {
+                    is_too_coarse = true;
+                    fineness += 1;
                 }
             }
         }
@@ -113,8 +120,7 @@ impl FinenessFinder {
         // A level takes about log2(1 + 2 level) bits, and grows by the root of 2 with each step.
         let twice = 2.0 * ((1u64 << fineness) as f64).sqrt();
         let size = |root: f64| twice * root / (1.0 + twice * root);
-        let slope =
-            0.5 * (self.roots.iter().map(|&root| size(root)).sum::<f64>() - size(self.roots[top]));
+        let slope = 0.5 * (sum(&self.roots, size) - size(self.roots[top]));
         Need {
             least: fineness,
             chosen: fineness,
@@ -126,6 +132,7 @@ impl FinenessFinder {
     }
 
     /// Fills in levels as fine as was chosen, or finer.
+    #[inline(always)]
     pub(super) fn quantize(
         &mut self,
         row: &[f32],
@@ -142,6 +149,7 @@ impl FinenessFinder {
     }
 
     /// Takes a row, the shares of whose probabilities are these times `scale`.
+    #[inline(always)]
     fn take(&mut self, row: &[f32], scale: f64) {
         self.roots.clear();
         self.roots.extend(row.iter().map(|&p| f64::from(p).sqrt()));
@@ -150,15 +158,16 @@ impl FinenessFinder {
             .extend(row.iter().map(|&p| f64::from(p) * scale));
     }
 
-    #[inline]
+    #[inline(always)]
     fn log_weight(&self, level: u32) -> f64 {
         match self.log_weights.get(level as usize) {
             Some(&log) => log,
-            None => (Root::weight(level) as f64).log2(),
+            None => log2(Root::weight(level) as f64),
         }
     }
 
     /// Fills in the levels of the row taken; returns those of the other classes, or `None` if the bound is not kept.
+    #[inline(always)]
     fn levels(&self, root: Root, top: usize, most: f64, levels: &mut [u32]) -> Option<Others> {
         root.quantize(&self.roots, levels);
         let nearest = std::mem::take(&mut levels[top]);
@@ -178,12 +187,29 @@ impl FinenessFinder {
         for level in [likely, nearest] {
             levels[top] = level;
             let cross = cross + self.shares[top] * self.log_weight(level);
-            if ((sum + Root::weight(level)) as f64).log2() - cross <= most {
+            if log2((sum + Root::weight(level)) as f64) - cross <= most {
                 return Some(others);
             }
         }
         None
     }
+}
+
+/// The sum of a function of values.
+#[inline(always)]
+fn sum<T: Copy>(values: &[T], term: impl Fn(T) -> f64) -> f64 {
+    // Lanes, which the compiler turns into vector instructions.
+    let mut lanes = [0.0; 8];
+    let (chunks, rest) = values.as_chunks();
+    for chunk in chunks {
+        for (lane, &value) in lanes.iter_mut().zip::<&[T; 8]>(chunk) {
+            *lane += term(value);
+        }
+    }
+    for (lane, &value) in lanes.iter_mut().zip(rest) {
+        *lane += term(value);
+    }
+    lanes.iter().sum()
 }
 
 /// Chooses the fineness of each row, of rows that each state the difference from the one before: half a bit for
@@ -197,7 +223,7 @@ fn choose(needs: &mut [&mut Need]) {
     let index = |from: u32, to: u32| SAME + to as usize - from as usize;
     let mut costs = [0.0f32; N_DIFFERENCES];
     for (difference, cost) in costs.iter_mut().enumerate() {
-        *cost = 2.0 * (1.0 + difference.abs_diff(SAME) as f32).log2();
+        *cost = 2.0 * log2(1.0 + difference.abs_diff(SAME) as f64) as f32;
     }
     for _ in 0..3 {
         // The least bits up to each row, by steps above its least fineness, and from which steps these come.
@@ -238,7 +264,7 @@ fn choose(needs: &mut [&mut Need]) {
             counts[index(pair[0].chosen, pair[1].chosen)] += 1.0;
         }
         let total: f32 = counts.iter().sum();
-        costs = counts.map(|count| (total / count).log2());
+        costs = counts.map(|count| log2((total / count).into()) as f32);
     }
 }
 

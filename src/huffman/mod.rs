@@ -12,6 +12,7 @@ pub mod expected_beside;
 mod fineness;
 pub mod frame;
 pub mod index;
+mod logarithm;
 pub mod meter;
 pub mod order;
 pub mod plain;

@@ -4,6 +4,7 @@
 use super::Error;
 use super::order::first_classes;
 use super::promise::{Bound, Figures, Kind, Promise};
+use super::quantizer::divergence;
 use crate::matrix::PredictionMatrix;
 
 /// Rounds rows to float32. Where that makes ties among the first classes of a row, whose order is promised,
@@ -168,19 +169,6 @@ fn largest_error(original: &[f64], decoded: &[f32]) -> f64 {
         true => f64::INFINITY,
         false => largest.max(error),
     })
-}
-
-/// The divergence of a decoded row from its original, in bits, as
-/// [`quantizer::divergence`](super::quantizer::divergence) has it for float32.
-pub(crate) fn divergence(original: &[f64], decoded: &[f32]) -> f64 {
-    let mass: f64 = original.iter().sum();
-    let pairs = original.iter().zip(decoded).filter(|(p, _)| **p > 0.0);
-    pairs
-        .map(|(p, q)| {
-            let p = p / mass;
-            p * (p / f64::from(*q)).log2()
-        })
-        .sum()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::{input_name, open_input, set_threads};
 use crate::cli::VerifyArgs;
 use crate::huffman::meter::Part;
 use crate::huffman::order::first_classes;
-use crate::huffman::rounding::divergence;
+use crate::huffman::quantizer::divergence;
 use crate::huffman::{Block, Bound, Error, Figures, FileIndex, FrameHeader, FrameReader, Promise};
 use crate::io::source::{SourceOptions, Values};
 
