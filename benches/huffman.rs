@@ -12,6 +12,10 @@ use pc::huffman::{Bound, FrameHeader, FrameReader, FrameWriter, Kind, Promise};
 use pc::matrix::PredictionMatrix;
 use rayon::prelude::*;
 
+/// As in `pc`: that of the system gives large blocks back every time, which some machines take long for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const N_TURNS: usize = 5;
 
 fn main() {
