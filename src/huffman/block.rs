@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::bitstream::{BitReader, BitWriter, Coder};
 use super::codebook::{self, Alphabet, Code, Codebook, entropy_bits, read_gamma, write_gamma};
 use super::contexts::{Groups, Sequence};
-use super::expected::{self, Levels, N_SIDES};
+use super::expected::{self, Levels};
 use super::meter::{Meter, PayloadBits, Watch};
 use super::plain::{self, Multiples};
 use super::predicted::{self, Numbers};
@@ -240,8 +240,8 @@ impl Model {
         if reader.read(1)? == 1 {
             reader.expect(Coder::Ans);
         }
-        // Those of predicted rows.
-        if n_streams > 1 && !matches!(id, 3..=5) {
+        // Those of expected rows and of predicted ones.
+        if n_streams > 1 && !matches!(id, 1..=5) {
             return Err(Error::Corrupt(
                 "a block has several bitstreams, which its model has not",
             ));
@@ -298,13 +298,19 @@ struct Way {
 }
 
 impl Way {
-    /// With the number of bitstreams that suits the rows.
-    fn of(model: Model, coder: Coder, matrix: Rows<'_>) -> Self {
-        // Every bitstream takes some bytes.
-        let is_worth_it = matrix.values().len() >= LARGE && matrix.n_rows() >= 8 * N_STREAMS;
-        let n_streams = match model {
-            Model::Predicted(_) if is_worth_it => N_STREAMS,
-            _ => 1,
+    /// With the number of bitstreams that suits rows of which a value is likely to take so many bytes.
+    fn of(model: Model, coder: Coder, matrix: Rows<'_>, bytes_a_value: f64) -> Self {
+        /// Of expected rows, runs of zeros end with each bitstream: up to 250 bytes were seen to be lost in a block.
+        const MANY_BYTES: f64 = (1 << 16) as f64;
+        let n_values = matrix.values().len();
+        let is_worth_it = match model {
+            Model::Expected(_) => bytes_a_value * n_values as f64 >= MANY_BYTES,
+            Model::Predicted(_) => n_values >= LARGE,
+            _ => false,
+        };
+        let n_streams = match is_worth_it && matrix.n_rows() >= 8 * N_STREAMS {
+            true => N_STREAMS,
+            false => 1,
         };
         Self {
             model,
@@ -319,11 +325,13 @@ impl Way {
 const STREAMS: u8 = 0x40;
 const ANS: u8 = 0x80;
 
-/// Whether a payload is coded in a way that version 3 of the format brought.
-pub fn needs_version_3(payload: &[u8]) -> bool {
-    payload
-        .first()
-        .is_some_and(|&first| first & (STREAMS | ANS) != 0)
+/// The first version of the format that has the way in which a payload is coded.
+pub fn first_version(payload: &[u8]) -> u8 {
+    match payload.first() {
+        Some(&first) if first & STREAMS != 0 && matches!(model_id(first), 1 | 2) => 4,
+        Some(&first) if first & (STREAMS | ANS) != 0 => 3,
+        _ => 1,
+    }
 }
 
 /// The number of the model that the first byte of a payload names.
@@ -447,11 +455,12 @@ impl CodedRows {
 /// A payload, and what its bits went to.
 pub type Payload = (Vec<u8>, BitCounts);
 
-/// Which of the models that keep a promise suits some rows best, and which coder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which of the models that keep a promise suits some rows best, and which coder, and what a value took with these.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Choice {
     model: usize,
     coder: Coder,
+    bytes_a_value: f64,
 }
 
 /// Chooses the model for large blocks of rows by trying all on the first of the rows, beside those of a reference
@@ -526,8 +535,13 @@ pub fn encode(
 ) -> Payload {
     let models = models(matrix, reference, is_exact, promise);
     let payload = match choice {
-        Some(Choice { model, coder }) => {
-            let way = Way::of(models[model], coder, matrix);
+        Some(choice) => {
+            let Choice {
+                model,
+                coder,
+                bytes_a_value,
+            } = choice;
+            let way = Way::of(models[model], coder, matrix, bytes_a_value);
             encode_with(way, matrix, reference, is_exact, promise.keep_top)
         }
         None => {
@@ -565,7 +579,8 @@ fn encode_best(
 ) -> (Payload, Choice) {
     let encode = |model: Model, coder: Coder| {
         let mut marked = is_exact.to_vec();
-        let way = Way::of(model, coder, matrix);
+        // How many bytes it takes is not known yet.
+        let way = Way::of(model, coder, matrix, 0.0);
         let payload = encode_with(way, matrix, reference, &mut marked, promise.keep_top);
         (payload, marked)
     };
@@ -598,7 +613,12 @@ fn encode_best(
         }
     }
     is_exact.copy_from_slice(&marked);
-    (payload, Choice { model: best, coder })
+    let choice = Choice {
+        model: best,
+        coder,
+        bytes_a_value: payload.0.len() as f64 / matrix.values().len() as f64,
+    };
+    (payload, choice)
 }
 
 /// The step for the rows not marked; rows too large for any get marked.
@@ -848,9 +868,11 @@ impl pulp::WithSimd for Coding<'_> {
         } = self.way;
         match model {
             Model::Ranked(uniform) => ranked::encode(matrix, is_exact, uniform, keep_top),
-            Model::Expected(levels) => match matrix.n_rows() < 8 * N_SIDES {
-                true => expected::encode::<1>(matrix, is_exact, levels, keep_top, coder),
-                false => expected::encode::<N_SIDES>(matrix, is_exact, levels, keep_top, coder),
+            Model::Expected(levels) => match matrix.n_rows() < 8 * N_STREAMS && n_streams == 1 {
+                true => expected::encode::<1>(matrix, is_exact, levels, keep_top, coder, 1),
+                false => expected::encode::<N_STREAMS>(
+                    matrix, is_exact, levels, keep_top, coder, n_streams,
+                ),
             },
             Model::Predicted(numbers) => match n_streams {
                 1 => predicted::encode::<1>(matrix, is_exact, numbers, keep_top, coder),
@@ -896,7 +918,13 @@ impl<W: Watch> pulp::WithSimd for Decoding<'_, '_, W> {
                 ranked::decode(reader, n_classes, uniform, keep_top, self.rows, watch)
             }
             Model::Expected(levels) => {
-                expected::decode(reader, n_classes, levels, keep_top, self.rows, watch)
+                let rows = self.rows;
+                match self.n_streams {
+                    1 => expected::decode::<1>(reader, n_classes, levels, keep_top, rows, watch),
+                    _ => expected::decode::<N_STREAMS>(
+                        reader, n_classes, levels, keep_top, rows, watch,
+                    ),
+                }
             }
             Model::Predicted(numbers) => {
                 let rows = self.rows;
@@ -1119,7 +1147,7 @@ mod tests {
     /// All ways with a model.
     fn ways(model: Model) -> impl Iterator<Item = Way> {
         let n_streams: &[usize] = match model {
-            Model::Predicted(_) => &[1, N_STREAMS],
+            Model::Expected(_) | Model::Predicted(_) => &[1, N_STREAMS],
             _ => &[1],
         };
         let coders = [Coder::Huffman, Coder::Ans].into_iter();
@@ -1181,8 +1209,12 @@ mod tests {
         let mut is_exact = vec![false; n_rows];
         let (payload, counts) = encode_with(way, matrix.view(), reference, &mut is_exact, keep_top);
         assert_eq!(needs_reference(&payload), reference.is_some());
-        let is_new = way.coder == Coder::Ans || way.n_streams > 1;
-        assert_eq!(needs_version_3(&payload), is_new);
+        let version = match way.model {
+            Model::Expected(_) if way.n_streams > 1 => 4,
+            _ if way.coder == Coder::Ans || way.n_streams > 1 => 3,
+            _ => 1,
+        };
+        assert_eq!(first_version(&payload), version);
         let n_streams = way.n_streams as u64;
         let spent = counts.codebooks + counts.codes + counts.raw;
         // Each bitstream but the last ends with padding.
@@ -1290,7 +1322,7 @@ mod tests {
         );
         assert!(refused(&lengths(2, 1)).0.contains("padding"));
         // Models of single rows have one.
-        for model in (0..=12u8).filter(|model| !(3..=5).contains(model)) {
+        for model in (0..=12u8).filter(|model| !(1..=5).contains(model)) {
             let reference = PredictionMatrix::new(1, vec![0.5]);
             let checksum = beside::checksum(reference.view()).to_le_bytes();
             let payload = [&[model | STREAMS][..], &checksum, &[0xFF; 30]].concat();

@@ -100,13 +100,14 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// Empty sequences, with room for some numbers in all of them.
-    pub fn several<const N: usize>(n_numbers: usize) -> [Self; N] {
-        std::array::from_fn(|_| Self {
-            entries: Vec::with_capacity(n_numbers.div_ceil(N)),
+    /// `n` empty sequences, with room for some numbers in all of them.
+    pub fn several(n: usize, n_numbers: usize) -> Vec<Self> {
+        let empty = || Self {
+            entries: Vec::with_capacity(n_numbers.div_ceil(n)),
             large: Vec::new(),
             symbols: Vec::new(),
-        })
+        };
+        std::iter::repeat_with(empty).take(n).collect()
     }
 
     /// Appends a number in a context below [`N_POSITIONS`] times the number of bands.
@@ -984,7 +985,7 @@ mod tests {
 
     /// The groups, after a round trip of numbers in contexts, the same in two bitstreams, one after the other.
     fn round_trip(n_bands: usize, numbers: &[(usize, u32)]) -> Groups {
-        let mut sequences = Sequence::several::<2>(numbers.len());
+        let mut sequences = Sequence::several(2, numbers.len());
         for sequence in &mut sequences {
             for &(context, number) in numbers {
                 sequence.push_number(context, number);

@@ -68,11 +68,22 @@ static FEATURES: [f32; 256] = {
     features
 };
 
+/// The features of several levels, by operations that vectors have as well.
+#[inline(always)]
+fn features<const N: usize>(levels: [u32; N]) -> [f32; N] {
+    match N {
+        1 => levels.map(feature),
+        _ => levels.map(compute_feature),
+    }
+}
+
+/// A number of binary32 has its logarithm in its bits: the exponent and, as a fraction, the way to the next one.
+#[inline(always)]
 const fn compute_feature(level: u32) -> f32 {
-    let number = 4 * level + 1;
-    let exponent = number.ilog2();
-    let power = 1u32 << exponent;
-    exponent as f32 + (number - power) as f32 / power as f32
+    const SCALE: f32 = 1.0 / (1 << (f32::MANTISSA_DIGITS - 1)) as f32;
+    // Vectors convert signed integers faster. What becomes of levels that there cannot be does not matter.
+    let number = level.wrapping_mul(4).wrapping_add(1) as i32 as f32;
+    (number.to_bits() - 1.0f32.to_bits()) as i32 as f32 * SCALE
 }
 
 /// Bands of contexts: of variances below 0.1, 0.3, 1, and above. Format-stable.
@@ -94,9 +105,13 @@ pub(super) fn position(expectation: f32) -> usize {
         .into()
 }
 
-/// The [`position`]s of several expectations, by operations that vectors have as well.
+/// The [`position`]s of several expectations, by operations that vectors have as well; that of one is known sooner
+/// without.
 #[inline(always)]
 fn positions<const N: usize>(expectations: [f32; N]) -> [u16; N] {
+    if N == 1 {
+        return expectations.map(|expectation| position(expectation) as u16);
+    }
     /// Added to this, small numbers become integers in the lowest bits.
     const MAGIC: f32 = (1 << 23) as f32;
     const LAST: f32 = (N_EXPECTATIONS - 1) as f32;
@@ -136,62 +151,17 @@ impl Expecting {
     }
 }
 
-/// Finds the contexts of levels that are known, as an encoder knows them: of `N` rows side by side, though a decoder
-/// has only one at a time.
-struct ContextFinder<const N: usize> {
-    expecting: Expecting,
-    /// Of the rows at hand, by class.
-    features: Vec<[f32; N]>,
-    contexts: Vec<[u16; N]>,
-}
-
-impl<const N: usize> ContextFinder<N> {
-    fn new(n_classes: usize, n_rows: usize) -> Self {
-        Self {
-            expecting: Expecting::new(n_classes, n_rows),
-            features: vec![[0.0; N]; n_classes],
-            contexts: vec![[0; N]; n_classes],
-        }
-    }
-
-    /// Finds the contexts of all levels in some of the rows, each given by its number and its top class.
-    #[inline(always)]
-    fn find(&mut self, mut rows: &[(usize, usize)], levels: &[u32], contexts: &mut [u16]) {
-        let n_classes = self.features.len();
-        while !rows.is_empty() {
-            // A fit comes after the same row as in a decoder.
-            let n_rows_to_fit = self.expecting.regression.n_rows_to_fit();
-            let (here, later) = rows.split_at(rows.len().min(N).min(n_rows_to_fit));
-            rows = later;
-            let mut tops = [here[0].1; N];
-            let mut learned = [None; N];
-            if here.len() < N {
-                self.features.fill([0.0; N]);
-            }
-            for (side, &(row, top)) in here.iter().enumerate() {
-                tops[side] = top;
-                learned[side] = Some(top);
-                let levels = &levels[row * n_classes..][..n_classes];
-                for (features, &level) in self.features.iter_mut().zip(levels) {
-                    features[side] = feature(level);
-                }
-                self.features[top][side] = 0.0;
-            }
-            let mut visitor = KnownLevels {
-                features: &self.features,
-                first_contexts: &self.expecting.first_contexts,
-                contexts: &mut self.contexts,
-            };
-            let walked = self.expecting.regression.walk(tops, &mut visitor);
-            walked.expect("nothing is read");
-            for (side, &(row, _)) in here.iter().enumerate() {
-                let contexts = &mut contexts[row * n_classes..][..n_classes];
-                for (context, of_sides) in contexts.iter_mut().zip(&self.contexts) {
-                    *context = of_sides[side];
-                }
-            }
-            self.expecting.learn(learned);
-        }
+/// Walks the rows that have a top class here, if there are any.
+#[inline(always)]
+fn walk<const N: usize>(
+    regression: &mut Regression,
+    tops: [Option<usize>; N],
+    visitor: &mut impl Visitor<N>,
+) -> Result<(), Corrupt> {
+    match tops.into_iter().flatten().next() {
+        // The others are walked as if they had that one.
+        Some(any) => regression.walk(tops.map(|top| top.unwrap_or(any)), visitor),
+        None => Ok(()),
     }
 }
 
@@ -261,7 +231,22 @@ impl Others {
         };
         left.max(self.largest)
     }
+
+    /// The top level that is so far below the likely one.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if there is no such level.
+    pub(super) fn top(&self, scale: Scale, distance: i32) -> Result<u32, Corrupt> {
+        let level = i64::from(self.likely_top(scale)) - i64::from(distance);
+        match (self.largest.into()..=scale.max_level().into()).contains(&level) {
+            true => Ok(level as u32),
+            false => Err(Corrupt("the level of a top class is out of range")),
+        }
+    }
 }
+
+/// The largest level of a root that a decoder takes. Format-stable.
+const MAX_LEVEL_OF_ROOTS: u32 = 1 << 21;
 
 /// The quantizer of a row.
 #[derive(Debug, Clone, Copy)]
@@ -275,7 +260,7 @@ impl Scale {
     pub(super) fn max_level(self) -> u32 {
         match self {
             Self::Uniform(uniform) => uniform.n_levels(),
-            Self::Root(_) => 1 << 21,
+            Self::Root(_) => MAX_LEVEL_OF_ROOTS,
         }
     }
 }
@@ -340,11 +325,8 @@ impl Quantized {
     }
 }
 
-/// Rows that an encoder walks side by side if there are many.
-pub const N_SIDES: usize = 8;
-
-/// Codes the rows of `matrix`, those marked in `is_exact` bit for bit; `N` of them side by side, which changes
-/// nothing but the time that it takes.
+/// Codes the rows of `matrix`, those marked in `is_exact` bit for bit; in `N` bitstreams, of rows that are taken
+/// together, or in one. Even then, `N` rows are walked side by side where no fit comes between them.
 #[inline(always)]
 pub fn encode<const N: usize>(
     matrix: Rows<'_>,
@@ -352,48 +334,78 @@ pub fn encode<const N: usize>(
     levels: Levels,
     keep_top: usize,
     coder: Coder,
+    n_streams: usize,
 ) -> Coded {
-    // Rows that take each step together.
-    let n_together = 8 * N;
     let n_classes = matrix.n_classes();
     let class_symbols = ClassSymbols::new(n_classes);
-    let mut context_finder = ContextFinder::<N>::new(n_classes, matrix.n_rows());
+    let mut expecting = Expecting::new(n_classes, matrix.n_rows());
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
     let mut finder = FinenessFinder::new();
     let mut last_fineness = 0;
     let needs = finder.needs(matrix, is_exact, levels, |_| 0);
     let tells_certain = !fineness::are_rarely_certain(&needs, n_classes);
-    let [mut sequence] = Sequence::several(matrix.values().len());
+    let mut sequences = Sequence::several(n_streams, matrix.values().len());
 
-    let mut levels_of_rows = vec![0; n_classes * n_together.min(matrix.n_rows())];
-    let mut contexts = vec![0; levels_of_rows.len()];
-    // With whether they are told to be certain.
-    let mut quantized: Vec<Option<(Quantized, bool)>> = Vec::new();
-    let mut live = Vec::new();
-    let batches = matrix.values().chunks(n_classes * n_together);
-    for (batch, (rows, is_exact)) in batches.zip(is_exact.chunks(n_together)).enumerate() {
+    let mut levels_of_rows = vec![0; N * n_classes];
+    let mut contexts_of_rows = vec![0; N * n_classes];
+    // By class, those of all rows at hand.
+    let mut features = vec![[0.0; N]; n_classes];
+    let mut contexts = vec![[0; N]; n_classes];
+    let batches = matrix.values().chunks(N * n_classes);
+    for (batch, (rows, is_exact)) in batches.zip(is_exact.chunks(N)).enumerate() {
         let rows = rows.chunks_exact(n_classes);
-        quantized.clear();
-        live.clear();
+        let mut quantized = [const { None }; N];
+        // The top classes of the rows that are not certain.
+        let mut tops = [None; N];
+        features.fill([0.0; N]);
         let row_levels = levels_of_rows.chunks_exact_mut(n_classes);
-        for (number, (row, row_levels)) in rows.clone().zip(row_levels).enumerate() {
-            if is_exact[number] {
-                quantized.push(None);
+        for (side, (row, row_levels)) in rows.clone().zip(row_levels).enumerate() {
+            if is_exact[side] {
                 continue;
             }
-            let index = batch * n_together + number;
+            let index = batch * N + side;
             let of_row = Quantized::of(row, levels, &mut finder, &needs, index, row_levels);
-            let is_certain = tells_certain && of_row.is_certain(row_levels);
-            if !is_certain {
-                live.push((number, of_row.top));
+            if !(tells_certain && of_row.is_certain(row_levels)) {
+                tops[side] = Some(of_row.top);
+                for (features, &level) in features.iter_mut().zip(row_levels.iter()) {
+                    features[side] = feature(level);
+                }
+                features[of_row.top][side] = 0.0;
             }
-            quantized.push(Some((of_row, is_certain)));
+            quantized[side] = Some(of_row);
         }
-        context_finder.find(&live, &levels_of_rows, &mut contexts);
+        let mut to_walk = tops;
+        while to_walk != [None; N] {
+            let mut tops = to_walk;
+            if n_streams == 1 {
+                let live = tops.iter_mut().filter(|top| top.is_some());
+                live.skip(expecting.regression.n_rows_to_fit())
+                    .for_each(|top| *top = None);
+            }
+            let mut visitor = KnownLevels {
+                features: &features,
+                first_contexts: &expecting.first_contexts,
+                contexts: &mut contexts,
+            };
+            let regression = &mut expecting.regression;
+            walk(regression, tops, &mut visitor).expect("nothing is read");
+            let row_contexts = contexts_of_rows.chunks_exact_mut(n_classes);
+            for (side, row_contexts) in row_contexts.enumerate() {
+                if tops[side].is_some() {
+                    to_walk[side] = None;
+                    for (context, of_rows) in row_contexts.iter_mut().zip(&contexts) {
+                        *context = of_rows[side];
+                    }
+                }
+            }
+            expecting.learn(tops);
+        }
+
         let row_levels = levels_of_rows.chunks_exact(n_classes);
-        let known = row_levels.zip(contexts.chunks_exact(n_classes));
-        for ((row, quantized), (row_levels, contexts)) in rows.zip(&quantized).zip(known) {
-            let Some((quantized, is_certain)) = quantized else {
+        let known = row_levels.zip(contexts_of_rows.chunks_exact(n_classes));
+        for (side, (row, (row_levels, contexts))) in rows.zip(known).enumerate() {
+            let sequence = &mut sequences[side % n_streams];
+            let Some(quantized) = &quantized[side] else {
                 let mark = 2 * class_symbols.count() as u32;
                 sequence.push(Symbol::new(HEAD, mark));
                 Symbol::of_bits(RAW, row).for_each(|symbol| sequence.push(symbol));
@@ -401,7 +413,7 @@ pub fn encode<const N: usize>(
             };
             let top = quantized.top;
             let mut head = class_symbols.token(top);
-            if *is_certain {
+            if tops[side].is_none() {
                 head.value += class_symbols.count() as u32;
             }
             sequence.push(Symbol::with_extra(HEAD, head));
@@ -409,7 +421,7 @@ pub fn encode<const N: usize>(
                 sequence.push_number(FINENESS, zigzag(root.fineness() as i32 - last_fineness));
                 last_fineness = root.fineness() as i32;
             }
-            if !is_certain {
+            if tops[side].is_some() {
                 for others in [0..top, top + 1..n_classes] {
                     let known = contexts[others.clone()].iter().zip(&row_levels[others]);
                     sequence.extend(known.map(|(&context, &level)| (context.into(), level)));
@@ -420,7 +432,6 @@ pub fn encode<const N: usize>(
             order.encode(row, row_levels, Some(top), |symbol| sequence.push(symbol));
         }
     }
-    let mut sequences = vec![sequence];
     let groups = Groups::of(&mut sequences, N_BANDS, groups_alphabet(keep_top), coder);
     Coded {
         alphabets: alphabets(n_classes, keep_top, groups.alphabets()),
@@ -428,12 +439,12 @@ pub fn encode<const N: usize>(
     }
 }
 
-/// Decodes the rows of a block.
+/// Decodes the rows of a block, which stand in `N` bitstreams.
 ///
 /// # Errors
 /// [`Corrupt`] if the payload is not what an encoder writes.
 #[inline(always)]
-pub fn decode(
+pub fn decode<const N: usize>(
     reader: &mut BitReader,
     n_classes: usize,
     levels: Levels,
@@ -443,125 +454,120 @@ pub fn decode(
 ) -> Result<(), Corrupt> {
     let contexts = ContextDecoder::read_from(reader, N_BANDS, groups_alphabet(keep_top))?;
     let alphabets = alphabets(n_classes, keep_top, contexts.alphabets());
-    let (tables, [reader]) = Tables::read_from(reader, &alphabets, watch)?;
-    let mut decoder = Decoder {
-        tables,
-        stream: contexts.stream(reader),
-        contexts,
-        expecting: Expecting::new(n_classes, values.len() / n_classes),
-        row_levels: vec![0; n_classes],
-    };
+    let (tables, readers) = Tables::read_from(reader, &alphabets, watch)?;
+    let mut streams = readers.map(|reader| contexts.stream(reader));
+    let mut expecting = Expecting::new(n_classes, values.len() / n_classes);
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
     let class_symbols = ClassSymbols::new(n_classes);
     let mut fineness = 0;
-    for row in values.chunks_exact_mut(n_classes) {
-        let reader = &mut decoder.stream.reader;
-        let head = decoder.tables.number(HEAD, reader)?;
-        if head as usize == 2 * class_symbols.count() {
-            decoder.tables.bits(RAW, reader, row)?;
-            continue;
-        }
-        let n_symbols = class_symbols.count() as u32;
-        let top = class_symbols.read(head % n_symbols, reader)?;
-        let scale = match levels {
-            Levels::Uniform(uniform) => Scale::Uniform(uniform),
-            Levels::Root { .. } => {
-                let stream = &mut decoder.stream;
-                let number = decoder.contexts.number(FINENESS, &decoder.tables, stream)?;
-                fineness = from_zigzag(number).wrapping_add(fineness);
-                Scale::Root(Root::new(fineness)?)
+    // By class, those of all rows at hand.
+    let mut levels_of_rows = vec![[0; N]; n_classes];
+    let mut row_levels = vec![0; n_classes];
+    for rows in values.chunks_mut(N * n_classes) {
+        // The top class and the quantizer of each row that is not exact, and the top classes of those not certain.
+        let mut heads = [None; N];
+        let mut tops = [None; N];
+        let mut max_levels = [0; N];
+        for (side, row) in rows.chunks_exact_mut(n_classes).enumerate() {
+            let stream = &mut streams[side];
+            let head = tables.number(HEAD, &mut stream.reader)?;
+            if head as usize == 2 * class_symbols.count() {
+                tables.bits(RAW, &mut stream.reader, row)?;
+                continue;
             }
-        };
-        if head >= n_symbols {
-            decoder.row_levels.fill(0);
-            decoder.row_levels[top] = Others::default().likely_top(scale);
-        } else {
-            decoder.levels(top, scale)?;
-        }
-        match scale {
-            Scale::Uniform(uniform) => {
-                for (value, &level) in row.iter_mut().zip(&decoder.row_levels) {
-                    *value = uniform.dequantize(level);
+            let n_symbols = class_symbols.count() as u32;
+            let top = class_symbols.read(head % n_symbols, &mut stream.reader)?;
+            let scale = match levels {
+                Levels::Uniform(uniform) => Scale::Uniform(uniform),
+                Levels::Root { .. } => {
+                    let number = contexts.number(FINENESS, &tables, stream)?;
+                    fineness = from_zigzag(number).wrapping_add(fineness);
+                    Scale::Root(Root::new(fineness)?)
                 }
+            };
+            heads[side] = Some((top, scale));
+            if head < n_symbols {
+                tops[side] = Some(top);
+                max_levels[side] = scale.max_level();
             }
-            Scale::Root(_) => Root::dequantize_row(&decoder.row_levels, row)?,
         }
-        let reader = &mut decoder.stream.reader;
-        order.decode(row, Some(top), &decoder.tables, reader)?;
-    }
-    decoder.tables.finish(decoder.stream.reader)
-}
-
-struct Decoder<'a, W> {
-    tables: Tables<W>,
-    stream: Stream<'a>,
-    contexts: ContextDecoder,
-    expecting: Expecting,
-    row_levels: Vec<u32>,
-}
-
-impl<W: Watch> Decoder<'_, W> {
-    /// Decodes the levels of a row.
-    #[inline(always)]
-    fn levels(&mut self, top: usize, scale: Scale) -> Result<(), Corrupt> {
-        let max_level = scale.max_level();
         let mut visitor = LevelReader {
-            stream: &mut self.stream,
-            tables: &self.tables,
-            contexts: &self.contexts,
-            first_contexts: &self.expecting.first_contexts,
-            top,
-            max_level,
-            row_levels: &mut self.row_levels,
-            others: Others::default(),
+            streams: &mut streams,
+            tables: &tables,
+            contexts: &contexts,
+            first_contexts: &expecting.first_contexts,
+            tops,
+            max_levels,
+            levels: &mut levels_of_rows,
         };
-        self.expecting.regression.walk([top], &mut visitor)?;
-        let others = visitor.others;
-        self.expecting.learn([Some(top)]);
-        let context = rest_context(others.n);
-        let rest = self
-            .contexts
-            .number(context, &self.tables, &mut self.stream)?;
-        let level = i64::from(others.likely_top(scale)) - i64::from(from_zigzag(rest));
-        if !(i64::from(others.largest)..=i64::from(max_level)).contains(&level) {
-            return Err(Corrupt("the level of a top class is out of range"));
+        walk(&mut expecting.regression, tops, &mut visitor)?;
+        expecting.learn(tops);
+
+        for (side, row) in rows.chunks_exact_mut(n_classes).enumerate() {
+            let Some((top, scale)) = heads[side] else {
+                continue;
+            };
+            let stream = &mut streams[side];
+            if tops[side].is_some() {
+                for (level, of_rows) in row_levels.iter_mut().zip(&levels_of_rows) {
+                    *level = of_rows[side];
+                }
+                let others = Others::of(&row_levels, top);
+                let rest = contexts.number(rest_context(others.n), &tables, stream)?;
+                row_levels[top] = others.top(scale, from_zigzag(rest))?;
+            } else {
+                row_levels.fill(0);
+                row_levels[top] = Others::default().likely_top(scale);
+            }
+            match scale {
+                Scale::Uniform(uniform) => {
+                    for (value, &level) in row.iter_mut().zip(&row_levels) {
+                        *value = uniform.dequantize(level);
+                    }
+                }
+                Scale::Root(_) => Root::dequantize_row(&row_levels, row)?,
+            }
+            order.decode(row, Some(top), &tables, &mut stream.reader)?;
         }
-        self.row_levels[top] = level as u32;
-        Ok(())
     }
+    streams
+        .into_iter()
+        .try_for_each(|stream| tables.finish(stream.reader))
 }
 
-/// Reads the levels of all classes but the top one.
-struct LevelReader<'a, 'b, W> {
-    stream: &'a mut Stream<'b>,
+/// Reads the levels of all classes but the top ones, of rows that have one here.
+struct LevelReader<'a, 'b, W, const N: usize> {
+    streams: &'a mut [Stream<'b>; N],
     tables: &'a Tables<W>,
     contexts: &'a ContextDecoder,
     first_contexts: &'a [u16],
-    top: usize,
-    max_level: u32,
-    row_levels: &'a mut [u32],
-    others: Others,
+    tops: [Option<usize>; N],
+    max_levels: [u32; N],
+    /// By class, those of all rows.
+    levels: &'a mut [[u32; N]],
 }
 
-impl<W: Watch> Visitor<1> for LevelReader<'_, '_, W> {
+impl<W: Watch, const N: usize> Visitor<N> for LevelReader<'_, '_, W, N> {
     const IS_SPARSE: bool = true;
 
     #[inline(always)]
-    fn features(&mut self, class: usize, [expectation]: [f32; 1]) -> Result<[f32; 1], Corrupt> {
-        if class == self.top {
-            return Ok([0.0]);
+    fn features(&mut self, class: usize, expectations: [f32; N]) -> Result<[f32; N], Corrupt> {
+        let first = self.first_contexts[class];
+        let positions = positions(expectations);
+        let mut levels = [0; N];
+        for row in 0..N {
+            if self.tops[row].is_some_and(|top| top != class) {
+                let context = usize::from(first + positions[row]);
+                let stream = &mut self.streams[row];
+                levels[row] = self.contexts.number(context, self.tables, stream)?;
+            }
         }
-        let context = usize::from(self.first_contexts[class]) + position(expectation);
-        let level = self.contexts.number(context, self.tables, self.stream)?;
-        if level > self.max_level {
+        let limits = levels.iter().zip(&self.max_levels);
+        if limits.fold(false, |any, (level, max)| any | (level > max)) {
             return Err(Corrupt("a level is out of range"));
         }
-        self.row_levels[class] = level;
-        if level == 0 {
-            return Ok([0.0]);
-        }
-        self.others.add(level);
-        Ok([feature(level)])
+        self.levels[class] = levels;
+        Ok(features(levels))
     }
 }
 
@@ -570,47 +576,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_side_by_side_become_the_same_symbols() {
-        // Live rows, certain ones and such as are stored exactly, in every order.
-        let mut state = 1u32;
-        let mut random = |n: u32| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) % n
-        };
-        for (n_classes, n_rows) in [(1, 90), (2, 70), (20, 300), (300, 150), (5000, 70)] {
-            let mut values = vec![0.0; n_rows * n_classes];
-            let mut is_exact = vec![false; n_rows];
-            for (row, is_exact) in values.chunks_exact_mut(n_classes).zip(&mut is_exact) {
-                *is_exact = random(7) == 0;
-                let top = random(n_classes as u32) as usize;
-                if random(3) > 0 {
-                    for _ in 0..random(30) {
-                        row[random(n_classes as u32) as usize] += random(9) as f32;
-                    }
-                }
-                row[top] += 20.0;
-                let sum: f32 = row.iter().sum();
-                row.iter_mut().for_each(|value| *value /= sum);
-            }
-            let matrix = Rows::new(n_classes, &values);
-            let uniform = Levels::Uniform(Uniform::new(1e-3).unwrap());
-            for levels in [uniform, Levels::Root { max_kl: 1e-3 }] {
-                let of_one = encode::<1>(matrix, &is_exact, levels, 1, Coder::Huffman);
-                let of_sides = encode::<N_SIDES>(matrix, &is_exact, levels, 1, Coder::Huffman);
-                let [of_one, of_sides] = [of_one, of_sides].map(|coded| match coded.rows {
-                    CodedRows::InContexts(groups, sequences) => groups.symbols(&sequences[0], 0),
-                    _ => Vec::new(),
-                });
-                assert!(of_one.len() > n_rows);
-                assert_eq!(of_one, of_sides);
-            }
-        }
-    }
-
-    #[test]
     fn features_are_logarithms_at_powers_of_two_and_lines_between() {
         assert_eq!([0, 1, 4, 16].map(feature), [0.0, 2.25, 4.0625, 6.015625]);
-        assert_eq!(feature((1 << 20) - 1), 22.0 - 3.0 / (1 << 21) as f32);
+        // As the specification has them.
+        for level in 0..=MAX_LEVEL_OF_ROOTS {
+            let number = 4 * level + 1;
+            let power = 1 << number.ilog2();
+            let expected = number.ilog2() as f32 + (number - power) as f32 / power as f32;
+            assert_eq!(feature(level), expected);
+            assert_eq!(compute_feature(level), expected);
+        }
     }
 
     #[test]

@@ -156,7 +156,8 @@ pub fn encode(
         walk.known.take(known.unwrap_or_default());
         walk.known.doubt()
     });
-    let [mut sequence] = Sequence::several(matrix.values().len());
+    let mut sequences = Sequence::several(1, matrix.values().len());
+    let sequence = &mut sequences[0];
     let rows = matrix.rows().zip(reference.rows());
     for (row_number, ((row, known), &is_exact)) in rows.zip(is_exact).enumerate() {
         walk.known.take(known);
@@ -183,14 +184,13 @@ pub fn encode(
             sequence.push_number(FINENESS + doubt, zigzag(root.fineness() as i32 - last));
         }
         if !is_certain {
-            walk.push_row(top, scale, &row_levels, &mut sequence);
+            walk.push_row(top, scale, &row_levels, sequence);
             let distance = quantized.distance(&row_levels);
             sequence.push_number(rest_context(others.n), zigzag(distance));
         }
         order.encode(row, &row_levels, Some(top), |symbol| sequence.push(symbol));
     }
     let first_alphabet = groups_alphabet(keep_top);
-    let mut sequences = vec![sequence];
     let groups = Groups::of(&mut sequences, n_bands(levels), first_alphabet, coder);
     Coded {
         alphabets: alphabets(keep_top, groups.alphabets()),
@@ -305,11 +305,7 @@ impl<W: Watch> Decoder<'_, W> {
         let others = visitor.others;
         self.walk.learn(top);
         let rest = self.number(rest_context(others.n))?;
-        let level = i64::from(others.likely_top(scale)) - i64::from(from_zigzag(rest));
-        if !(i64::from(others.largest)..=i64::from(max_level)).contains(&level) {
-            return Err(Corrupt("the level of a top class is out of range"));
-        }
-        self.row_levels[top] = level as u32;
+        self.row_levels[top] = others.top(scale, from_zigzag(rest))?;
         Ok(())
     }
 }

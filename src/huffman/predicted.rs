@@ -290,7 +290,7 @@ pub fn encode<const N: usize>(
     let n_classes = matrix.n_classes();
     let mut walk = Walk::new(numbers, n_classes, matrix.n_rows());
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
-    let mut sequences = Sequence::several::<N>(matrix.values().len());
+    let mut sequences = Sequence::several(N, matrix.values().len());
     let mut numbers_of_rows = vec![vec![0; n_classes]; N];
     let is_bits = numbers == Numbers::Bits;
     let n_if = |is_used: bool| if is_used { n_classes } else { 0 };
@@ -378,7 +378,7 @@ pub fn encode<const N: usize>(
     let groups = Groups::of(&mut sequences, 1, groups_alphabet(keep_top), coder);
     Coded {
         alphabets: alphabets(keep_top, groups.alphabets()),
-        rows: CodedRows::InContexts(groups, sequences.into()),
+        rows: CodedRows::InContexts(groups, sequences),
     }
 }
 

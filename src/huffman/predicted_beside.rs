@@ -173,7 +173,8 @@ pub fn encode(
     let mut walk = Walk::new(numbers, n_classes, matrix.n_rows());
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
     let mut row_numbers = vec![0; n_classes];
-    let [mut sequence] = Sequence::several(matrix.values().len());
+    let mut sequences = Sequence::several(1, matrix.values().len());
+    let sequence = &mut sequences[0];
     let rows = matrix.rows().zip(reference.rows());
     for ((row, known), is_exact) in rows.zip(is_exact) {
         for (number, &value) in row_numbers.iter_mut().zip(row) {
@@ -190,12 +191,11 @@ pub fn encode(
             Symbol::of_bits(RAW, row).for_each(|symbol| sequence.push(symbol));
             continue;
         }
-        walk.push_row(&row_numbers, known, &mut sequence);
+        walk.push_row(&row_numbers, known, sequence);
         if !numbers.is_exact() {
             order.encode(row, &row_numbers, None, |symbol| sequence.push(symbol));
         }
     }
-    let mut sequences = vec![sequence];
     let groups = Groups::of(&mut sequences, 1, groups_alphabet(keep_top), coder);
     Coded {
         alphabets: alphabets(keep_top, groups.alphabets()),

@@ -6,8 +6,7 @@ use std::ops::Range;
 use super::block;
 use super::frame::{
     BLOCK_TAG, DEFAULT_MEMORY_LIMIT, INDEX_TAG, Index, IndexEntry, MAX_BLOCK_VALUES,
-    MAX_PAYLOAD_BYTES, NEITHER, Part, VERSION, check_limit, check_memory, n_varint_bytes,
-    read_exact,
+    MAX_PAYLOAD_BYTES, NEITHER, Part, check_limit, check_memory, n_varint_bytes, read_exact,
 };
 use super::meter::PayloadBits;
 use super::{Error, FrameHeader, Summary};
@@ -95,7 +94,7 @@ impl Block {
         check_memory(PART, n_payload_bytes + 4 * n_values, memory)?;
         let payload = part.bytes(n_payload_bytes)?;
         let n_bytes = 1 + part.check(|| name(n_rows))?;
-        if block::needs_version_3(&payload) && header.version < VERSION {
+        if header.version < block::first_version(&payload) {
             return Err(Error::Corrupt(
                 "a block is coded in a way that its frame's version does not have",
             ));
@@ -423,6 +422,7 @@ pub(super) fn check_fits(before: &FrameHeader, header: &FrameHeader) -> Result<(
 
 #[cfg(test)]
 mod tests {
+    use super::super::frame::VERSION;
     use super::*;
     use crate::huffman::frame::rows_per_block;
     use crate::huffman::{Bound, FileIndex, FrameWriter, Kind, Promise, ReferenceName};
@@ -525,11 +525,11 @@ mod tests {
             Err(Error::NotHuff { .. })
         ));
         let mut newer = frame(&matrix());
-        newer[4] = 4;
+        newer[4] = VERSION + 1;
         let message = read_all(&newer).unwrap_err().to_string();
         assert_eq!(
             message,
-            "format version 4 is newer than this pc supports (3); upgrade pc"
+            "format version 5 is newer than this pc supports (4); upgrade pc"
         );
     }
 
@@ -844,7 +844,7 @@ mod tests {
     fn headers_and_versions_agree_on_references() {
         let mut header = header_beside(3);
         let bytes = header.to_bytes().unwrap();
-        assert_eq!(bytes[4], 3);
+        assert_eq!(bytes[4], VERSION);
         // Older versions must have a reference, or must not.
         let of_version = |header: &FrameHeader, version: u8| {
             let mut bytes = header.to_bytes().unwrap();
@@ -853,9 +853,11 @@ mod tests {
             super::super::frame::append_checksum(&mut bytes);
             FrameReader::new(&bytes[..]).map(|reader| reader.header().version)
         };
+        assert_eq!(of_version(&header, 3).unwrap(), 3);
         assert_eq!(of_version(&header, 2).unwrap(), 2);
         assert!(matches!(of_version(&header, 1), Err(Error::Header(_))));
         header.reference = None;
+        assert_eq!(of_version(&header, 3).unwrap(), 3);
         assert_eq!(of_version(&header, 1).unwrap(), 1);
         assert!(matches!(of_version(&header, 2), Err(Error::Header(_))));
         header = header_beside(3);

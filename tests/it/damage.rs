@@ -46,7 +46,7 @@ impl Fields {
         let block = 4 + 1 + 1 + json.len() + 4;
         let n_payload = usize::from(bytes[block + 2]);
         let fields = Self {
-            version: 3,
+            version: 4,
             n_json: None,
             json,
             block_tag: b'B',
@@ -161,6 +161,8 @@ fn the_frame_itself_is_read() {
 
 #[test]
 fn what_a_version_brought_is_refused_in_those_before() {
+    let is_of_version = |e: &Error| matches!(e, Error::Corrupt(what) if what.contains("version"));
+    let is_other = |e: &Error| !matches!(e, Error::Corrupt(what) if what.contains("version"));
     for bit in [0x40, 0x80] {
         let with_bit = |version: u8| {
             move |fields: &mut Fields| {
@@ -168,8 +170,6 @@ fn what_a_version_brought_is_refused_in_those_before() {
                 fields.payload[0] |= bit;
             }
         };
-        let is_of_version =
-            |e: &Error| matches!(e, Error::Corrupt(what) if what.contains("version"));
         assert_refused(with_bit(1), is_of_version);
         let with_reference = move |fields: &mut Fields| {
             with_bit(2)(fields);
@@ -182,10 +182,18 @@ fn what_a_version_brought_is_refused_in_those_before() {
         };
         assert_refused(with_reference, is_of_version);
         // The bits are no news to version 3, but the payload is not what they say.
-        assert_refused(
-            with_bit(3),
-            |e| !matches!(e, Error::Corrupt(what) if what.contains("version")),
-        );
+        assert_refused(with_bit(3), is_other);
+    }
+    // Several bitstreams of expected rows are news to version 3.
+    for first_byte in [0x41, 0x42, 0xC1, 0xC2] {
+        let of = |version: u8| {
+            move |fields: &mut Fields| {
+                fields.version = version;
+                fields.payload[0] = first_byte;
+            }
+        };
+        assert_refused(of(3), is_of_version);
+        assert_refused(of(4), is_other);
     }
     let mut fields = Fields::new();
     fields.version = 1;

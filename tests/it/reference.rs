@@ -1012,7 +1012,14 @@ fn expected_rows(
     let mut regression = Regression::new(n, n_rows, true, (64.0, 0.0));
     let mut fineness = 0;
     let mut values = Vec::new();
-    for _ in 0..n_rows {
+    // Section 15: those of rows that are taken together.
+    let mut to_learn = Vec::new();
+    for row in 0..n_rows {
+        bits.start_row(row);
+        if bits.at == 0 {
+            regression.learn(bits, &to_learn);
+            to_learn.clear();
+        }
         // Step 1.
         let head = bits.symbol(&head_codebook);
         if head == 2 * n_heads {
@@ -1048,7 +1055,7 @@ fn expected_rows(
         }
         // Step 4.
         if !is_certain {
-            regression.learn(bits, &[(top, features)]);
+            to_learn.push((top, features));
         }
         // Step 5.
         let (likely, largest) = likely_top(&levels, n_levels, fineness);
@@ -1484,8 +1491,9 @@ fn payload(
     let model = bits.number(6);
     bits.is_several = bits.bit() == 1;
     bits.is_rans = bits.bit() == 1;
-    assert!(version == 3 || !bits.is_several && !bits.is_rans);
-    assert!(!bits.is_several || [3, 4, 5].contains(&model));
+    assert!(version >= 3 || !bits.is_several && !bits.is_rans);
+    assert!(!bits.is_several || [1, 2, 3, 4, 5].contains(&model));
+    assert!(version >= 4 || !bits.is_several || model >= 3);
     bits.seen.models.insert(model);
     bits.seen.first_bytes.insert(payload[0]);
     if bits.is_several {
@@ -1570,7 +1578,7 @@ fn frame(bytes: &mut Bytes, seen: &mut Seen, reference: Option<&PredictionMatrix
     let start = bytes.position;
     assert_eq!(bytes.take(4), b"\x89HUF");
     let version = bytes.byte();
-    assert!([1, 2, 3].contains(&version));
+    assert!([1, 2, 3, 4].contains(&version));
     let n_json = bytes.varint() as usize;
     let json: serde_json::Value = serde_json::from_slice(bytes.take(n_json)).unwrap();
     bytes.checksum(start);
@@ -2216,13 +2224,63 @@ fn a_decoder_written_from_the_specification_reads_several_bitstreams() {
     // Several panels, and several blocks.
     check(&mut seen, &[(&logits(890, 300, 3.0, 8), of(coarse, 3))]);
     check(&mut seen, &[(&logits(30_000, 20, 3.0, 9), of(coarse, 1))]);
-    for first_byte in [0x43, 0x44, 0x45, 0xC3, 0xC4, 0xC5] {
+    // Levels. Some rows are certain, among them all of the first eight.
+    let live = |n_rows, seed| {
+        let mut values = softmax_rows(n_rows, 50, 3.0, seed).into_values();
+        for (number, row) in values.chunks_exact_mut(50).enumerate() {
+            if number < 9 || number % 5 == 0 || (2000..2020).contains(&number) {
+                row.fill(0.0);
+                row[number % 50] = 1.0;
+            }
+        }
+        PredictionMatrix::new(50, values)
+    };
+    for (n_rows, bound, keep_top) in [
+        (7001, Bound::MaxError(1e-5), 1),
+        (7002, Bound::MaxError(1e-4), 3),
+        (7003, Bound::MaxKl(1e-4), 1),
+        (7004, Bound::MaxKl(1e-5), 3),
+    ] {
+        let promise = promise(Kind::Probabilities, bound, keep_top);
+        check(&mut seen, &[(&live(n_rows, n_rows as u64), promise)]);
+    }
+    // Classes so many of which no level tells apart that the last one told is off by too much: these rows are exact.
+    let mut crowd = live(7005, 11).into_values();
+    let near = noise(7005, 50, 12, |rng| 0.9 + rng.random_range(0.0..1e-6));
+    for (number, row) in crowd.chunks_exact_mut(50).enumerate() {
+        if [0, 8, 9, 50, 7004].contains(&number) {
+            row.copy_from_slice(&near.values()[number * 50..][..50]);
+        }
+    }
+    let crowd = PredictionMatrix::new(50, crowd);
+    let finest = promise(Kind::Probabilities, Bound::MaxError(1e-6), 50);
+    check(&mut seen, &[(&crowd, finest)]);
+    // Several panels, and several blocks, the last of which is small.
+    for (n_rows, n_classes) in [(5001, 300), (20_000, 20)] {
+        let spread = softmax_rows(n_rows, n_classes, 2.0, 16);
+        let fine = promise(Kind::Probabilities, Bound::MaxError(1e-5), 1);
+        check(&mut seen, &[(&spread, fine)]);
+    }
+    // Dirichlet's distribution with parameter 1, for which Huffman codes are too long.
+    let mut even = noise(7007, 50, 17, |rng| -f32::ln(rng.random_range(1e-6..1.0)));
+    even.normalize();
+    let promise = promise(Kind::Probabilities, Bound::MaxError(0.004), 2);
+    check(&mut seen, &[(&even, promise)]);
+    for n_rows in [7001, 7002, 7003, 7004, 7005, 5001, 1 << 14] {
+        assert!(seen.n_rows_of_several.contains(&n_rows), "{n_rows}");
+    }
+    for first_byte in [0x41, 0x42, 0x43, 0x44, 0x45, 0xC1, 0xC3, 0xC4, 0xC5] {
         assert!(seen.first_bytes.contains(&first_byte), "{first_byte:x}");
     }
-    for first_byte in [0x43, 0xC3] {
+    for first_byte in [0x41, 0x43, 0xC3] {
         assert!(seen.first_bytes_with_exact_rows.contains(&first_byte));
-        assert!((0..3).all(|i| seen.first_bytes_with_orders.contains(&(first_byte, i))));
+        assert!((1..3).all(|i| seen.first_bytes_with_orders.contains(&(first_byte, i))));
     }
+    for first_byte in [0x43, 0xC3] {
+        assert!(seen.first_bytes_with_orders.contains(&(first_byte, 0)));
+    }
+    assert!(seen.first_bytes_with_orders.contains(&(0x42, 1)));
+    assert!(seen.certain_models.is_superset(&BTreeSet::from([1, 2])));
     let n_rows = &seen.n_rows_of_several;
     assert!((0..8).all(|rest| n_rows.iter().any(|n_rows| n_rows % 8 == rest)));
     assert!(n_rows.contains(&(1 << 14)));
@@ -2319,8 +2377,12 @@ fn a_decoder_written_from_the_specification_reads_rans() {
 
 #[test]
 fn the_example_of_the_specification_decodes_to_its_rows() {
-    // Version 3, and version 1 of the same.
-    for (version, checksum) in [("03", "00 1b fc 71"), ("01", "d6 6b 30 c3")] {
+    // Version 4, and versions 3 and 1 of the same.
+    for (version, checksum) in [
+        ("04", "50 b4 bf 24"),
+        ("03", "00 1b fc 71"),
+        ("01", "d6 6b 30 c3"),
+    ] {
         let bytes: Vec<u8> = format!(
             "89 48 55 46 {version} 44 7b 22 6b 69 6e 64 22 3a 22 70
             72 6f 62 61 62 69 6c 69 74 69 65 73 22 2c 22 6d
