@@ -150,30 +150,50 @@ impl Walk {
     }
 }
 
-/// What a number is for the regression if all bits are predicted as values.
+/// What numbers are for the regression if all bits are predicted as values.
 #[inline(always)]
-pub(super) fn feature_of_bits(number: i32, first: i32) -> f32 {
-    finite(finite(from_ordered(number)) - finite(from_ordered(first)))
+pub(super) fn features_of_bits<const N: usize>(numbers: [i32; N], first: i32) -> [f32; N] {
+    let first = finite(from_ordered(first));
+    let mut features = [0.0; N];
+    for row in 0..N {
+        features[row] = finite(finite(from_ordered(numbers[row])) - first);
+    }
+    features
 }
 
-/// The prediction of a value's bits and its context.
+/// The predictions of values' bits and their contexts, of some rows.
 #[inline(always)]
-pub(super) fn predict_bits(
+pub(super) fn predict_bits<const N: usize>(
     first: i32,
-    expectation: f32,
+    expectations: [f32; N],
     is_fitted: bool,
     of_variance: i32,
-) -> (i32, usize) {
-    let expected = finite(finite(from_ordered(first)) + expectation);
-    let context = match is_fitted {
-        true => {
-            // A unit in the last place grows with the value; near 0, the spread counts.
-            let size = exponent(f64::from(expected)).max(of_variance >> 1);
-            context(of_variance - 2 * size + 46)
+) -> ([i32; N], [u16; N]) {
+    /// The exponent in the bits of numbers that are smaller than all with an exponent of their own.
+    const LEAST_EXPONENT: i32 = f32::MIN_EXP - 2;
+    let first = finite(from_ordered(first));
+    let (mut predicted, mut exponents) = ([0; N], [0; N]);
+    let mut contexts = [NOT_FITTED as u16; N];
+    for row in 0..N {
+        let expected = finite(first + expectations[row]);
+        predicted[row] = ordered(expected);
+        exponents[row] =
+            (expected.abs().to_bits() >> (f32::MANTISSA_DIGITS - 1)) as i32 + LEAST_EXPONENT;
+    }
+    if is_fitted {
+        let spread = of_variance >> 1;
+        if spread < LEAST_EXPONENT {
+            for row in 0..N {
+                exponents[row] = exponent(f64::from(from_ordered(predicted[row])));
+            }
         }
-        false => NOT_FITTED,
-    };
-    (ordered(expected), context)
+        for row in 0..N {
+            // A unit in the last place grows with the value; near 0, the spread counts.
+            let size = exponents[row].max(spread);
+            contexts[row] = context(of_variance - 2 * size + 46) as u16;
+        }
+    }
+    (predicted, contexts)
 }
 
 /// Reads the bits of values whose contexts depend on those before, in the rows that are live.
@@ -194,19 +214,17 @@ impl<W: Watch, const N: usize> Visitor<N> for BitsReader<'_, '_, W, N> {
     #[inline(always)]
     fn features(&mut self, class: usize, expectations: [f32; N]) -> Result<[f32; N], Corrupt> {
         let (first, of_variance) = (self.first[class], self.exponents[class]);
-        let mut features = [0.0; N];
+        let (predicted, contexts) = predict_bits(first, expectations, self.is_fitted, of_variance);
+        let mut numbers = self.rows[class];
         for row in 0..N {
             if self.is_live[row] {
-                let (predicted, context) =
-                    predict_bits(first, expectations[row], self.is_fitted, of_variance);
-                let stream = &mut self.streams[row];
+                let (context, stream) = (contexts[row].into(), &mut self.streams[row]);
                 let number = self.contexts.number(context, self.tables, stream)?;
-                let number = predicted.wrapping_add(from_zigzag(number));
-                self.rows[class][row] = number;
-                features[row] = feature_of_bits(number, first);
+                numbers[row] = predicted[row].wrapping_add(from_zigzag(number));
             }
         }
-        Ok(features)
+        self.rows[class] = numbers;
+        Ok(features_of_bits(numbers, first))
     }
 }
 
@@ -277,6 +295,31 @@ impl<const N: usize> Visitor<N> for Subtracting<'_, N> {
     }
 }
 
+/// Subtracts predictions of bits from these, and takes their contexts.
+struct SubtractingBits<'a, const N: usize> {
+    is_fitted: bool,
+    first: &'a [i32],
+    exponents: &'a [i32],
+    rows: &'a mut [[i32; N]],
+    contexts: &'a mut [[u16; N]],
+}
+
+impl<const N: usize> Visitor<N> for SubtractingBits<'_, N> {
+    const IS_SPARSE: bool = false;
+
+    #[inline(always)]
+    fn features(&mut self, class: usize, expectations: [f32; N]) -> Result<[f32; N], Corrupt> {
+        let (first, of_variance) = (self.first[class], self.exponents[class]);
+        let (predicted, contexts) = predict_bits(first, expectations, self.is_fitted, of_variance);
+        let numbers = self.rows[class];
+        for row in 0..N {
+            self.rows[class][row] = numbers[row].wrapping_sub(predicted[row]);
+        }
+        self.contexts[class] = contexts;
+        Ok(features_of_bits(numbers, first))
+    }
+}
+
 /// Codes the rows of `matrix`; those marked in `is_exact` bit for bit, as are rows that have no numbers
 /// (which get marked); in `N` bitstreams.
 #[inline(always)]
@@ -293,11 +336,9 @@ pub fn encode<const N: usize>(
     let mut sequences = Sequence::several(N, matrix.values().len());
     let mut numbers_of_rows = vec![vec![0; n_classes]; N];
     let is_bits = numbers == Numbers::Bits;
-    let n_if = |is_used: bool| if is_used { n_classes } else { 0 };
-    // By class: numbers less those of the first row, then less their expectations too.
-    let mut differences = vec![[0; N]; n_if(!is_bits)];
-    let mut features = vec![[0.0; N]; n_if(is_bits)];
-    let mut expectations = features.clone();
+    // By class: numbers, less those of the first row unless they are bits, then what they differ from predictions.
+    let mut differences = vec![[0; N]; n_classes];
+    let mut contexts = vec![[0; N]; if is_bits { n_classes } else { 0 }];
     let batches = matrix.values().chunks(N * n_classes);
     for (rows, is_exact) in batches.zip(is_exact.chunks_mut(N)) {
         let rows = rows.chunks_exact(n_classes);
@@ -329,42 +370,36 @@ pub fn encode<const N: usize>(
             };
             is_live[index] = true;
             let known = row_numbers.iter().zip(first);
-            if is_bits {
-                for (of_rows, (&number, &first)) in features.iter_mut().zip(known) {
-                    of_rows[index] = feature_of_bits(number, first);
-                }
-            } else {
-                for (of_rows, (&number, &first)) in differences.iter_mut().zip(known) {
-                    of_rows[index] = number.wrapping_sub(first);
-                }
+            for (of_rows, (&number, &first)) in differences.iter_mut().zip(known) {
+                of_rows[index] = number.wrapping_sub(if is_bits { 0 } else { first });
             }
         }
-        if is_live != [false; N] {
-            let regression = &mut walk.regression;
-            match is_bits {
-                true => regression.expect::<false, N>([0; N], &features, &mut expectations),
-                false => regression
-                    .walk([0; N], &mut Subtracting(&mut differences))
-                    .expect("nothing is read"),
-            }
+        if let Some(first) = walk.first.as_ref().filter(|_| is_live != [false; N]) {
+            let mut of_bits = SubtractingBits {
+                is_fitted: walk.regression.is_fitted(),
+                first,
+                exponents: &walk.exponents,
+                rows: &mut differences,
+                contexts: &mut contexts,
+            };
+            let walked = match is_bits {
+                true => walk.regression.walk([0; N], &mut of_bits),
+                false => walk
+                    .regression
+                    .walk([0; N], &mut Subtracting(&mut differences)),
+            };
+            walked.expect("nothing is read");
         }
-        let is_fitted = walk.regression.is_fitted();
         for (index, (row, &is_exact)) in rows.zip(is_exact.iter()).enumerate() {
             let (sequence, row_numbers) = (&mut sequences[index], &numbers_of_rows[index]);
-            if let Some(first) = walk.first.as_ref().filter(|_| is_live[index]) {
+            if is_live[index] {
+                let differences = differences.iter().map(|of_rows| zigzag(of_rows[index]));
                 if is_bits {
-                    let known = expectations.iter().zip(first).zip(row_numbers);
-                    let known = known.zip(&walk.exponents);
-                    for (((of_rows, &first), &number), &of_variance) in known {
-                        let (predicted, context) =
-                            predict_bits(first, of_rows[index], is_fitted, of_variance);
-                        sequence.push_number(context, zigzag(number.wrapping_sub(predicted)));
-                    }
+                    let contexts = contexts.iter().map(|of_rows| of_rows[index].into());
+                    sequence.extend(contexts.zip(differences));
                 } else {
-                    let known = walk.contexts.iter().zip(&differences);
-                    sequence.extend(
-                        known.map(|(&context, of_rows)| (context.into(), zigzag(of_rows[index]))),
-                    );
+                    let contexts = walk.contexts.iter().map(|&context| context.into());
+                    sequence.extend(contexts.zip(differences));
                 }
             }
             if !is_exact && !numbers.is_exact() {

@@ -12,7 +12,7 @@ use super::contexts::{ContextDecoder, Groups, Sequence, Stream};
 use super::meter::Watch;
 use super::order::Order;
 use super::predicted::{
-    FIRST_ROW, NOT_FITTED, Numbers, ORDER, RAW, alphabets, context, exponent, feature_of_bits,
+    FIRST_ROW, NOT_FITTED, Numbers, ORDER, RAW, alphabets, context, exponent, features_of_bits,
     finite, groups_alphabet, predict_bits, round,
 };
 use super::quantizer::{from_ordered, ordered};
@@ -40,7 +40,7 @@ impl Numbers {
     #[inline(always)]
     fn feature(self, number: i32, first: i32, known: f32) -> f32 {
         match self {
-            Self::Bits => finite(feature_of_bits(number, first) - known),
+            Self::Bits => finite(features_of_bits([number], first)[0] - known),
             _ => number.wrapping_sub(first) as f32 - known,
         }
     }
@@ -147,7 +147,11 @@ fn predict(
     of_variance: i32,
 ) -> (i32, usize) {
     match numbers {
-        Numbers::Bits => predict_bits(first, expectation, is_fitted, of_variance),
+        Numbers::Bits => {
+            let ([predicted], [context]) =
+                predict_bits(first, [expectation], is_fitted, of_variance);
+            (predicted, context.into())
+        }
         _ => {
             let context = match is_fitted {
                 true => context(of_variance),
