@@ -165,6 +165,70 @@ fn walk<const N: usize>(
     }
 }
 
+/// Finds the contexts of levels that are known, as an encoder knows them: of `N` rows side by side, even where a
+/// decoder has only one at a time.
+struct ContextFinder<const N: usize> {
+    expecting: Expecting,
+    /// By class, those of all rows at hand.
+    features: Vec<[f32; N]>,
+    contexts: Vec<[u16; N]>,
+    /// Row after row.
+    contexts_of_rows: Vec<u16>,
+}
+
+impl<const N: usize> ContextFinder<N> {
+    fn new(n_classes: usize, n_rows: usize) -> Self {
+        Self {
+            expecting: Expecting::new(n_classes, n_rows),
+            features: vec![[0.0; N]; n_classes],
+            contexts: vec![[0; N]; n_classes],
+            contexts_of_rows: vec![0; N * n_classes],
+        }
+    }
+
+    /// Finds the contexts of all levels in those of the next rows that have a top class here. If these are not
+    /// together for a decoder, a fit may come after each of them.
+    #[inline(always)]
+    fn find(&mut self, tops: [Option<usize>; N], levels_of_rows: &[u32], are_together: bool) {
+        let n_classes = self.features.len();
+        self.features.fill([0.0; N]);
+        for (side, row_levels) in levels_of_rows.chunks_exact(n_classes).enumerate() {
+            if let Some(top) = tops[side] {
+                for (features, &level) in self.features.iter_mut().zip(row_levels) {
+                    features[side] = feature(level);
+                }
+                self.features[top][side] = 0.0;
+            }
+        }
+        let mut to_walk = tops;
+        while to_walk != [None; N] {
+            let mut tops = to_walk;
+            if !are_together {
+                let live = tops.iter_mut().filter(|top| top.is_some());
+                live.skip(self.expecting.regression.n_rows_to_fit())
+                    .for_each(|top| *top = None);
+            }
+            let mut visitor = KnownLevels {
+                features: &self.features,
+                first_contexts: &self.expecting.first_contexts,
+                contexts: &mut self.contexts,
+            };
+            let regression = &mut self.expecting.regression;
+            walk(regression, tops, &mut visitor).expect("nothing is read");
+            let rows = self.contexts_of_rows.chunks_exact_mut(n_classes);
+            for (side, row_contexts) in rows.enumerate() {
+                if tops[side].is_some() {
+                    to_walk[side] = None;
+                    for (context, of_rows) in row_contexts.iter_mut().zip(&self.contexts) {
+                        *context = of_rows[side];
+                    }
+                }
+            }
+            self.expecting.learn(tops);
+        }
+    }
+}
+
 /// Shows the levels of all classes, and takes their contexts.
 struct KnownLevels<'a, const N: usize> {
     features: &'a [[f32; N]],
@@ -338,7 +402,7 @@ pub fn encode<const N: usize>(
 ) -> Coded {
     let n_classes = matrix.n_classes();
     let class_symbols = ClassSymbols::new(n_classes);
-    let mut expecting = Expecting::new(n_classes, matrix.n_rows());
+    let mut context_finder = ContextFinder::<N>::new(n_classes, matrix.n_rows());
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
     let mut finder = FinenessFinder::new();
     let mut last_fineness = 0;
@@ -347,17 +411,12 @@ pub fn encode<const N: usize>(
     let mut sequences = Sequence::several(n_streams, matrix.values().len());
 
     let mut levels_of_rows = vec![0; N * n_classes];
-    let mut contexts_of_rows = vec![0; N * n_classes];
-    // By class, those of all rows at hand.
-    let mut features = vec![[0.0; N]; n_classes];
-    let mut contexts = vec![[0; N]; n_classes];
     let batches = matrix.values().chunks(N * n_classes);
     for (batch, (rows, is_exact)) in batches.zip(is_exact.chunks(N)).enumerate() {
         let rows = rows.chunks_exact(n_classes);
         let mut quantized = [const { None }; N];
         // The top classes of the rows that are not certain.
         let mut tops = [None; N];
-        features.fill([0.0; N]);
         let row_levels = levels_of_rows.chunks_exact_mut(n_classes);
         for (side, (row, row_levels)) in rows.clone().zip(row_levels).enumerate() {
             if is_exact[side] {
@@ -367,42 +426,13 @@ pub fn encode<const N: usize>(
             let of_row = Quantized::of(row, levels, &mut finder, &needs, index, row_levels);
             if !(tells_certain && of_row.is_certain(row_levels)) {
                 tops[side] = Some(of_row.top);
-                for (features, &level) in features.iter_mut().zip(row_levels.iter()) {
-                    features[side] = feature(level);
-                }
-                features[of_row.top][side] = 0.0;
             }
             quantized[side] = Some(of_row);
         }
-        let mut to_walk = tops;
-        while to_walk != [None; N] {
-            let mut tops = to_walk;
-            if n_streams == 1 {
-                let live = tops.iter_mut().filter(|top| top.is_some());
-                live.skip(expecting.regression.n_rows_to_fit())
-                    .for_each(|top| *top = None);
-            }
-            let mut visitor = KnownLevels {
-                features: &features,
-                first_contexts: &expecting.first_contexts,
-                contexts: &mut contexts,
-            };
-            let regression = &mut expecting.regression;
-            walk(regression, tops, &mut visitor).expect("nothing is read");
-            let row_contexts = contexts_of_rows.chunks_exact_mut(n_classes);
-            for (side, row_contexts) in row_contexts.enumerate() {
-                if tops[side].is_some() {
-                    to_walk[side] = None;
-                    for (context, of_rows) in row_contexts.iter_mut().zip(&contexts) {
-                        *context = of_rows[side];
-                    }
-                }
-            }
-            expecting.learn(tops);
-        }
+        context_finder.find(tops, &levels_of_rows, n_streams == N);
 
         let row_levels = levels_of_rows.chunks_exact(n_classes);
-        let known = row_levels.zip(contexts_of_rows.chunks_exact(n_classes));
+        let known = row_levels.zip(context_finder.contexts_of_rows.chunks_exact(n_classes));
         for (side, (row, (row_levels, contexts))) in rows.zip(known).enumerate() {
             let sequence = &mut sequences[side % n_streams];
             let Some(quantized) = &quantized[side] else {
