@@ -283,7 +283,7 @@ impl Model {
 }
 
 /// Rows that are decoded side by side stand in so many bitstreams. Format-stable.
-const N_STREAMS: usize = 8;
+pub(super) const N_STREAMS: usize = 8;
 
 /// Of a block of so many values, time counts as well as bytes.
 pub const LARGE: usize = 1 << 18;

@@ -603,7 +603,46 @@ impl<W: Watch, const N: usize> Visitor<N> for LevelReader<'_, '_, W, N> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::block::N_STREAMS;
     use super::*;
+
+    #[test]
+    fn rows_side_by_side_become_the_same_symbols() {
+        // Live rows, certain ones and such as are stored exactly, in every order.
+        let mut state = 1u32;
+        let mut random = |n: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % n
+        };
+        for (n_classes, n_rows) in [(1, 90), (2, 70), (20, 300), (300, 150), (5000, 70)] {
+            let mut values = vec![0.0; n_rows * n_classes];
+            let mut is_exact = vec![false; n_rows];
+            for (row, is_exact) in values.chunks_exact_mut(n_classes).zip(&mut is_exact) {
+                *is_exact = random(7) == 0;
+                let top = random(n_classes as u32) as usize;
+                if random(3) > 0 {
+                    for _ in 0..random(30) {
+                        row[random(n_classes as u32) as usize] += random(9) as f32;
+                    }
+                }
+                row[top] += 20.0;
+                let sum: f32 = row.iter().sum();
+                row.iter_mut().for_each(|value| *value /= sum);
+            }
+            let matrix = Rows::new(n_classes, &values);
+            let uniform = Levels::Uniform(Uniform::new(1e-3).unwrap());
+            for levels in [uniform, Levels::Root { max_kl: 1e-3 }] {
+                let of_one = encode::<1>(matrix, &is_exact, levels, 1, Coder::Huffman, 1);
+                let of_sides = encode::<N_STREAMS>(matrix, &is_exact, levels, 1, Coder::Huffman, 1);
+                let [of_one, of_sides] = [of_one, of_sides].map(|coded| match coded.rows {
+                    CodedRows::InContexts(groups, sequences) => groups.symbols(&sequences[0], 0),
+                    _ => Vec::new(),
+                });
+                assert!(of_one.len() > n_rows);
+                assert_eq!(of_one, of_sides);
+            }
+        }
+    }
 
     #[test]
     fn features_are_logarithms_at_powers_of_two_and_lines_between() {
@@ -627,7 +666,7 @@ mod tests {
             let near_a_border = (bits % 400) as f32 / 4.0 - 3.125;
             for value in [f32::from_bits(bits), near_a_border, near_a_border.next_up()] {
                 assert_eq!(
-                    usize::from(positions([value])[0]),
+                    usize::from(positions([value, 0.0])[0]),
                     position(value),
                     "{value}"
                 );

@@ -515,3 +515,47 @@ pub fn decode<const N: usize>(
         .into_iter()
         .try_for_each(|stream| tables.finish(stream.reader))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_predicted_in_the_contexts_of_the_specification() {
+        let mut state = 1u64;
+        let mut random = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 32) as u32
+        };
+        let (mut n_small, mut n_slow) = (0, 0);
+        for _ in 0..300_000 {
+            // Any value, and numbers that are subnormal, 0, or next to that of the first row.
+            let first = f32::from_bits(random() >> (random() % 32));
+            let expectations: [f32; 4] = std::array::from_fn(|_| match random() % 4 {
+                0 => -first,
+                1 => f32::from_bits(random() >> 9),
+                2 => first.next_up() - first,
+                _ => f32::from_bits(random()),
+            });
+            let v = (random() % 2047) as i32 - 1023;
+            let (predicted, contexts) = predict_bits(ordered(first), expectations, true, v);
+            for row in 0..4 {
+                let g = finite(finite(first) + expectations[row]);
+                let of_g = match g == 0.0 {
+                    true => -1023,
+                    false => f64::from(g.abs()).log2().floor() as i32,
+                };
+                let context = v - 2 * of_g.max(v.div_euclid(2)) + 54;
+                assert_eq!(predicted[row], ordered(g));
+                assert_eq!(i32::from(contexts[row]), context.clamp(0, 93), "{g} {v}");
+                n_small += usize::from(g.is_subnormal());
+                n_slow += usize::from(v < -254);
+            }
+            let (_, contexts) = predict_bits(ordered(first), expectations, false, v);
+            assert_eq!(contexts, [NOT_FITTED as u16; 4]);
+        }
+        assert!(n_small > 1000 && n_slow > 1000);
+    }
+}

@@ -252,8 +252,8 @@ impl Promise {
                 // Rounding can make it a little less than 0.
                 of_row.total_kl = divergence(original, decoded).max(0.0);
                 of_row.largest_kl = of_row.total_kl;
-                let has_zeros = decoded.iter().fold(false, |any, &q| any | (q <= 0.0));
-                if of_row.largest_kl > max_kl || has_zeros {
+                let is_positive = decoded.iter().fold(true, |all, &q| all & (q > 0.0));
+                if of_row.largest_kl > max_kl || !is_positive {
                     return false;
                 }
             }
@@ -407,6 +407,11 @@ mod tests {
                 .is_none()
         );
         let without_zeros = [0.5, 0.25, 0.125, 0.125];
+        for last in [-0.125, f32::NAN] {
+            let decoded = [0.5, 0.25, 0.125, last];
+            let measured = with(Bound::MaxKl(0.25), 1).measure(&original, &decoded);
+            assert!(measured.is_none(), "{last}");
+        }
         let figures = with(Bound::MaxKl(0.25), 1)
             .measure(&original, &without_zeros)
             .unwrap();

@@ -145,7 +145,7 @@ impl Checked {
                 ("a largest divergence", stated.largest_kl, found.largest_kl),
                 ("a sum of divergences", stated.total_kl, found.total_kl),
             ] {
-                // Logarithms and the order of sums may differ from machine to machine.
+                // Older writers took other logarithms, and sums in another order.
                 let is_same = (stated - found).abs() <= 1e-6 * stated.max(found) + 1e-12;
                 ensure!(
                     is_same,
