@@ -257,11 +257,12 @@ impl<W: Write> FrameWriter<W> {
                     [] => None,
                     known => Some(Rows::new(n_classes, known)),
                 };
-                if number.is_multiple_of(BLOCKS_PER_CHOICE) {
+                // A small block can afford to try everything.
+                let is_large =
+                    values.len() >= block::LARGE || rows.n_rows() > 2 * block::SAMPLE_ROWS;
+                if is_large && number.is_multiple_of(BLOCKS_PER_CHOICE) {
                     self.choice = Some(block::choose(rows, known, &promise));
                 }
-                // A small block can afford to try everything.
-                let is_large = rows.n_rows() > 2 * block::SAMPLE_ROWS;
                 let choice = self.choice.filter(|_| is_large);
                 blocks.push((rows, originals, known, choice));
             }

@@ -2273,8 +2273,8 @@ fn a_decoder_written_from_the_specification_reads_several_bitstreams_of_levels()
     let crowd = PredictionMatrix::new(50, crowd);
     let finest = promise(Kind::Probabilities, Bound::MaxError(1e-6), 50);
     check(&mut seen, &[(&crowd, finest)]);
-    // Several panels, and several blocks, the last of which is small.
-    for (n_rows, n_classes) in [(5001, 300), (20_000, 20)] {
+    // Several panels, blocks of few rows of many classes, and several blocks, the last of which is small.
+    for (n_rows, n_classes) in [(5001, 300), (1001, 600), (20_000, 20)] {
         let spread = softmax_rows(n_rows, n_classes, 2.0, 16);
         let fine = promise(Kind::Probabilities, Bound::MaxError(1e-5), 1);
         check(&mut seen, &[(&spread, fine)]);
@@ -2282,15 +2282,17 @@ fn a_decoder_written_from_the_specification_reads_several_bitstreams_of_levels()
     // Dirichlet's distribution with parameter 1, for which Huffman codes are too long.
     let mut even = noise(7007, 50, 17, |rng| -f32::ln(rng.random_range(1e-6..1.0)));
     even.normalize();
-    let promise = promise(Kind::Probabilities, Bound::MaxError(0.004), 2);
-    check(&mut seen, &[(&even, promise)]);
-    let n_rows = BTreeSet::from([7001, 7002, 7003, 7004, 7005, 7007, 5001, 1 << 14]);
+    for bound in [Bound::MaxError(0.004), Bound::MaxKl(0.1)] {
+        let promise = promise(Kind::Probabilities, bound, 2);
+        check(&mut seen, &[(&even, promise)]);
+    }
+    let n_rows = BTreeSet::from([7001, 7002, 7003, 7004, 7005, 7007, 5001, 1001, 1 << 14]);
     assert!(
         seen.n_rows_of_several.is_superset(&n_rows),
         "{:?}",
         seen.n_rows_of_several
     );
-    for first_byte in [0x41, 0x42, 0xC1] {
+    for first_byte in [0x41, 0x42, 0xC1, 0xC2] {
         assert!(seen.first_bytes.contains(&first_byte), "{first_byte:x}");
     }
     assert!(seen.first_bytes_with_exact_rows.contains(&0x41));
