@@ -12,6 +12,23 @@ pub const PC: &str = env!("CARGO_BIN_EXE_pc");
 /// An empty folder in which `pc` is run.
 pub struct Folder(TempDir);
 
+/// `pc`, which heeds the signals that a run of tests in the background ignores, and leaves its children to ignore.
+#[cfg(unix)]
+fn heeding_signals() -> Command {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .map_or(0, |mask| u64::from_str_radix(mask.trim(), 16).unwrap());
+    const INTERRUPT: u64 = 1 << 1;
+    if ignored & INTERRUPT == 0 {
+        return Command::new(PC);
+    }
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", PC]);
+    command
+}
+
 /// What a command said.
 pub struct Said {
     pub stdout: String,
@@ -91,7 +108,7 @@ impl Folder {
         use std::time::{Duration, Instant};
 
         let n_before = self.names().len();
-        let child = Command::new(PC)
+        let child = heeding_signals()
             .current_dir(self.path())
             .args(arguments.split_whitespace())
             .stdout(Stdio::piped())
