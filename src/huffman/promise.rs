@@ -249,13 +249,14 @@ impl Promise {
             }
             Bound::MaxKl(max_kl) => {
                 of_row.largest_error = largest_error(original, decoded, figures.largest_error);
-                // Rounding can make it a little less than 0.
-                of_row.total_kl = divergence(original, decoded).max(0.0);
-                of_row.largest_kl = of_row.total_kl;
+                let kl = divergence(original, decoded);
                 let is_positive = decoded.iter().fold(true, |all, &q| all & (q > 0.0));
-                if of_row.largest_kl > max_kl || !is_positive {
+                if kl.is_nan() || kl > max_kl || !is_positive {
                     return false;
                 }
+                // Rounding can make it a little less than 0.
+                of_row.total_kl = kl.max(0.0);
+                of_row.largest_kl = of_row.total_kl;
             }
         }
         let keeps_order = match self.keep_top {
@@ -411,6 +412,13 @@ mod tests {
             let decoded = [0.5, 0.25, 0.125, last];
             let measured = with(Bound::MaxKl(0.25), 1).measure(&original, &decoded);
             assert!(measured.is_none(), "{last}");
+        }
+        // There is no divergence from rows without mass.
+        for original in [[0.0; 4], [f32::NAN; 4]] {
+            let promise = with(Bound::MaxKl(0.25), 1);
+            assert!(promise.measure(&original, &[0.25; 4]).is_none());
+            let original = original.map(f64::from);
+            assert!(promise.measure_f64(&original, &[0.25; 4]).is_none());
         }
         let figures = with(Bound::MaxKl(0.25), 1)
             .measure(&original, &without_zeros)

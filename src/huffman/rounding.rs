@@ -82,12 +82,13 @@ impl Promise {
                 }
             }
             Bound::MaxKl(max_kl) => {
-                // Rounding can make it a little less than 0.
-                figures.total_kl = divergence(original, decoded).max(0.0);
-                figures.largest_kl = figures.total_kl;
-                if figures.largest_kl > max_kl || !decoded.iter().all(|&q| q > 0.0) {
+                let kl = divergence(original, decoded);
+                if kl.is_nan() || kl > max_kl || !decoded.iter().all(|&q| q > 0.0) {
                     return None;
                 }
+                // Rounding can make it a little less than 0.
+                figures.total_kl = kl.max(0.0);
+                figures.largest_kl = figures.total_kl;
             }
         }
         is_order_kept(original, decoded, self.keep_top).then_some(figures)
