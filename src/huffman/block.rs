@@ -15,6 +15,7 @@ use super::plain::{self, Multiples};
 use super::predicted::{self, Numbers};
 use super::promise::{Bound, Kind, Promise};
 use super::quantizer::{Step, Uniform};
+use super::regression::Regression;
 use super::tokens::Token;
 use super::{Corrupt, Error, ans, beside, expected_beside, predicted_beside, ranked};
 use crate::matrix::{PredictionMatrix, Rows, range};
@@ -331,6 +332,18 @@ pub fn first_version(payload: &[u8]) -> u8 {
         Some(&first) if first & STREAMS != 0 && matches!(model_id(first), 1 | 2) => 4,
         Some(&first) if first & (STREAMS | ANS) != 0 => 3,
         _ => 1,
+    }
+}
+
+/// About how many bytes the decoder of a payload takes beside those of the payload and of the values: what it learns
+/// of many classes.
+pub fn n_working_bytes(payload: &[u8], n_classes: usize) -> u64 {
+    let first = payload.first().copied().unwrap_or_default();
+    let n_streams = if first & STREAMS == 0 { 1 } else { N_STREAMS };
+    match model_id(first) {
+        1..=5 => Regression::n_bytes(n_classes, n_streams),
+        8..=12 => Regression::n_bytes(2 * n_classes, n_streams),
+        _ => 0,
     }
 }
 

@@ -65,8 +65,8 @@ struct Walk {
     /// Of each class.
     first_contexts: Vec<u16>,
     /// Of the columns of the row at hand.
-    features: Vec<[f32; 1]>,
-    expectations: Vec<[f32; 1]>,
+    features: Vec<f32>,
+    expectations: Vec<f32>,
     /// By the doubt of the reference.
     last_fineness: [i32; N_POSITIONS],
 }
@@ -79,8 +79,8 @@ impl Walk {
             regression: Regression::beside(columns, n_rows, true, RIDGE),
             columns: columns.of_classes().collect(),
             first_contexts: vec![0; n_classes],
-            features: vec![[0.0]; columns.count()],
-            expectations: vec![[0.0]; columns.count()],
+            features: vec![0.0; columns.count()],
+            expectations: vec![0.0; columns.count()],
             last_fineness: [0; N_POSITIONS],
         }
     }
@@ -93,14 +93,14 @@ impl Walk {
             Scale::Uniform(uniform) => {
                 let n_levels = f64::from(uniform.n_levels());
                 for (&(column, _), &value) in known {
-                    self.features[column] = [beside::feature(value.into(), n_levels)];
+                    self.features[column] = beside::feature(value.into(), n_levels);
                 }
             }
             Scale::Root(root) => {
                 let scale = (1u64 << root.fineness()) as f64;
                 for (&(column, _), &value) in known {
                     let root = (f64::from(value) * scale).sqrt();
-                    self.features[column] = [beside::feature(root, 1.0)];
+                    self.features[column] = beside::feature(root, 1.0);
                 }
             }
         }
@@ -111,15 +111,15 @@ impl Walk {
     fn push_row(&mut self, top: usize, scale: Scale, levels: &[u32], sequence: &mut Sequence) {
         self.take_known(scale);
         for (&(known, column), &level) in self.columns.iter().zip(levels) {
-            self.features[column] = [feature(level) - self.features[known][0]];
+            self.features[column] = feature(level) - self.features[known];
         }
-        self.features[self.columns[top].1] = [0.0];
+        self.features[self.columns[top].1] = 0.0;
         self.regression
-            .expect::<true, 1>([top], &self.features, &mut self.expectations);
+            .expect::<true>(top, &self.features, &mut self.expectations);
         for (class, (&first, &level)) in self.first_contexts.iter().zip(levels).enumerate() {
             if class != top {
                 let (known, column) = self.columns[class];
-                let expectation = self.expectations[column][0] + self.features[known][0];
+                let expectation = self.expectations[column] + self.features[known];
                 sequence.push_number(usize::from(first) + position(expectation), level);
             }
         }
@@ -318,7 +318,7 @@ struct LevelReader<'a, 'b, W> {
     first_contexts: &'a [u16],
     class_of: &'a [Option<usize>],
     columns: &'a [(usize, usize)],
-    features: &'a [[f32; 1]],
+    features: &'a [f32],
     top: usize,
     max_level: u32,
     row_levels: &'a mut [u32],
@@ -331,12 +331,12 @@ impl<W: Watch> Visitor<1> for LevelReader<'_, '_, W> {
     #[inline(always)]
     fn features(&mut self, column: usize, [expectation]: [f32; 1]) -> Result<[f32; 1], Corrupt> {
         let Some(class) = self.class_of[column] else {
-            return Ok(self.features[column]);
+            return Ok([self.features[column]]);
         };
         if class == self.top {
             return Ok([0.0]);
         }
-        let [known] = self.features[self.columns[class].0];
+        let known = self.features[self.columns[class].0];
         let context = usize::from(self.first_contexts[class]) + position(expectation + known);
         let level = self.contexts.number(context, self.tables, self.stream)?;
         if level > self.max_level {

@@ -57,8 +57,8 @@ struct Walk {
     /// The exponents of the variances of all classes, as of the last fit.
     exponents: Vec<i32>,
     /// Of the columns of the row at hand.
-    features: Vec<[f32; 1]>,
-    expectations: Vec<[f32; 1]>,
+    features: Vec<f32>,
+    expectations: Vec<f32>,
 }
 
 impl Walk {
@@ -71,8 +71,8 @@ impl Walk {
             first: Vec::new(),
             first_known: Vec::new(),
             exponents: vec![0; n_classes],
-            features: vec![[0.0]; columns.count()],
-            expectations: vec![[0.0]; columns.count()],
+            features: vec![0.0; columns.count()],
+            expectations: vec![0.0; columns.count()],
         }
     }
 
@@ -88,7 +88,7 @@ impl Walk {
     fn take_known(&mut self, known: &[f32]) {
         let known = known.iter().zip(&self.first_known);
         for (&(column, _), (&value, &first)) in self.columns.iter().zip(known) {
-            self.features[column] = [self.numbers.known_feature(value, first)];
+            self.features[column] = self.numbers.known_feature(value, first);
         }
     }
 
@@ -107,18 +107,18 @@ impl Walk {
         self.take_known(known);
         let numbers = row.iter().zip(&self.first);
         for (&(known, column), (&number, &first)) in self.columns.iter().zip(numbers) {
-            let [known] = self.features[known];
-            self.features[column] = [self.numbers.feature(number, first, known)];
+            let known = self.features[known];
+            self.features[column] = self.numbers.feature(number, first, known);
         }
         self.regression
-            .expect::<false, 1>([0], &self.features, &mut self.expectations);
+            .expect::<false>(0, &self.features, &mut self.expectations);
         let is_fitted = self.regression.is_fitted();
         for (class, &number) in row.iter().enumerate() {
             let (known, column) = self.columns[class];
             let (predicted, context) = predict(
                 self.numbers,
                 self.first[class],
-                self.expectations[column][0] + self.features[known][0],
+                self.expectations[column] + self.features[known],
                 is_fitted,
                 self.exponents[class],
             );
@@ -285,7 +285,7 @@ struct NumberReader<'a, 'b, W> {
     is_fitted: bool,
     first: &'a [i32],
     exponents: &'a [i32],
-    features: &'a [[f32; 1]],
+    features: &'a [f32],
     row: &'a mut [i32],
 }
 
@@ -295,10 +295,10 @@ impl<W: Watch> Visitor<1> for NumberReader<'_, '_, W> {
     #[inline(always)]
     fn features(&mut self, column: usize, [expectation]: [f32; 1]) -> Result<[f32; 1], Corrupt> {
         let Some(class) = self.class_of[column] else {
-            return Ok(self.features[column]);
+            return Ok([self.features[column]]);
         };
         let first = self.first[class];
-        let [known] = self.features[self.columns[class].0];
+        let known = self.features[self.columns[class].0];
         let (predicted, context) = predict(
             self.numbers,
             first,

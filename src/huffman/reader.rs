@@ -91,8 +91,11 @@ impl Block {
         let start = BlockStart::of_part(&mut part, header)?;
         let (n_rows, n_payload_bytes) = (start.n_rows, start.n_payload_bytes);
         let n_values = n_rows * header.classes as u64;
-        check_memory(PART, n_payload_bytes + 4 * n_values, memory)?;
+        let needed = n_payload_bytes + 4 * n_values;
+        check_memory(PART, needed, memory)?;
         let payload = part.bytes(n_payload_bytes)?;
+        let n_working_bytes = block::n_working_bytes(&payload, header.classes);
+        check_memory(PART, needed + n_working_bytes, memory)?;
         let n_bytes = 1 + part.check(|| name(n_rows))?;
         if header.version < block::first_version(&payload) {
             return Err(Error::Corrupt(
@@ -672,6 +675,30 @@ mod tests {
             let error: Error = read(limit).unwrap_err();
             assert!(matches!(error, Error::MemoryLimit { .. }), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_learned_of_many_classes_counts_as_memory() {
+        let (n_classes, n_rows) = (5000, 40);
+        let of_class = |i: usize| (i % n_classes * 7919 % 1000) as f32;
+        let values = (0..n_rows * n_classes).map(|i| of_class(i) + (i % 7) as f32 / 100.0);
+        let rows = PredictionMatrix::new(n_classes, values.collect());
+        let promise = Promise::new(Kind::Logits, Bound::MaxError(0.01));
+        let header = FrameHeader::new(n_classes, promise).unwrap();
+        let mut writer = FrameWriter::new(Vec::new(), header).unwrap();
+        writer.write(&rows).unwrap();
+        let bytes = writer.finish().unwrap().0;
+        let read = |limit| {
+            let mut reader = FrameReader::with_memory_limit(&bytes[..], limit)?;
+            reader.next_raw_block()
+        };
+        let block = read(1 << 28).unwrap().unwrap();
+        let model = block::model_name(block.payload[0]).unwrap();
+        assert!(model.starts_with("predicted, steps"), "{model}");
+        let n_bytes = (block.payload.len() + 4 * n_rows * n_classes) as u64;
+        let error = read(n_bytes + 500_000).unwrap_err();
+        assert!(matches!(error, Error::MemoryLimit { .. }), "{error}");
+        assert!(read(n_bytes + 1_000_000).is_ok());
     }
 
     #[test]

@@ -33,6 +33,15 @@ const FIRST_FIT: usize = 8;
 /// never after less than a 128th of the block, so that fitting takes its share of the time only.
 const DENSE_FITS: usize = 512;
 
+/// The number of classes of a panel.
+fn width(n_classes: usize) -> usize {
+    match n_classes {
+        0..=MAX_WHOLE => n_classes,
+        _ if n_classes <= MAX_PANELLED => PANEL,
+        _ => 1,
+    }
+}
+
 /// What is added to the diagonal of the scatter matrix, so that it can be decomposed and few rows do
 /// not explain too much.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -161,14 +170,21 @@ impl Regression {
     ///
     /// Without `by_top`, all rows have the same means, and top classes are not looked at.
     pub fn new(n_classes: usize, n_rows: usize, by_top: bool, ridge: Ridge) -> Self {
-        let (width, n_tops) = if n_classes <= MAX_WHOLE {
-            (n_classes, if by_top { n_classes } else { 1 })
-        } else if n_classes <= MAX_PANELLED {
-            (PANEL, 1)
-        } else {
-            (1, 1)
+        let n_tops = match by_top && n_classes <= MAX_WHOLE {
+            true => n_classes,
+            false => 1,
         };
-        Self::of_panels(n_classes, width, n_tops, n_rows, ridge)
+        Self::of_panels(n_classes, width(n_classes), n_tops, n_rows, ridge)
+    }
+
+    /// About how many bytes it takes at most beside the rows that it learns, with `n_sides` rows walked side by side.
+    pub fn n_bytes(n_classes: usize, n_sides: usize) -> u64 {
+        let width = width(n_classes);
+        let n_tops = if n_classes <= MAX_WHOLE { n_classes } else { 1 };
+        // A class's products and inverse, its slopes twice, and by top class its sums, deviations and bases; beside
+        // its mean and variance, its features and expectations.
+        let of_pairs = 16 * width + 8 * width.next_multiple_of(N_LANES) + 20 * n_tops;
+        (n_classes * (of_pairs + 16 + 8 * n_sides)) as u64
     }
 
     /// The regression of rows beside those of a reference: its columns are [`Columns`], and so are the classes
@@ -288,9 +304,6 @@ impl Regression {
                     *known = feature;
                 }
                 // For later lanes, all of them count at once.
-                if features == [0.0; N_LANES] {
-                    continue;
-                }
                 if V::IS_SPARSE {
                     for (slopes, feature) in slopes.chunks_exact(n_lanes).zip(features) {
                         if feature != 0.0 {
@@ -368,30 +381,18 @@ impl Regression {
         Ok(())
     }
 
-    /// The expectations of rows whose features are known, as [`walk`](Self::walk) shows them one by one.
+    /// The expectations of a row whose features are known, as [`walk`](Self::walk) shows them one by one.
     #[inline(always)]
-    pub fn expect<const IS_SPARSE: bool, const N: usize>(
+    pub fn expect<const IS_SPARSE: bool>(
         &mut self,
-        tops: [usize; N],
-        features: &[[f32; N]],
-        expectations: &mut [[f32; N]],
+        top: usize,
+        features: &[f32],
+        expectations: &mut [f32],
     ) {
-        struct Known<'a, const IS_SPARSE: bool, const N: usize>(&'a [[f32; N]], &'a mut [[f32; N]]);
-        impl<const IS_SPARSE: bool, const N: usize> Visitor<N> for Known<'_, IS_SPARSE, N> {
-            const IS_SPARSE: bool = IS_SPARSE;
-
-            #[inline(always)]
-            fn features(
-                &mut self,
-                class: usize,
-                expectations: [f32; N],
-            ) -> Result<[f32; N], Corrupt> {
-                self.1[class] = expectations;
-                Ok(self.0[class])
-            }
-        }
-        let mut known = Known::<IS_SPARSE, N>(features, expectations);
-        self.walk(tops, &mut known).expect("nothing is read");
+        let features = features.as_chunks::<1>().0;
+        let expectations = expectations.as_chunks_mut::<1>().0;
+        let mut known = Known::<IS_SPARSE, 1>(features, expectations);
+        self.walk([top], &mut known).expect("nothing is read");
     }
 
     /// The variance of a class's feature about its expectation.
@@ -492,7 +493,7 @@ impl Regression {
     }
 
     #[inline(always)]
-    fn fit(&mut self) {
+    fn fit<S: pulp::Simd>(&mut self, simd: S) {
         let n = self.n_classes;
         let n_rows = self.n_rows as f64;
 
@@ -511,19 +512,20 @@ impl Regression {
             *weight = 1.0 / (f64::from(n_of_top) + SHRINKAGE);
         }
         for first in (0..n).step_by(self.width) {
-            self.fit_panel(first, (first + self.width).min(n));
+            self.fit_panel(simd, first, (first + self.width).min(n));
         }
         self.is_based.fill(false);
     }
 
     /// Fills in what is expected of a row of a top class if all features are 0.
     #[inline(always)]
-    fn fill_base(&mut self, top: usize) {
+    fn fill_base<S: pulp::Simd>(&mut self, simd: S, top: usize) {
         let (n, width) = (self.n_classes, self.width);
         for first in (0..n).step_by(width) {
             let end = (first + width).min(n);
             let size = end - first;
             expect(
+                simd,
                 &self.mean[first..end],
                 &self.deviations[top * n + first..top * n + end],
                 self.weights[top],
@@ -536,7 +538,7 @@ impl Regression {
 
     /// Fits the panel of the classes `first..end`.
     #[inline(always)]
-    fn fit_panel(&mut self, first: usize, end: usize) {
+    fn fit_panel<S: pulp::Simd>(&mut self, simd: S, first: usize, end: usize) {
         let (n, width, size) = (self.n_classes, self.width, end - first);
         let n_rows = self.n_rows as f64;
         let mean = &self.mean[first..end];
@@ -565,8 +567,8 @@ impl Regression {
             scatter[i * size + i] += ridge;
         }
         let least = ridge.max(f64::MIN_POSITIVE);
-        decompose(&mut scatter, size, least);
-        let inverse = transposed_inverse(&scatter, size);
+        decompose(simd, &mut scatter, size, least);
+        let inverse = transposed_inverse(simd, &scatter, size);
 
         for i in 0..size {
             self.variances[first + i] = scatter[i * size + i].max(least) / n_rows;
@@ -586,6 +588,19 @@ impl Regression {
     }
 }
 
+/// Shows features that are known, and takes what was expected of them.
+struct Known<'a, const IS_SPARSE: bool, const N: usize>(&'a [[f32; N]], &'a mut [[f32; N]]);
+
+impl<const IS_SPARSE: bool, const N: usize> Visitor<N> for Known<'_, IS_SPARSE, N> {
+    const IS_SPARSE: bool = IS_SPARSE;
+
+    #[inline(always)]
+    fn features(&mut self, class: usize, expectations: [f32; N]) -> Result<[f32; N], Corrupt> {
+        self.1[class] = expectations;
+        Ok(self.0[class])
+    }
+}
+
 /// A fit to all rows so far, with the vector instructions of this machine. These compute as the others do:
 /// nothing is fused or reordered.
 struct Fit<'a>(&'a mut Regression);
@@ -594,9 +609,9 @@ impl pulp::WithSimd for Fit<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
         self.0.add_recent();
-        self.0.fit();
+        self.0.fit(simd);
     }
 }
 
@@ -659,8 +674,8 @@ impl pulp::WithSimd for FillBase<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
-        self.0.fill_base(self.1);
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        self.0.fill_base(simd, self.1);
     }
 }
 
@@ -762,12 +777,32 @@ fn add_products(
 /// What to expect of each class if the features of all before it are 0: `inverse` times the mean of the
 /// top class.
 #[inline(always)]
-fn expect(mean: &[f64], deviations: &[f64], weight: f64, inverse: &[f64], expected: &mut [f32]) {
+fn expect<S: pulp::Simd>(
+    simd: S,
+    mean: &[f64],
+    deviations: &[f64],
+    weight: f64,
+    inverse: &[f64],
+    expected: &mut [f32],
+) {
     let n = mean.len();
     let mut sums = vec![0.0; n];
-    for (class, row) in inverse.chunks_exact(n).enumerate() {
-        let class_mean = mean[class] + deviations[class] * weight;
-        add_scaled(&mut sums[class..], class_mean, &row[class..]);
+    let class_mean = |class: usize| mean[class] + deviations[class] * weight;
+    for first in (0..n).step_by(TOGETHER) {
+        let of_class = |class: usize| &inverse[class * n..][..n];
+        let end = (first + TOGETHER).min(n);
+        for class in first..end {
+            add_scaled(
+                &mut sums[class..end],
+                class_mean(class),
+                &of_class(class)[class..],
+            );
+        }
+        if end < n {
+            let means = std::array::from_fn(|k| class_mean(first + k));
+            let rows = std::array::from_fn(|k| &of_class(first + k)[end..]);
+            add_all_scaled(simd, &mut sums[end..], means, rows);
+        }
     }
     for (expected, sum) in expected.iter_mut().zip(&sums) {
         *expected = *sum as f32;
@@ -782,25 +817,73 @@ fn add_scaled(target: &mut [f64], factor: f64, values: &[f64]) {
     }
 }
 
+/// Rows that are added to another one after the other, but in registers.
+const TOGETHER: usize = 4;
+
+/// As [`add_scaled`] with each of the factors in order, as far as the target goes.
+#[inline(always)]
+fn add_all_scaled<S: pulp::Simd>(
+    simd: S,
+    target: &mut [f64],
+    factors: [f64; TOGETHER],
+    values: [&[f64]; TOGETHER],
+) {
+    let values = values.map(|values| S::as_simd_f64s(&values[..target.len()]));
+    let (targets, rest) = S::as_mut_simd_f64s(target);
+    let of_lanes = factors.map(|factor| simd.splat_f64s(factor));
+    for (i, target) in targets.iter_mut().enumerate() {
+        let mut sum = *target;
+        for k in 0..TOGETHER {
+            sum = simd.add_f64s(sum, simd.mul_f64s(of_lanes[k], values[k].0[i]));
+        }
+        *target = sum;
+    }
+    for (i, target) in rest.iter_mut().enumerate() {
+        for k in 0..TOGETHER {
+            *target += factors[k] * values[k].1[i];
+        }
+    }
+}
+
 /// Replaces the lower triangle of a positive definite matrix by the unit lower triangular `L` of its
 /// decomposition `L D L^T` (and the diagonal by `D`). A pivot below `least`, which only rounding can
 /// make, counts as `least`.
 #[inline(always)]
-fn decompose(matrix: &mut [f64], n: usize, least: f64) {
-    let mut column = vec![0.0; n];
-    for k in 0..n {
-        let pivot = matrix[k * n + k].max(least);
-        for i in k + 1..n {
-            column[i] = matrix[i * n + k];
+fn decompose<S: pulp::Simd>(simd: S, matrix: &mut [f64], n: usize, least: f64) {
+    // Those at hand as they are when they are divided by the pivot, and the quotients.
+    let mut columns = [const { Vec::new() }; TOGETHER];
+    columns.fill(vec![0.0; n]);
+    let mut factors = columns.clone();
+    for first in (0..n).step_by(TOGETHER) {
+        let end = (first + TOGETHER).min(n);
+        for i in first..n {
+            for k in first..end {
+                columns[k - first][i] = matrix[i * n + k];
+            }
         }
-        for i in k + 1..n {
-            let factor = column[i] / pivot;
-            add_scaled(
-                &mut matrix[i * n + k + 1..=i * n + i],
-                -factor,
-                &column[k + 1..],
-            );
-            matrix[i * n + k] = factor;
+        for k in first..end {
+            let (earlier, rest) = columns.split_at_mut(k - first);
+            let column = &mut rest[0][k..];
+            for (earlier, factors) in earlier.iter().zip(&factors) {
+                add_scaled(column, -earlier[k], &factors[k..]);
+            }
+            let pivot = column[0].max(least);
+            for (factor, value) in factors[k - first][k..].iter_mut().zip(&*column) {
+                *factor = value / pivot;
+            }
+            matrix[k * n + k] = column[0];
+        }
+        for i in first + 1..n {
+            for k in first..end.min(i) {
+                matrix[i * n + k] = factors[k - first][i];
+            }
+        }
+        let columns = columns.each_ref().map(|column| &column[end..]);
+        for i in end..n {
+            let factors = factors.each_ref().map(|factors| -factors[i]);
+            // What is after the diagonal counts for nothing: whole lanes take less time.
+            let last = (i + 1 - end).next_multiple_of(TOGETHER).min(n - end);
+            add_all_scaled(simd, &mut matrix[i * n + end..][..last], factors, columns);
         }
     }
 }
@@ -808,19 +891,38 @@ fn decompose(matrix: &mut [f64], n: usize, least: f64) {
 /// The transposed inverse of a unit lower triangular matrix, of which only the part below the diagonal
 /// is read.
 #[inline(always)]
-fn transposed_inverse(lower: &[f64], n: usize) -> Vec<f64> {
+fn transposed_inverse<S: pulp::Simd>(simd: S, lower: &[f64], n: usize) -> Vec<f64> {
     let mut inverse = vec![0.0; n * n];
     for i in 0..n {
         let (before, row) = inverse.split_at_mut(i * n);
         row[i] = 1.0;
-        for (k, earlier) in before.chunks_exact(n).enumerate() {
+        let (groups, rest) = before.split_at(i / TOGETHER * TOGETHER * n);
+        for (group, rows) in groups.chunks_exact(TOGETHER * n).enumerate() {
+            let first = group * TOGETHER;
+            let factors = std::array::from_fn(|k| -lower[i * n + first + k]);
+            let rows: [&[f64]; TOGETHER] = std::array::from_fn(|k| &rows[k * n..][..n]);
+            add_all_scaled(simd, &mut row[..first], factors, rows);
+            // What they have of their own classes, whose number the compiler knows.
+            let sums: &mut [f64; TOGETHER] =
+                row[first..].first_chunk_mut().expect("classes before i");
+            for k in 0..TOGETHER {
+                let own = &rows[k][first..][..TOGETHER];
+                for j in 0..=k {
+                    sums[j] += factors[k] * own[j];
+                }
+            }
+        }
+        for (earlier, k) in rest.chunks_exact(n).zip(i / TOGETHER * TOGETHER..) {
             add_scaled(&mut row[..=k], -lower[i * n + k], earlier);
         }
     }
     let mut transposed = vec![0.0; n * n];
-    for i in 0..n {
-        for j in 0..=i {
-            transposed[j * n + i] = inverse[i * n + j];
+    // Few rows at a time, of which the fastest cache has room for all.
+    for first in (0..n).step_by(8) {
+        for i in first..n {
+            for j in first..(first + 8).min(i + 1) {
+                transposed[j * n + i] = inverse[i * n + j];
+            }
         }
     }
     transposed
@@ -829,6 +931,7 @@ fn transposed_inverse(lower: &[f64], n: usize) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pulp::Scalar;
 
     const RIDGE: Ridge = Ridge {
         absolute: 4.0,
@@ -849,13 +952,13 @@ mod tests {
             })
             .collect();
         let mut parts = matrix.clone();
-        decompose(&mut parts, n, 1e-9);
+        decompose(Scalar::new(), &mut parts, n, 1e-9);
         let l = |i: usize, k: usize| match i.cmp(&k) {
             std::cmp::Ordering::Less => 0.0,
             std::cmp::Ordering::Equal => 1.0,
             std::cmp::Ordering::Greater => parts[i * n + k],
         };
-        let transposed = transposed_inverse(&parts, n);
+        let transposed = transposed_inverse(Scalar::new(), &parts, n);
         for i in 0..n {
             for j in 0..=i {
                 let product: f64 = (0..n).map(|k| l(i, k) * parts[k * n + k] * l(j, k)).sum();
@@ -864,6 +967,99 @@ mod tests {
                 assert!((identity - f64::from(u8::from(i == j))).abs() < 1e-12);
             }
         }
+    }
+
+    #[test]
+    fn a_decomposition_takes_one_column_after_the_other() {
+        for n in 1..20 {
+            pulp::Arch::Scalar.dispatch(Decomposition(n));
+            pulp::Arch::new().dispatch(Decomposition(n));
+        }
+    }
+
+    /// Of a matrix of so many rows: what is done a few columns at a time, against section 10 of FORMAT.md.
+    struct Decomposition(usize);
+
+    impl pulp::WithSimd for Decomposition {
+        type Output = ();
+
+        fn with_simd<S: pulp::Simd>(self, simd: S) {
+            let Self(n) = self;
+            let mut state = n as u32;
+            let mut matrix = vec![0.0; n * n];
+            for i in 0..n {
+                for j in 0..=i {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    let noise = f64::from(state >> 8) / f64::from(1 << 24);
+                    matrix[i * n + j] = if i == j {
+                        n as f64 + noise
+                    } else {
+                        noise - 0.5
+                    };
+                }
+            }
+            // A pivot that is too small, and a column of zeros.
+            matrix[n / 2 * n + n / 2] = -1.0;
+            (n / 3 + 1..n).for_each(|i| matrix[i * n + n / 3] = 0.0);
+
+            // W, step 4.
+            let mut w = matrix.clone();
+            for k in 0..n {
+                let p = w[k * n + k].max(0.25);
+                let q: Vec<f64> = (0..n).map(|i| w[i * n + k]).collect();
+                for i in k + 1..n {
+                    let f = q[i] / p;
+                    for j in k + 1..=i {
+                        w[i * n + j] += -f * q[j];
+                    }
+                    w[i * n + k] = f;
+                }
+            }
+            decompose(simd, &mut matrix, n, 0.25);
+            let lower = |matrix: &[f64]| -> Vec<u64> {
+                let rows = matrix.chunks_exact(n).enumerate();
+                rows.flat_map(|(i, row)| bits(&row[..=i])).collect()
+            };
+            assert_eq!(lower(&matrix), lower(&w));
+
+            // I, step 5.
+            let mut inverse = vec![0.0; n * n];
+            for i in 0..n {
+                inverse[i * n + i] = 1.0;
+                for k in 0..i {
+                    for j in 0..=k {
+                        inverse[i * n + j] += -w[i * n + k] * inverse[k * n + j];
+                    }
+                }
+            }
+            let transposed = transposed_inverse(simd, &matrix, n);
+            let back: Vec<f64> = (0..n * n).map(|p| transposed[p % n * n + p / n]).collect();
+            assert_eq!(bits(&back), bits(&inverse));
+
+            // B, step 6.
+            let means: Vec<f64> = (0..n).map(|class| class as f64 - 2.5).collect();
+            let deviations: Vec<f64> = (0..n).map(|class| (class % 3) as f64 - 1.0).collect();
+            let mut sums = vec![0.0; n];
+            for b in 0..n {
+                let mean = means[b] + deviations[b] * 0.125;
+                (b..n).for_each(|c| sums[c] += mean * inverse[c * n + b]);
+            }
+            let sums: Vec<f32> = sums.into_iter().map(|sum| sum as f32).collect();
+            let mut expectations = vec![0.0; n];
+            expect(
+                simd,
+                &means,
+                &deviations,
+                0.125,
+                &transposed,
+                &mut expectations,
+            );
+            assert_eq!(expectations, sums);
+        }
+    }
+
+    fn bits(values: &[f64]) -> Vec<u64> {
+        values.iter().map(|value| value.to_bits()).collect()
     }
 
     #[test]
@@ -908,18 +1104,19 @@ mod tests {
         let many: Vec<[f32; N]> = features.iter().map(beside).collect();
         let mut of_many = vec![[0.0; N]; features.len()];
         let mut of_sparse = of_many.clone();
-        regression.expect::<true, N>([0; N], &many, &mut of_sparse);
-        regression.expect::<false, N>([0; N], &many, &mut of_many);
+        let mut sparse = Known::<true, N>(&many, &mut of_sparse);
+        regression.walk([0; N], &mut sparse).unwrap();
+        let mut dense = Known::<false, N>(&many, &mut of_many);
+        regression.walk([0; N], &mut dense).unwrap();
         assert_eq!(of_many, of_sparse);
-        let one: Vec<[f32; 1]> = features.iter().map(|&feature| [feature]).collect();
-        let mut expectations = vec![[0.0]; features.len()];
+        let mut expectations = vec![0.0; features.len()];
         let mut of_sparse = expectations.clone();
-        regression.expect::<true, 1>([0], &one, &mut of_sparse);
-        regression.expect::<false, 1>([0], &one, &mut expectations);
+        regression.expect::<true>(0, features, &mut of_sparse);
+        regression.expect::<false>(0, features, &mut expectations);
         assert_eq!(expectations, of_sparse);
         let of_third: Vec<f32> = of_many.iter().map(|of_rows| of_rows[2]).collect();
-        assert_eq!(expectations.as_flattened(), of_third);
-        of_third
+        assert_eq!(expectations, of_third);
+        expectations
     }
 
     #[test]
