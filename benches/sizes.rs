@@ -61,6 +61,7 @@ fn main() {
             for n_rows in [500, 100, 1] {
                 report_max_errors(name, &first_rows(&matrix, n_rows));
             }
+            report_probabilities("digit-pairs, votes of 100", &votes(&matrix, 100));
         }
     }
     for name in ["fashion-mnist", "digit-pairs"] {
@@ -120,6 +121,28 @@ fn report_logits(name: &str, matrix: &PredictionMatrix) {
         report(name, matrix, Promise::new(Kind::Logits, bound));
     }
     report(name, matrix, Promise::new(Kind::Logits, Bound::Exact));
+}
+
+/// Rows as of so many trees that vote, each for a class as likely as the row says.
+fn votes(matrix: &PredictionMatrix, n_votes: usize) -> PredictionMatrix {
+    let mut rng = StdRng::seed_from_u64(2);
+    let mut values = Vec::new();
+    for row in matrix.rows() {
+        let mut counts = vec![0; row.len()];
+        for _ in 0..n_votes {
+            let mut rest: f32 = rng.random_range(0.0..1.0);
+            let class = row.iter().position(|p| {
+                rest -= p;
+                rest < 0.0
+            });
+            counts[class.unwrap_or(0)] += 1;
+        }
+        let shares = counts
+            .iter()
+            .map(|&n| (f64::from(n) / n_votes as f64) as f32);
+        values.extend(shares);
+    }
+    PredictionMatrix::new(matrix.n_classes(), values)
 }
 
 /// Rows of two classes, of which the first has these probabilities.

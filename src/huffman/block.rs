@@ -14,7 +14,7 @@ use super::meter::{Meter, PayloadBits, Watch};
 use super::plain::{self, Multiples};
 use super::predicted::{self, Numbers};
 use super::promise::{Bound, Kind, Promise};
-use super::quantizer::{Step, Uniform};
+use super::quantizer::{F32_MARGIN, Step, Uniform};
 use super::regression::Regression;
 use super::tokens::Token;
 use super::{Corrupt, Error, ans, beside, expected_beside, predicted_beside, ranked};
@@ -177,17 +177,9 @@ enum Model {
 }
 
 impl Model {
-    /// Writes the model and how its symbols are written, and the checksum of the rows of a reference that it tells
-    /// rows against.
-    fn write_to(
-        self,
-        coder: Coder,
-        n_streams: usize,
-        writer: &mut BitWriter,
-        reference: Option<Rows<'_>>,
-    ) {
-        // Format-stable.
-        let id = match self {
+    /// Its number. Format-stable.
+    fn id(self) -> u32 {
+        match self {
             Self::Ranked(_) => 0,
             Self::Expected(Levels::Uniform(_)) => 1,
             Self::Expected(Levels::Root { .. }) => 2,
@@ -201,7 +193,19 @@ impl Model {
             Self::PredictedBeside(Numbers::Steps(_)) => FIRST_BESIDE + 2,
             Self::PredictedBeside(Numbers::OrderedBits) => FIRST_BESIDE + 3,
             Self::PredictedBeside(Numbers::Bits) => FIRST_BESIDE + 4,
-        };
+        }
+    }
+
+    /// Writes the model and how its symbols are written, and the checksum of the rows of a reference that it tells
+    /// rows against.
+    fn write_to(
+        self,
+        coder: Coder,
+        n_streams: usize,
+        writer: &mut BitWriter,
+        reference: Option<Rows<'_>>,
+    ) {
+        let id = self.id();
         writer.write(id, 6);
         writer.write((n_streams > 1).into(), 1);
         writer.write((coder == Coder::Ans).into(), 1);
@@ -471,7 +475,7 @@ pub type Payload = (Vec<u8>, BitCounts);
 /// Which of the models that keep a promise suits some rows best, and which coder, and what a value took with these.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Choice {
-    model: usize,
+    model_id: u32,
     coder: Coder,
     bytes_a_value: f64,
 }
@@ -512,10 +516,11 @@ fn models_alone(matrix: Rows<'_>, is_exact: &mut [bool], promise: &Promise) -> V
     match promise.bound {
         Bound::MaxError(max_error) if promise.kind == Kind::Probabilities => {
             let uniform = Uniform::new(max_error).expect("a promise that can be kept");
-            vec![
-                Model::Ranked(uniform),
-                Model::Expected(Levels::Uniform(uniform)),
-            ]
+            // What sums of float32 may be off by, so that no other values are taken for fractions.
+            let most = (max_error - F32_MARGIN).min(1e-6);
+            let keeps = |value: f32, decoded: f32| f64::from((value - decoded).abs()) <= most;
+            let coarser = Uniform::of_fractions(matrix.values(), uniform.n_levels(), keeps);
+            models_of_levels(coarser.unwrap_or(uniform)).to_vec()
         }
         Bound::MaxError(max_error) => {
             let step = step(matrix, is_exact, max_error);
@@ -525,12 +530,27 @@ fn models_alone(matrix: Rows<'_>, is_exact: &mut [bool], promise: &Promise) -> V
             ]
         }
         Bound::MaxKl(max_kl) => vec![Model::Expected(Levels::Root { max_kl })],
-        Bound::Exact => vec![
-            Model::Bits,
-            Model::Predicted(Numbers::OrderedBits),
-            Model::Predicted(Numbers::Bits),
-        ],
+        Bound::Exact => {
+            let mut models = vec![
+                Model::Bits,
+                Model::Predicted(Numbers::OrderedBits),
+                Model::Predicted(Numbers::Bits),
+            ];
+            let keeps = |value: f32, decoded: f32| value.to_bits() == decoded.to_bits();
+            if let Some(uniform) = Uniform::of_fractions(matrix.values(), u32::MAX, keeps) {
+                models.extend(models_of_levels(uniform));
+            }
+            models
+        }
     }
+}
+
+/// The models of rows of such levels.
+fn models_of_levels(uniform: Uniform) -> [Model; 2] {
+    [
+        Model::Ranked(uniform),
+        Model::Expected(Levels::Uniform(uniform)),
+    ]
 }
 
 /// Encodes the rows of `matrix`, those marked in `is_exact` bit for bit, the others as the promise asks
@@ -547,16 +567,13 @@ pub fn encode(
     choice: Option<Choice>,
 ) -> Payload {
     let models = models(matrix, reference, is_exact, promise);
-    let payload = match choice {
-        Some(choice) => {
-            let Choice {
-                model,
-                coder,
-                bytes_a_value,
-            } = choice;
-            let way = Way::of(models[model], coder, matrix, bytes_a_value);
-            encode_with(way, matrix, reference, is_exact, promise.keep_top)
-        }
+    // What was chosen may be a model of fractions, which the values of another block are not.
+    let chosen = choice.and_then(|choice| {
+        let model = models.iter().find(|model| model.id() == choice.model_id)?;
+        Some(Way::of(*model, choice.coder, matrix, choice.bytes_a_value))
+    });
+    let payload = match chosen {
+        Some(way) => encode_with(way, matrix, reference, is_exact, promise.keep_top),
         None => {
             let is_large = matrix.values().len() >= LARGE;
             encode_best(&models, matrix, reference, is_exact, promise, is_large).0
@@ -627,7 +644,7 @@ fn encode_best(
     }
     is_exact.copy_from_slice(&marked);
     let choice = Choice {
-        model: best,
+        model_id: models[best].id(),
         coder,
         bytes_a_value: payload.0.len() as f64 / matrix.values().len() as f64,
     };

@@ -22,7 +22,7 @@ pub const MAX_LEVELS: u32 = 1 << 20;
 
 /// What f32 rounding (half a unit in the last place below 1, 2^-25) and the argmax nudge (one unit,
 /// 2^-24) may take of the bound.
-const F32_MARGIN: f64 = 1.5 / (1 << 24) as f64;
+pub(super) const F32_MARGIN: f64 = 1.5 / (1 << 24) as f64;
 
 /// Probabilities to levels `0..=n_levels` and back: the level of `p` is `round(p * n_levels)` and decodes
 /// to `level / n_levels`. The error is at most half a step, `1 / (2 n_levels)`, plus the rounding to f32.
@@ -43,6 +43,40 @@ impl Uniform {
         Ok(Self {
             n_levels: (0.5 / (max_error - F32_MARGIN)).ceil() as u32,
         })
+    }
+
+    /// The coarsest quantizer of fewer than `n_levels` that keeps all values, as `keeps` says of a value and what
+    /// it decodes to; `None` if there is none of few levels.
+    ///
+    /// What counts and averages of few are (shares of the trees of a forest, or of neighbours) has one.
+    pub fn of_fractions(
+        values: &[f32],
+        n_levels: u32,
+        keeps: impl Fn(f32, f32) -> bool,
+    ) -> Option<Self> {
+        const MOST_LEVELS: u32 = 1 << 12;
+        const N_TELLING: usize = 64;
+        const MAX_TRIALS: usize = 8;
+        // Values near 0 and 1 tell nothing: all quantizers keep them.
+        let is_telling = |&&value: &&f32| !keeps(value, 0.0) && !keeps(value, 1.0);
+        let telling: Vec<f32> = values
+            .iter()
+            .filter(is_telling)
+            .take(N_TELLING)
+            .copied()
+            .collect();
+        let candidates = (1..n_levels.min(MOST_LEVELS)).map(|n_levels| Self { n_levels });
+        let keeps_all = |uniform: Self, values: &[f32]| {
+            let is_kept = |&value: &f32| {
+                (0.0..=1.0).contains(&value)
+                    && keeps(value, uniform.dequantize(uniform.quantize(value)))
+            };
+            values.iter().all(is_kept)
+        };
+        candidates
+            .filter(|&uniform| keeps_all(uniform, &telling))
+            .take(MAX_TRIALS)
+            .find(|&uniform| keeps_all(uniform, values))
     }
 
     /// The quantizer that a block states.
@@ -285,6 +319,33 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn fractions_of_few_are_found() {
+        let same = |value: f32, decoded: f32| value.to_bits() == decoded.to_bits();
+        let near = |value: f32, decoded: f32| (value - decoded).abs() <= 1e-6;
+        let of_15: Vec<f32> = (0..500).map(|i| (i * 7 % 16) as f32 / 15.0).collect();
+        for keeps in [&same as &dyn Fn(f32, f32) -> bool, &near] {
+            let found = |values: &[f32], most| Uniform::of_fractions(values, most, keeps);
+            assert_eq!(found(&of_15, 5000), Some(Uniform { n_levels: 15 }));
+            assert_eq!(found(&of_15, 15), None);
+            // Rows of 0 and 1 are fractions of 1, and one value may change that.
+            let certain = [0.0, 1.0].repeat(300);
+            assert_eq!(found(&certain, 5000), Some(Uniform { n_levels: 1 }));
+            let but_one = [&certain[..], &[0.6]].concat();
+            assert_eq!(found(&but_one, 5000), Some(Uniform { n_levels: 5 }));
+            // What the first values are need not be what the last ones are.
+            let but_last = [&of_15[..], &[0.123_456, 0.234_567]].concat();
+            assert_eq!(found(&but_last, 4000), None);
+        }
+        assert_eq!(Uniform::of_fractions(&[-0.0], 5000, same), None);
+        assert_eq!(Uniform::of_fractions(&[0.1, 1.5], 5000, same), None);
+        assert_eq!(Uniform::of_fractions(&[f32::NAN], 5000, same), None);
+        assert_eq!(
+            Uniform::of_fractions(&[f32::INFINITY, -1e30], 5000, same),
+            None
+        );
+    }
 
     #[test]
     fn zero_and_one_are_exact() {

@@ -1912,6 +1912,36 @@ fn a_decoder_written_from_the_specification_gives_the_same_probabilities() {
 }
 
 #[test]
+fn a_decoder_written_from_the_specification_reads_fractions() {
+    // Shares of 15 neighbours: few live in a row, or many.
+    let mut seen = Seen::default();
+    for scale in [8.0, 1.0] {
+        let probabilities = softmax_rows(900, 30, scale, 4);
+        let mut rng = StdRng::seed_from_u64(5);
+        let mut values = Vec::new();
+        for row in probabilities.rows() {
+            let mut counts = vec![0u8; row.len()];
+            for _ in 0..15 {
+                let mut rest: f32 = rng.random_range(0.0..0.999);
+                let class = row.iter().position(|p| {
+                    rest -= p;
+                    rest < 0.0
+                });
+                counts[class.unwrap_or(0)] += 1;
+            }
+            values.extend(counts.iter().map(|&n| f32::from(n) / 15.0));
+        }
+        let shares = PredictionMatrix::new(30, values);
+        for (bound, keep_top) in [(Bound::Exact, 1), (Bound::MaxError(1e-4), 3)] {
+            let promise = promise(Kind::Probabilities, bound, keep_top);
+            check(&mut seen, &[(&shares, promise)]);
+        }
+    }
+    assert_eq!(seen.n_exact_rows, 0);
+    assert_eq!(seen.first_bytes, BTreeSet::from([0x00, 0x80, 0x81]));
+}
+
+#[test]
 fn a_decoder_written_from_the_specification_gives_the_same_values() {
     let mut seen = Seen::default();
     let gaussian = |rng: &mut StdRng| (0..6).map(|_| rng.random_range(-1.0..1.0)).sum::<f32>();
@@ -2343,7 +2373,7 @@ fn a_decoder_written_from_the_specification_reads_rans() {
             rng.random_range(0.0..1.0)
         }
     });
-    let bits = noise(700, 10, 56, |rng| f32::from(rng.random_bool(0.1)));
+    let bits = noise(700, 10, 56, |rng| 2.0 * f32::from(rng.random_bool(0.1)));
     for (matrix, bound, keep_top) in [
         (&uniform, error(0.3), 1),
         (&far, error(0.3), 2),
