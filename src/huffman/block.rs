@@ -16,6 +16,7 @@ use super::predicted::{self, Numbers};
 use super::promise::{Bound, Kind, Promise};
 use super::quantizer::{F32_MARGIN, Step, Uniform};
 use super::regression::Regression;
+use super::tabled::{self, By, Table};
 use super::tokens::Token;
 use super::{Corrupt, Error, ans, beside, expected_beside, predicted_beside, ranked};
 use crate::matrix::{PredictionMatrix, Rows, range};
@@ -171,6 +172,7 @@ enum Model {
     Predicted(Numbers),
     Multiples(Multiples),
     Bits,
+    Tabled(By),
     /// Beside the rows of a reference.
     ExpectedBeside(Levels),
     PredictedBeside(Numbers),
@@ -193,6 +195,7 @@ impl Model {
             Self::PredictedBeside(Numbers::Steps(_)) => FIRST_BESIDE + 2,
             Self::PredictedBeside(Numbers::OrderedBits) => FIRST_BESIDE + 3,
             Self::PredictedBeside(Numbers::Bits) => FIRST_BESIDE + 4,
+            Self::Tabled(by) => FIRST_TABLED + by as u32,
         }
     }
 
@@ -209,7 +212,7 @@ impl Model {
         writer.write(id, 6);
         writer.write((n_streams > 1).into(), 1);
         writer.write((coder == Coder::Ans).into(), 1);
-        if let Some(reference) = reference.filter(|_| id >= FIRST_BESIDE) {
+        if let Some(reference) = reference.filter(|_| BESIDE.contains(&id)) {
             writer.write(beside::checksum(reference), 32);
         }
         match self {
@@ -269,6 +272,7 @@ impl Model {
                 range: reader.read(32)?,
             }),
             7 => Self::Bits,
+            FIRST_TABLED..=15 => Self::Tabled(By::ALL[(id - FIRST_TABLED) as usize]),
             id if !BESIDE.contains(&id) => {
                 return Err(Error::Corrupt("a block has an unknown model"));
             }
@@ -333,6 +337,7 @@ const ANS: u8 = 0x80;
 /// The first version of the format that has the way in which a payload is coded.
 pub fn first_version(payload: &[u8]) -> u8 {
     match payload.first() {
+        Some(&first) if u32::from(model_id(first)) >= FIRST_TABLED => 5,
         Some(&first) if first & STREAMS != 0 && matches!(model_id(first), 1 | 2) => 4,
         Some(&first) if first & (STREAMS | ANS) != 0 => 3,
         _ => 1,
@@ -359,7 +364,7 @@ fn model_id(first: u8) -> u8 {
 /// The model, and the coder if it is not Huffman, that the first byte of a payload names (FORMAT.md, section 5); none
 /// if that is nothing.
 pub fn model_name(first: u8) -> Option<String> {
-    const NAMES: [&str; 13] = [
+    const NAMES: [&str; 16] = [
         "ranked",
         "expected",
         "expected, root",
@@ -373,6 +378,9 @@ pub fn model_name(first: u8) -> Option<String> {
         "predicted beside a reference, steps",
         "predicted beside a reference, ordered bits",
         "predicted beside a reference, bits as values",
+        "of a table, by class",
+        "of a table, by the value before",
+        "of a table, by the row before",
     ];
     let name = NAMES.get(usize::from(model_id(first)))?;
     let coder = if first & ANS != 0 { ", rANS" } else { "" };
@@ -381,12 +389,15 @@ pub fn model_name(first: u8) -> Option<String> {
 
 /// Whether the model of this number codes all rows bit for bit.
 pub fn is_of_bits(first: u8) -> bool {
-    matches!(model_id(first), 4 | 5 | 7 | 11 | 12)
+    matches!(model_id(first), 4 | 5 | 7 | 11..=15)
 }
 
 /// The models beside a reference. Format-stable.
 const FIRST_BESIDE: u32 = 8;
 const BESIDE: std::ops::RangeInclusive<u32> = FIRST_BESIDE..=12;
+
+/// The models of values of a table, by what their contexts are. Format-stable.
+const FIRST_TABLED: u32 = 13;
 
 /// Whether a payload needs the rows of a reference.
 pub fn needs_reference(payload: &[u8]) -> bool {
@@ -421,6 +432,8 @@ pub enum CodedRows {
     Ranked(ranked::Parameters, Vec<Symbol>),
     /// Numbers in contexts, whose groups were chosen: a sequence for each bitstream.
     InContexts(Groups, Vec<Sequence>),
+    /// The same, the numbers being places in a table.
+    Tabled(Table, Groups, Vec<Sequence>),
 }
 
 impl CodedRows {
@@ -429,6 +442,10 @@ impl CodedRows {
             Self::Plain(_) => {}
             Self::Ranked(parameters, _) => parameters.write_to(writer),
             Self::InContexts(groups, _) => groups.write_to(writer),
+            Self::Tabled(table, groups, _) => {
+                table.write_to(writer);
+                groups.write_to(writer);
+            }
         }
     }
 
@@ -452,7 +469,9 @@ impl CodedRows {
                     .map(|(&first, alphabet)| of_all[first..first + alphabet.size].to_vec())
                     .collect()
             }
-            Self::InContexts(groups, sequences) => groups.frequencies(sequences, alphabets),
+            Self::InContexts(groups, sequences) | Self::Tabled(_, groups, sequences) => {
+                groups.frequencies(sequences, alphabets)
+            }
         }
     }
 
@@ -462,7 +481,7 @@ impl CodedRows {
             Self::Plain(symbols) | Self::Ranked(_, symbols) => {
                 symbols.iter().map(|s| u64::from(s.n_extra_bits)).sum()
             }
-            Self::InContexts(groups, sequences) => {
+            Self::InContexts(groups, sequences) | Self::Tabled(_, groups, sequences) => {
                 groups.n_raw_bits(sequences, alphabets, frequencies)
             }
         }
@@ -536,6 +555,9 @@ fn models_alone(matrix: Rows<'_>, is_exact: &mut [bool], promise: &Promise) -> V
                 Model::Predicted(Numbers::OrderedBits),
                 Model::Predicted(Numbers::Bits),
             ];
+            if Table::is_likely(matrix.values()) {
+                models.extend(By::ALL.map(Model::Tabled));
+            }
             let keeps = |value: f32, decoded: f32| value.to_bits() == decoded.to_bits();
             if let Some(uniform) = Uniform::of_fractions(matrix.values(), u32::MAX, keeps) {
                 models.extend(models_of_levels(uniform));
@@ -786,13 +808,19 @@ impl Codebooks {
                     );
                 }
             }
-            (Self::Huffman { codes, .. }, CodedRows::InContexts(groups, sequences)) => {
+            (
+                Self::Huffman { codes, .. },
+                CodedRows::InContexts(groups, sequences) | CodedRows::Tabled(_, groups, sequences),
+            ) => {
                 groups.write_symbols(&sequences[stream], stream, codes, writer);
             }
             (Self::Ans(codebooks), CodedRows::Plain(symbols) | CodedRows::Ranked(_, symbols)) => {
                 codebooks.write_symbols(symbols, writer)
             }
-            (Self::Ans(codebooks), CodedRows::InContexts(groups, sequences)) => {
+            (
+                Self::Ans(codebooks),
+                CodedRows::InContexts(groups, sequences) | CodedRows::Tabled(_, groups, sequences),
+            ) => {
                 codebooks.write_symbols(&groups.symbols(&sequences[stream], stream), writer);
             }
         }
@@ -910,6 +938,7 @@ impl pulp::WithSimd for Coding<'_> {
             },
             Model::Multiples(multiples) => multiples.encode(matrix, is_exact, keep_top),
             Model::Bits => plain::encode_bits(matrix),
+            Model::Tabled(by) => tabled::encode(matrix, by, coder),
             Model::ExpectedBeside(levels) => {
                 let reference = self.reference.expect(NO_REFERENCE);
                 expected_beside::encode(matrix, reference, is_exact, levels, keep_top, coder)
@@ -969,6 +998,7 @@ impl<W: Watch> pulp::WithSimd for Decoding<'_, '_, W> {
                 multiples.decode(reader, n_classes, keep_top, self.rows, watch)
             }
             Model::Bits => plain::decode_bits(reader, self.rows, watch),
+            Model::Tabled(by) => tabled::decode(reader, self.n_classes, by, self.rows, watch),
             Model::ExpectedBeside(levels) => {
                 let reference = self.reference.expect(NO_REFERENCE);
                 expected_beside::decode(reader, reference, levels, keep_top, self.rows, watch)
@@ -1138,10 +1168,13 @@ mod tests {
         }
     }
 
-    const EXACT_MODELS: [Model; 3] = [
+    const EXACT_MODELS: [Model; 6] = [
         Model::Bits,
         Model::Predicted(Numbers::OrderedBits),
         Model::Predicted(Numbers::Bits),
+        Model::Tabled(By::Class),
+        Model::Tabled(By::Before),
+        Model::Tabled(By::Above),
     ];
     const EVERY_ROW: [bool; 1000] = [false; 1000];
 
@@ -1154,7 +1187,7 @@ mod tests {
     }
 
     /// A model of every kind.
-    fn every_model() -> [Model; 8] {
+    fn every_model() -> [Model; 11] {
         let [ranked, expected] = uniform_models(0.002);
         let step = Step::new(0.002, 1.0).unwrap();
         [
@@ -1166,6 +1199,9 @@ mod tests {
             Model::Bits,
             Model::Predicted(Numbers::OrderedBits),
             Model::Predicted(Numbers::Bits),
+            Model::Tabled(By::Class),
+            Model::Tabled(By::Before),
+            Model::Tabled(By::Above),
         ]
     }
 
@@ -1240,6 +1276,7 @@ mod tests {
         let (payload, counts) = encode_with(way, matrix.view(), reference, &mut is_exact, keep_top);
         assert_eq!(needs_reference(&payload), reference.is_some());
         let version = match way.model {
+            Model::Tabled(_) => 5,
             Model::Expected(_) if way.n_streams > 1 => 4,
             _ if way.coder == Coder::Ans || way.n_streams > 1 => 3,
             _ => 1,
@@ -1387,7 +1424,7 @@ mod tests {
             let mut is_exact = EVERY_ROW;
             let (payload, _) = encode_with(way, matrix.view(), None, &mut is_exact, 1);
             match way.model {
-                Model::Bits | Model::Multiples(_) => {}
+                Model::Bits | Model::Multiples(_) | Model::Tabled(_) => {}
                 _ => {
                     // Every further bitstream takes a length and a state.
                     let below = 100 + 5 * (way.n_streams - 1);
@@ -1422,8 +1459,8 @@ mod tests {
     /// Rows and those of a reference that are much alike.
     fn alike() -> (PredictionMatrix, PredictionMatrix) {
         let value = |i: usize| match i % 5 {
-            0 => (i * 7919 % 97) as f32 / 108.0,
-            _ => (i * 7919 % 97) as f32 / 4850.0,
+            0 => (i * 7919 % 9973) as f32 / 11_104.0,
+            _ => (i * 7919 % 9973) as f32 / 498_650.0,
         };
         let values: Vec<f32> = (0..300).map(value).collect();
         let known = values.iter().enumerate();

@@ -25,6 +25,7 @@ pub mod ranks;
 mod reader;
 pub mod regression;
 pub mod rounding;
+mod tabled;
 pub mod tokens;
 mod writer;
 

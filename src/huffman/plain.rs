@@ -142,24 +142,44 @@ impl Multiples {
     }
 }
 
-fn alphabets_of_bits() -> Vec<Alphabet> {
-    vec![Alphabet::of_symbols(1 << (32 - N_MANTISSA_BITS))]
+/// The alphabet of what varies most of the bits of a value.
+pub fn alphabet_of_bits() -> Alphabet {
+    Alphabet::of_symbols(1 << (32 - N_MANTISSA_BITS))
+}
+
+/// The symbol of a value, of that alphabet, with all other bits.
+pub fn symbol_of_bits(alphabet: usize, value: f32) -> Symbol {
+    let bits = value.to_bits();
+    let token = Token {
+        value: bits >> N_MANTISSA_BITS,
+        extra: bits & ((1 << N_MANTISSA_BITS) - 1),
+        n_extra_bits: N_MANTISSA_BITS,
+    };
+    Symbol::with_extra(alphabet, token)
+}
+
+/// Reads a value as [`symbol_of_bits`].
+///
+/// # Errors
+/// [`Corrupt`] if the bitstream ends.
+#[inline(always)]
+pub fn read_bits(
+    alphabet: usize,
+    tables: &Tables<impl Watch>,
+    reader: &mut BitReader,
+) -> Result<f32, Corrupt> {
+    let high = tables.number(alphabet, reader)?;
+    let low = reader.read(N_MANTISSA_BITS)?;
+    Ok(f32::from_bits(high << N_MANTISSA_BITS | low))
 }
 
 /// Codes all values of `matrix` bit for bit.
 pub fn encode_bits(matrix: Rows<'_>) -> Coded {
-    let symbol = |value: &f32| {
-        let bits = value.to_bits();
-        let token = Token {
-            value: bits >> N_MANTISSA_BITS,
-            extra: bits & ((1 << N_MANTISSA_BITS) - 1),
-            n_extra_bits: N_MANTISSA_BITS,
-        };
-        Symbol::with_extra(0, token)
-    };
+    let symbols = matrix.values().iter();
+    let symbols = symbols.map(|&value| symbol_of_bits(0, value)).collect();
     Coded {
-        alphabets: alphabets_of_bits(),
-        rows: CodedRows::Plain(matrix.values().iter().map(symbol).collect()),
+        alphabets: vec![alphabet_of_bits()],
+        rows: CodedRows::Plain(symbols),
     }
 }
 
@@ -172,10 +192,9 @@ pub fn decode_bits(
     values: &mut [f32],
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
-    let (tables, [mut reader]) = Tables::read_from(reader, &alphabets_of_bits(), watch)?;
+    let (tables, [mut reader]) = Tables::read_from(reader, &[alphabet_of_bits()], watch)?;
     for value in values {
-        let high = tables.number(0, &mut reader)?;
-        *value = f32::from_bits(high << N_MANTISSA_BITS | reader.read(N_MANTISSA_BITS)?);
+        *value = read_bits(0, &tables, &mut reader)?;
     }
     tables.finish(reader)
 }

@@ -46,7 +46,7 @@ impl Fields {
         let block = 4 + 1 + 1 + json.len() + 4;
         let n_payload = usize::from(bytes[block + 2]);
         let fields = Self {
-            version: 4,
+            version: 5,
             n_json: None,
             json,
             block_tag: b'B',
@@ -194,6 +194,17 @@ fn what_a_version_brought_is_refused_in_those_before() {
         };
         assert_refused(of(3), is_of_version);
         assert_refused(of(4), is_other);
+    }
+    // Tables are news to version 4.
+    for first_byte in [13, 14, 15, 0x8D, 0x8E, 0x8F] {
+        let of = |version: u8| {
+            move |fields: &mut Fields| {
+                fields.version = version;
+                fields.payload[0] = first_byte;
+            }
+        };
+        assert_refused(of(4), is_of_version);
+        assert_refused(of(5), is_other);
     }
     let mut fields = Fields::new();
     fields.version = 1;

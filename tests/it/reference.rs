@@ -43,6 +43,8 @@ struct Seen {
     n_set_apart: u64,
     /// Models with certain rows.
     certain_models: BTreeSet<u64>,
+    /// Numbers of values of tables.
+    table_sizes: BTreeSet<usize>,
     /// How many bands were alike.
     bands_alike: BTreeSet<u32>,
     n_followers: u64,
@@ -1247,6 +1249,55 @@ fn plain_rows(bits: &mut Bits, n_rows: usize, n: usize) -> Vec<f32> {
         .collect()
 }
 
+/// Section 12, models 13 to 15.
+fn tabled_rows(bits: &mut Bits, model: u64, n_rows: usize, n: usize) -> Vec<f32> {
+    let n_values = bits.gamma() - 1;
+    assert!(n_values <= 1 << 16);
+    let mut table: Vec<i32> = Vec::new();
+    let mut k = 0;
+    let is_part = |a: u32, b: u32| token(a, LEVELS) == token(b, LEVELS);
+    for place in 1..=n_values {
+        if place > 1 && is_part(place - 1, place) {
+            let high = u64::from(bits.gamma() - 1) << k;
+            let d = high + bits.number(k);
+            let number = i64::from(*table.last().unwrap()) + 1 + d as i64;
+            table.push(number.try_into().unwrap());
+        } else {
+            table.push(bits.number(32) as u32 as i32);
+            if place < n_values && is_part(place, place + 1) {
+                k = bits.number(5) as u32;
+            }
+        }
+    }
+    bits.seen.table_sizes.insert(table.len());
+    let mut contexts = Contexts::read(bits, 1);
+    bits.before_codebooks();
+    let others_codebook = bits.codebook(512, 1);
+    contexts.read_codebooks(bits);
+    bits.before_rows();
+    let (mut values, mut places) = (Vec::new(), Vec::<u32>::new());
+    for entry in 0..n_rows * n {
+        let c = entry % n;
+        let context = match model {
+            13 if n <= 96 => c,
+            13 => 96 * c / n,
+            14 if c > 0 => places[entry - 1].min(94) as usize,
+            15 if entry >= n => places[entry - n].min(94) as usize,
+            _ => 95,
+        };
+        let place = contexts.number(bits, context);
+        places.push(place);
+        values.push(match place {
+            0 => {
+                let high = bits.symbol(&others_codebook) as u32;
+                f32::from_bits(high << 23 | bits.number(23) as u32)
+            }
+            _ => f32::from_bits(ordered_bits(table[place as usize - 1]) as u32),
+        });
+    }
+    values
+}
+
 /// Section 13: the columns of each class, of the reference and of the row, and what each column is of: the
 /// class, and whether it is of the row.
 #[expect(clippy::type_complexity)]
@@ -1494,6 +1545,7 @@ fn payload(
     assert!(version >= 3 || !bits.is_several && !bits.is_rans);
     assert!(!bits.is_several || [1, 2, 3, 4, 5].contains(&model));
     assert!(version >= 4 || !bits.is_several || model >= 3);
+    assert!(version >= 5 || model < 13);
     bits.seen.models.insert(model);
     bits.seen.first_bytes.insert(payload[0]);
     if bits.is_several {
@@ -1505,6 +1557,7 @@ fn payload(
         3..=5 => predicted_rows(&mut bits, model, n_rows, n, keep_top),
         6 => multiples(&mut bits, n_rows, n, keep_top),
         7 => plain_rows(&mut bits, n_rows, n),
+        13..=15 => tabled_rows(&mut bits, model, n_rows, n),
         8..=12 => {
             let reference = &reference.unwrap()[..n_rows * n];
             let bytes: Vec<u8> = reference.iter().flat_map(|y| y.to_le_bytes()).collect();
@@ -1578,7 +1631,7 @@ fn frame(bytes: &mut Bytes, seen: &mut Seen, reference: Option<&PredictionMatrix
     let start = bytes.position;
     assert_eq!(bytes.take(4), b"\x89HUF");
     let version = bytes.byte();
-    assert!([1, 2, 3, 4].contains(&version));
+    assert!((1..=5).contains(&version));
     let n_json = bytes.varint() as usize;
     let json: serde_json::Value = serde_json::from_slice(bytes.take(n_json)).unwrap();
     bytes.checksum(start);
@@ -1913,15 +1966,15 @@ fn a_decoder_written_from_the_specification_gives_the_same_probabilities() {
 
 #[test]
 fn a_decoder_written_from_the_specification_reads_fractions() {
-    // Shares of 15 neighbours: few live in a row, or many.
+    // Shares of 15 neighbours, or of 100 trees.
     let mut seen = Seen::default();
-    for scale in [8.0, 1.0] {
-        let probabilities = softmax_rows(900, 30, scale, 4);
+    for (n_rows, scale, n_votes) in [(900, 8.0, 15), (900, 1.0, 100)] {
+        let probabilities = softmax_rows(n_rows, 30, scale, 4);
         let mut rng = StdRng::seed_from_u64(5);
         let mut values = Vec::new();
         for row in probabilities.rows() {
             let mut counts = vec![0u8; row.len()];
-            for _ in 0..15 {
+            for _ in 0..n_votes {
                 let mut rest: f32 = rng.random_range(0.0..0.999);
                 let class = row.iter().position(|p| {
                     rest -= p;
@@ -1929,7 +1982,7 @@ fn a_decoder_written_from_the_specification_reads_fractions() {
                 });
                 counts[class.unwrap_or(0)] += 1;
             }
-            values.extend(counts.iter().map(|&n| f32::from(n) / 15.0));
+            values.extend(counts.iter().map(|&n| f32::from(n) / n_votes as f32));
         }
         let shares = PredictionMatrix::new(30, values);
         for (bound, keep_top) in [(Bound::Exact, 1), (Bound::MaxError(1e-4), 3)] {
@@ -1938,7 +1991,52 @@ fn a_decoder_written_from_the_specification_reads_fractions() {
         }
     }
     assert_eq!(seen.n_exact_rows, 0);
-    assert_eq!(seen.first_bytes, BTreeSet::from([0x00, 0x80, 0x81]));
+    assert_eq!(seen.first_bytes, BTreeSet::from([0x00, 0x81]));
+}
+
+#[test]
+fn a_decoder_written_from_the_specification_reads_tables() {
+    let mut seen = Seen::default();
+    let mut rng = StdRng::seed_from_u64(6);
+    let numbers: Vec<f32> = (0..700).map(|_| rng.random_range(-9.0..9.0)).collect();
+    for (n_rows, n_classes) in [(400, 20), (60, 150), (1500, 1)] {
+        for way in 0..3 {
+            let mut values: Vec<f32> = Vec::new();
+            for i in 0..n_rows * n_classes {
+                let class = i % n_classes;
+                let any = rng
+                    .random_range(0..numbers.len())
+                    .min(rng.random_range(0..700));
+                values.push(match (rng.random_range(0..20), way) {
+                    (0, _) => numbers[any],
+                    (1, _) => rng.random_range(-1.0..1.0),
+                    (_, 0) => numbers[(class * 4 + any % 4) % numbers.len()],
+                    (_, 1) if class > 0 => -values[i - 1],
+                    (_, 2) if i >= n_classes => values[i - n_classes],
+                    _ => [0.0, -0.0, f32::NAN, f32::NEG_INFINITY][any % 4],
+                });
+            }
+            let matrix = PredictionMatrix::new(n_classes, values);
+            check(
+                &mut seen,
+                &[(&matrix, promise(Kind::Values, Bound::Exact, 1))],
+            );
+        }
+    }
+    // Whole numbers.
+    let counts = noise(500, 7, 7, |rng| rng.random_range(0.0f32..3.0).exp().floor());
+    check(
+        &mut seen,
+        &[(&counts, promise(Kind::Values, Bound::Exact, 1))],
+    );
+    assert!(
+        seen.models.is_superset(&BTreeSet::from([13, 14, 15])),
+        "{:?}",
+        seen.models
+    );
+    assert!(seen.first_bytes.iter().any(|first| first & 0x80 == 0));
+    assert!(seen.first_bytes.iter().any(|first| first & 0x80 != 0));
+    assert!(seen.table_sizes.first() < Some(&17) && seen.table_sizes.last() > Some(&500));
 }
 
 #[test]
@@ -2373,7 +2471,14 @@ fn a_decoder_written_from_the_specification_reads_rans() {
             rng.random_range(0.0..1.0)
         }
     });
-    let bits = noise(700, 10, 56, |rng| 2.0 * f32::from(rng.random_bool(0.1)));
+    // Nearly always the same exponent, or any other.
+    let bits = noise(700, 10, 56, |rng| {
+        let exponent = match rng.random_bool(0.1) {
+            true => rng.random_range(-100..100),
+            false => 0,
+        };
+        rng.random_range(1.0f32..2.0) * f32::powi(2.0, exponent)
+    });
     for (matrix, bound, keep_top) in [
         (&uniform, error(0.3), 1),
         (&far, error(0.3), 2),
@@ -2420,8 +2525,9 @@ fn a_decoder_written_from_the_specification_reads_rans() {
 
 #[test]
 fn the_example_of_the_specification_decodes_to_its_rows() {
-    // Version 4, and versions 3 and 1 of the same.
+    // Version 5, and versions 4, 3 and 1 of the same.
     for (version, checksum) in [
+        ("05", "3b 8c d9 7d"),
         ("04", "50 b4 bf 24"),
         ("03", "00 1b fc 71"),
         ("01", "d6 6b 30 c3"),
