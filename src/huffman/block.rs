@@ -183,6 +183,7 @@ impl Model {
     fn id(self) -> u32 {
         match self {
             Self::Ranked(_) => 0,
+            Self::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => SHARES,
             Self::Expected(Levels::Uniform(_)) => 1,
             Self::Expected(Levels::Root { .. }) => 2,
             Self::Predicted(Numbers::Steps(_)) => 3,
@@ -249,7 +250,7 @@ impl Model {
             reader.expect(Coder::Ans);
         }
         // Those of expected rows and of predicted ones.
-        if n_streams > 1 && !matches!(id, 1..=5) {
+        if n_streams > 1 && !matches!(id, 1..=5 | SHARES) {
             return Err(Error::Corrupt(
                 "a block has several bitstreams, which its model has not",
             ));
@@ -272,6 +273,7 @@ impl Model {
                 range: reader.read(32)?,
             }),
             7 => Self::Bits,
+            SHARES => Self::Expected(Levels::Uniform(uniform(reader)?.into_shares()?)),
             FIRST_TABLED..=15 => Self::Tabled(By::ALL[(id - FIRST_TABLED) as usize]),
             id if !BESIDE.contains(&id) => {
                 return Err(Error::Corrupt("a block has an unknown model"));
@@ -350,7 +352,7 @@ pub fn n_working_bytes(payload: &[u8], n_classes: usize) -> u64 {
     let first = payload.first().copied().unwrap_or_default();
     let n_streams = if first & STREAMS == 0 { 1 } else { N_STREAMS };
     match model_id(first) {
-        1..=5 => Regression::n_bytes(n_classes, n_streams),
+        1..=5 | 16 => Regression::n_bytes(n_classes, n_streams),
         8..=12 => Regression::n_bytes(2 * n_classes, n_streams),
         _ => 0,
     }
@@ -364,7 +366,7 @@ fn model_id(first: u8) -> u8 {
 /// The model, and the coder if it is not Huffman, that the first byte of a payload names (FORMAT.md, section 5); none
 /// if that is nothing.
 pub fn model_name(first: u8) -> Option<String> {
-    const NAMES: [&str; 16] = [
+    const NAMES: [&str; 17] = [
         "ranked",
         "expected",
         "expected, root",
@@ -381,6 +383,7 @@ pub fn model_name(first: u8) -> Option<String> {
         "of a table, by class",
         "of a table, by the value before",
         "of a table, by the row before",
+        "expected, shares",
     ];
     let name = NAMES.get(usize::from(model_id(first)))?;
     let coder = if first & ANS != 0 { ", rANS" } else { "" };
@@ -398,6 +401,9 @@ const BESIDE: std::ops::RangeInclusive<u32> = FIRST_BESIDE..=12;
 
 /// The models of values of a table, by what their contexts are. Format-stable.
 const FIRST_TABLED: u32 = 13;
+
+/// The model of expected shares. Format-stable.
+const SHARES: u32 = 16;
 
 /// Whether a payload needs the rows of a reference.
 pub fn needs_reference(payload: &[u8]) -> bool {
@@ -522,6 +528,7 @@ fn models(
     let mut models = models_alone(matrix, is_exact, promise);
     if reference.is_some() {
         let beside = models.clone().into_iter().filter_map(|model| match model {
+            Model::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => None,
             Model::Expected(levels) => Some(Model::ExpectedBeside(levels)),
             Model::Predicted(numbers) => Some(Model::PredictedBeside(numbers)),
             _ => None,
@@ -548,7 +555,14 @@ fn models_alone(matrix: Rows<'_>, is_exact: &mut [bool], promise: &Promise) -> V
                 Model::Predicted(Numbers::Steps(step)),
             ]
         }
-        Bound::MaxKl(max_kl) => vec![Model::Expected(Levels::Root { max_kl })],
+        Bound::MaxKl(max_kl) => {
+            let keeps = |value: f32, decoded: f32| (value - decoded).abs() <= 1e-6;
+            let shares = Uniform::of_fractions(matrix.values(), u32::MAX, keeps);
+            let shares = shares.and_then(|uniform| uniform.into_shares().ok());
+            let of_shares = shares.map(|uniform| Model::Expected(Levels::Uniform(uniform)));
+            let of_roots = Model::Expected(Levels::Root { max_kl });
+            of_shares.into_iter().chain([of_roots]).collect()
+        }
         Bound::Exact => {
             let mut models = vec![
                 Model::Bits,
@@ -1187,7 +1201,7 @@ mod tests {
     }
 
     /// A model of every kind.
-    fn every_model() -> [Model; 11] {
+    fn every_model() -> [Model; 12] {
         let [ranked, expected] = uniform_models(0.002);
         let step = Step::new(0.002, 1.0).unwrap();
         [
@@ -1202,6 +1216,9 @@ mod tests {
             Model::Tabled(By::Class),
             Model::Tabled(By::Before),
             Model::Tabled(By::Above),
+            Model::Expected(Levels::Uniform(
+                Uniform::from_levels(255).unwrap().into_shares().unwrap(),
+            )),
         ]
     }
 
@@ -1236,6 +1253,7 @@ mod tests {
     /// The same model beside a reference, if there is one.
     fn beside(model: Model) -> Option<Model> {
         match model {
+            Model::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => None,
             Model::Expected(levels) => Some(Model::ExpectedBeside(levels)),
             Model::Predicted(numbers) => Some(Model::PredictedBeside(numbers)),
             _ => None,
@@ -1277,6 +1295,7 @@ mod tests {
         assert_eq!(needs_reference(&payload), reference.is_some());
         let version = match way.model {
             Model::Tabled(_) => 5,
+            Model::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => 5,
             Model::Expected(_) if way.n_streams > 1 => 4,
             _ if way.coder == Coder::Ans || way.n_streams > 1 => 3,
             _ => 1,

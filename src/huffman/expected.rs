@@ -550,11 +550,7 @@ pub fn decode<const N: usize>(
                 row_levels[top] = Others::default().likely_top(scale);
             }
             match scale {
-                Scale::Uniform(uniform) => {
-                    for (value, &level) in row.iter_mut().zip(&row_levels) {
-                        *value = uniform.dequantize(level);
-                    }
-                }
+                Scale::Uniform(uniform) => uniform.dequantize_row(&row_levels, row),
                 Scale::Root(_) => Root::dequantize_row(&row_levels, row)?,
             }
             order.decode(row, Some(top), &tables, &mut stream.reader)?;

@@ -29,6 +29,8 @@ pub(super) const F32_MARGIN: f64 = 1.5 / (1 << 24) as f64;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Uniform {
     n_levels: u32,
+    /// Whether levels decode to shares of all levels of the row, level 0 to next to nothing.
+    is_shares: bool,
 }
 
 impl Uniform {
@@ -42,8 +44,12 @@ impl Uniform {
         }
         Ok(Self {
             n_levels: (0.5 / (max_error - F32_MARGIN)).ceil() as u32,
+            is_shares: false,
         })
     }
+
+    /// Quantizers of fractions have fewer levels. Format-stable.
+    const MAX_FRACTIONS: u32 = 1 << 12;
 
     /// The coarsest quantizer of fewer than `n_levels` that keeps all values, as `keeps` says of a value and what
     /// it decodes to; `None` if there is none of few levels.
@@ -54,7 +60,6 @@ impl Uniform {
         n_levels: u32,
         keeps: impl Fn(f32, f32) -> bool,
     ) -> Option<Self> {
-        const MOST_LEVELS: u32 = 1 << 12;
         const N_TELLING: usize = 64;
         const MAX_TRIALS: usize = 8;
         // Values near 0 and 1 tell nothing: all quantizers keep them.
@@ -65,7 +70,7 @@ impl Uniform {
             .take(N_TELLING)
             .copied()
             .collect();
-        let candidates = (1..n_levels.min(MOST_LEVELS)).map(|n_levels| Self { n_levels });
+        let candidates = (1..n_levels.min(Self::MAX_FRACTIONS)).map(Self::of);
         let keeps_all = |uniform: Self, values: &[f32]| {
             let is_kept = |&value: &f32| {
                 (0.0..=1.0).contains(&value)
@@ -85,9 +90,35 @@ impl Uniform {
     /// [`Corrupt`] if `n_levels` is 0 or above [`MAX_LEVELS`].
     pub fn from_levels(n_levels: u32) -> Result<Self, Corrupt> {
         match (1..=MAX_LEVELS).contains(&n_levels) {
-            true => Ok(Self { n_levels }),
+            true => Ok(Self::of(n_levels)),
             false => Err(Corrupt("the number of levels is out of range")),
         }
+    }
+
+    const fn of(n_levels: u32) -> Self {
+        Self {
+            n_levels,
+            is_shares: false,
+        }
+    }
+
+    /// The same levels as shares: rows sum to 1 and have no zeros.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if there are more levels than those [of fractions](Self::of_fractions).
+    pub fn into_shares(self) -> Result<Self, Corrupt> {
+        match self.n_levels < Self::MAX_FRACTIONS {
+            true => Ok(Self {
+                is_shares: true,
+                ..self
+            }),
+            false => Err(Corrupt("the number of levels is out of range")),
+        }
+    }
+
+    /// Whether levels are shares.
+    pub fn is_shares(&self) -> bool {
+        self.is_shares
     }
 
     /// The level of probability 1.
@@ -113,6 +144,24 @@ impl Uniform {
     #[inline]
     pub fn dequantize(&self, level: u32) -> f32 {
         (f64::from(level) / f64::from(self.n_levels)) as f32
+    }
+
+    /// Decodes a row from all its levels, none above that of 1. Format-stable: one IEEE division in f64 each, rounded to
+    /// f32.
+    #[inline(always)]
+    pub fn dequantize_row(&self, levels: &[u32], row: &mut [f32]) {
+        if !self.is_shares {
+            for (value, &level) in row.iter_mut().zip(levels) {
+                *value = self.dequantize(level);
+            }
+            return;
+        }
+        // Below 2^58, in a row of [`MAX_CLASSES`](super::frame::MAX_CLASSES).
+        let weight = |level: u32| u64::from(level.max(1)) << if level > 0 { 26 } else { 0 };
+        let sum = levels.iter().map(|&level| weight(level)).sum::<u64>() as f64;
+        for (value, &level) in row.iter_mut().zip(levels) {
+            *value = (weight(level) as f64 / sum) as f32;
+        }
     }
 }
 
@@ -327,13 +376,13 @@ mod tests {
         let of_15: Vec<f32> = (0..500).map(|i| (i * 7 % 16) as f32 / 15.0).collect();
         for keeps in [&same as &dyn Fn(f32, f32) -> bool, &near] {
             let found = |values: &[f32], most| Uniform::of_fractions(values, most, keeps);
-            assert_eq!(found(&of_15, 5000), Some(Uniform { n_levels: 15 }));
+            assert_eq!(found(&of_15, 5000), Some(Uniform::of(15)));
             assert_eq!(found(&of_15, 15), None);
             // Rows of 0 and 1 are fractions of 1, and one value may change that.
             let certain = [0.0, 1.0].repeat(300);
-            assert_eq!(found(&certain, 5000), Some(Uniform { n_levels: 1 }));
+            assert_eq!(found(&certain, 5000), Some(Uniform::of(1)));
             let but_one = [&certain[..], &[0.6]].concat();
-            assert_eq!(found(&but_one, 5000), Some(Uniform { n_levels: 5 }));
+            assert_eq!(found(&but_one, 5000), Some(Uniform::of(5)));
             // What the first values are need not be what the last ones are.
             let but_last = [&of_15[..], &[0.123_456, 0.234_567]].concat();
             assert_eq!(found(&but_last, 4000), None);

@@ -195,8 +195,8 @@ fn what_a_version_brought_is_refused_in_those_before() {
         assert_refused(of(3), is_of_version);
         assert_refused(of(4), is_other);
     }
-    // Tables are news to version 4.
-    for first_byte in [13, 14, 15, 0x8D, 0x8E, 0x8F] {
+    // Tables and shares are news to version 4.
+    for first_byte in [13, 14, 15, 0x8D, 0x8E, 0x8F, 16, 0x50, 0x90, 0xD0] {
         let of = |version: u8| {
             move |fields: &mut Fields| {
                 fields.version = version;

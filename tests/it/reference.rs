@@ -594,15 +594,23 @@ fn uniform(levels: &[u32], n_levels: u32) -> Vec<f32> {
     levels.iter().map(decode).collect()
 }
 
+/// Section 4, shares.
+fn shares(levels: &[u32]) -> Vec<f32> {
+    of_weights(levels, |level| level << 26)
+}
+
 /// Section 4, root.
 fn root(levels: &[u32]) -> Vec<f32> {
-    let weights: Vec<u64> = levels
-        .iter()
-        .map(|&level| match level {
-            0 => 1,
-            _ => 64 * u64::from(level) * u64::from(level),
-        })
-        .collect();
+    of_weights(levels, |level| 64 * level * level)
+}
+
+/// Section 4: the shares of levels, that of 0 having weight 1.
+fn of_weights(levels: &[u32], weight: fn(u64) -> u64) -> Vec<f32> {
+    let weight = |&level: &u32| match level {
+        0 => 1,
+        _ => weight(level.into()),
+    };
+    let weights: Vec<u64> = levels.iter().map(weight).collect();
     let sum: u64 = weights.iter().sum();
     let decode = |&weight: &u64| (weight as f64 / sum as f64) as f32;
     weights.iter().map(decode).collect()
@@ -1010,7 +1018,8 @@ fn expected_rows(
     n: usize,
     keep_top: usize,
 ) -> Vec<f32> {
-    let n_levels = (model == 1).then(|| bits.gamma());
+    let n_levels = (model != 2).then(|| bits.gamma());
+    assert!(model != 16 || n_levels < Some(1 << 12));
     assert!(n_levels.is_none_or(|n_levels| n_levels <= 1 << 20));
     let mut contexts = Contexts::read(bits, 4);
     let r = shift(n);
@@ -1077,6 +1086,7 @@ fn expected_rows(
         levels[top] = level as u32;
         // Step 6.
         let mut row = match n_levels {
+            Some(_) if model == 16 => shares(&levels),
             Some(n_levels) => uniform(&levels, n_levels),
             None => root(&levels),
         };
@@ -1543,7 +1553,7 @@ fn payload(
     bits.is_several = bits.bit() == 1;
     bits.is_rans = bits.bit() == 1;
     assert!(version >= 3 || !bits.is_several && !bits.is_rans);
-    assert!(!bits.is_several || [1, 2, 3, 4, 5].contains(&model));
+    assert!(!bits.is_several || [1, 2, 3, 4, 5, 16].contains(&model));
     assert!(version >= 4 || !bits.is_several || model >= 3);
     assert!(version >= 5 || model < 13);
     bits.seen.models.insert(model);
@@ -1553,7 +1563,7 @@ fn payload(
     }
     let values = match model {
         0 => ranked_rows(&mut bits, n_rows, n, keep_top),
-        1 | 2 => expected_rows(&mut bits, model, n_rows, n, keep_top),
+        1 | 2 | 16 => expected_rows(&mut bits, model, n_rows, n, keep_top),
         3..=5 => predicted_rows(&mut bits, model, n_rows, n, keep_top),
         6 => multiples(&mut bits, n_rows, n, keep_top),
         7 => plain_rows(&mut bits, n_rows, n),
@@ -1955,7 +1965,7 @@ fn a_decoder_written_from_the_specification_gives_the_same_probabilities() {
     for model in [0, 1, 2] {
         assert!((1..=4).all(|i| seen.orders.contains(&(model, i))));
     }
-    assert_eq!(seen.certain_models, BTreeSet::from([1, 2]));
+    assert_eq!(seen.certain_models, BTreeSet::from([1, 2, 16]));
     assert!(seen.bands_alike.len() > 1);
     assert!(seen.n_followers > 0 && seen.n_runs_without_follower > 0);
     assert!(seen.n_joint_misses > 0 && seen.n_tied_ranks > 0 && seen.n_set_apart > 0);
@@ -1968,7 +1978,7 @@ fn a_decoder_written_from_the_specification_gives_the_same_probabilities() {
 fn a_decoder_written_from_the_specification_reads_fractions() {
     // Shares of 15 neighbours, or of 100 trees.
     let mut seen = Seen::default();
-    for (n_rows, scale, n_votes) in [(900, 8.0, 15), (900, 1.0, 100)] {
+    for (n_rows, scale, n_votes) in [(900, 8.0, 15), (900, 1.0, 100), (6003, 1.0, 200)] {
         let probabilities = softmax_rows(n_rows, 30, scale, 4);
         let mut rng = StdRng::seed_from_u64(5);
         let mut values = Vec::new();
@@ -1985,13 +1995,20 @@ fn a_decoder_written_from_the_specification_reads_fractions() {
             values.extend(counts.iter().map(|&n| f32::from(n) / n_votes as f32));
         }
         let shares = PredictionMatrix::new(30, values);
-        for (bound, keep_top) in [(Bound::Exact, 1), (Bound::MaxError(1e-4), 3)] {
+        for (bound, keep_top) in [
+            (Bound::Exact, 1),
+            (Bound::MaxError(1e-4), 3),
+            (Bound::MaxKl(1e-4), 2),
+        ] {
             let promise = promise(Kind::Probabilities, bound, keep_top);
             check(&mut seen, &[(&shares, promise)]);
         }
     }
     assert_eq!(seen.n_exact_rows, 0);
-    assert_eq!(seen.first_bytes, BTreeSet::from([0x00, 0x81]));
+    assert_eq!(
+        seen.first_bytes,
+        BTreeSet::from([0x00, 0x41, 0x50, 0x81, 0x90])
+    );
 }
 
 #[test]
