@@ -15,7 +15,7 @@ use super::plain::{self, Multiples};
 use super::predicted::{self, Numbers};
 use super::promise::{Bound, Kind, Promise};
 use super::quantizer::{F32_MARGIN, Step, Uniform};
-use super::regression::Regression;
+use super::regression::{Columns, Regression};
 use super::tabled::{self, By, Table};
 use super::tokens::Token;
 use super::{Corrupt, Error, ans, beside, expected_beside, predicted_beside, ranked};
@@ -353,7 +353,7 @@ pub fn n_working_bytes(payload: &[u8], n_classes: usize) -> u64 {
     let n_streams = if first & STREAMS == 0 { 1 } else { N_STREAMS };
     match model_id(first) {
         1..=5 | 16 => Regression::n_bytes(n_classes, n_streams),
-        8..=12 => Regression::n_bytes(2 * n_classes, n_streams),
+        8..=12 => Columns::new(n_classes).n_bytes(),
         _ => 0,
     }
 }
@@ -557,9 +557,10 @@ fn models_alone(matrix: Rows<'_>, is_exact: &mut [bool], promise: &Promise) -> V
         }
         Bound::MaxKl(max_kl) => {
             let keeps = |value: f32, decoded: f32| (value - decoded).abs() <= 1e-6;
-            let shares = Uniform::of_fractions(matrix.values(), u32::MAX, keeps);
-            let shares = shares.and_then(|uniform| uniform.into_shares().ok());
-            let of_shares = shares.map(|uniform| Model::Expected(Levels::Uniform(uniform)));
+            let shares = Uniform::of_fractions(matrix.values(), Uniform::FEW, keeps)
+                .and_then(|uniform| uniform.into_shares().ok())
+                .filter(|&shares| are_kept(matrix, shares, promise));
+            let of_shares = shares.map(|shares| Model::Expected(Levels::Uniform(shares)));
             let of_roots = Model::Expected(Levels::Root { max_kl });
             of_shares.into_iter().chain([of_roots]).collect()
         }
@@ -579,6 +580,19 @@ fn models_alone(matrix: Rows<'_>, is_exact: &mut [bool], promise: &Promise) -> V
             models
         }
     }
+}
+
+/// Whether all rows come back from such levels as promised: of many classes, zeros take a little from the others.
+fn are_kept(matrix: Rows<'_>, shares: Uniform, promise: &Promise) -> bool {
+    let mut levels = vec![0; matrix.n_classes()];
+    let mut decoded = vec![0.0; matrix.n_classes()];
+    matrix.rows().all(|row| {
+        for (level, &value) in levels.iter_mut().zip(row) {
+            *level = shares.quantize(value);
+        }
+        shares.dequantize_row(&levels, &mut decoded);
+        promise.measure(row, &decoded).is_some()
+    })
 }
 
 /// The models of rows of such levels.
@@ -603,11 +617,13 @@ pub fn encode(
     choice: Option<Choice>,
 ) -> Payload {
     let models = models(matrix, reference, is_exact, promise);
-    // What was chosen may be a model of fractions, which the values of another block are not.
-    let chosen = choice.and_then(|choice| {
+    // What was chosen may be a model that the values of this block do not have.
+    let way = |choice: Choice| {
         let model = models.iter().find(|model| model.id() == choice.model_id)?;
         Some(Way::of(*model, choice.coder, matrix, choice.bytes_a_value))
-    });
+    };
+    let chosen =
+        choice.and_then(|choice| way(choice).or_else(|| way(choose(matrix, reference, promise))));
     let payload = match chosen {
         Some(way) => encode_with(way, matrix, reference, is_exact, promise.keep_top),
         None => {
@@ -627,10 +643,14 @@ pub fn encode(
     };
     let mut none = vec![false; matrix.n_rows()];
     let of_bits = encode(matrix, reference, &mut none, &exact, None);
-    match of_bits.0.len() < payload.0.len() {
-        true => of_bits,
-        false => payload,
+    if of_bits.0.len() >= payload.0.len() {
+        return payload;
     }
+    if !is_of_bits(of_bits.0[0]) {
+        // Their levels are those of all rows, which the payload does not tell apart.
+        is_exact.fill(false);
+    }
+    of_bits
 }
 
 /// Encodes with all models, on as many threads, and takes the smallest payload; of probabilities, a slower

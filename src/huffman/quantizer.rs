@@ -48,13 +48,14 @@ impl Uniform {
         })
     }
 
-    /// Quantizers of fractions have fewer levels. Format-stable.
-    const MAX_FRACTIONS: u32 = 1 << 12;
+    /// Few levels are fewer than this; those of shares must be. Format-stable.
+    pub const FEW: u32 = 1 << 12;
 
     /// The coarsest quantizer of fewer than `n_levels` that keeps all values, as `keeps` says of a value and what
     /// it decodes to; `None` if there is none of few levels.
     ///
-    /// What counts and averages of few are (shares of the trees of a forest, or of neighbours) has one.
+    /// What counts and averages of few are (shares of the trees of a forest, or of neighbours) has one, and so has
+    /// what was rounded to a few decimal places.
     pub fn of_fractions(
         values: &[f32],
         n_levels: u32,
@@ -70,7 +71,10 @@ impl Uniform {
             .take(N_TELLING)
             .copied()
             .collect();
-        let candidates = (1..n_levels.min(Self::MAX_FRACTIONS)).map(Self::of);
+        /// Of values that were rounded to so many digits.
+        const DECIMALS: [u32; 3] = [10_000, 100_000, 1_000_000];
+        let candidates = (1..Self::FEW).chain(DECIMALS);
+        let candidates = candidates.filter(|&n| n < n_levels).map(Self::of);
         let keeps_all = |uniform: Self, values: &[f32]| {
             let is_kept = |&value: &f32| {
                 (0.0..=1.0).contains(&value)
@@ -105,9 +109,9 @@ impl Uniform {
     /// The same levels as shares: rows sum to 1 and have no zeros.
     ///
     /// # Errors
-    /// [`Corrupt`] if there are more levels than those [of fractions](Self::of_fractions).
+    /// [`Corrupt`] if these are not [few](Self::FEW).
     pub fn into_shares(self) -> Result<Self, Corrupt> {
-        match self.n_levels < Self::MAX_FRACTIONS {
+        match self.n_levels < Self::FEW {
             true => Ok(Self {
                 is_shares: true,
                 ..self
@@ -387,6 +391,12 @@ mod tests {
             let but_last = [&of_15[..], &[0.123_456, 0.234_567]].concat();
             assert_eq!(found(&but_last, 4000), None);
         }
+        let rounded: Vec<f32> = (0..500)
+            .map(|i| (i * 7919 % 100_000) as f32 / 1e5)
+            .collect();
+        let found = Uniform::of_fractions(&rounded, u32::MAX, same);
+        assert_eq!(found, Some(Uniform::of(100_000)));
+        assert_eq!(Uniform::of_fractions(&rounded, 100_000, same), None);
         assert_eq!(Uniform::of_fractions(&[-0.0], 5000, same), None);
         assert_eq!(Uniform::of_fractions(&[0.1, 1.5], 5000, same), None);
         assert_eq!(Uniform::of_fractions(&[f32::NAN], 5000, same), None);

@@ -96,6 +96,16 @@ impl Columns {
         2 * self.n_classes
     }
 
+    /// About how many bytes their regression takes at most beside the rows that it learns.
+    pub fn n_bytes(self) -> u64 {
+        let n_tops = if self.count() <= MAX_WHOLE {
+            self.n_classes
+        } else {
+            1
+        };
+        Regression::n_bytes_of_panels(self.count(), 2 * self.n_beside, n_tops, 1)
+    }
+
     /// The column of each class of the reference, and that of the same class of the row.
     pub fn of_classes(self) -> impl Iterator<Item = (usize, usize)> {
         (0..self.n_classes).map(move |class| {
@@ -179,12 +189,16 @@ impl Regression {
 
     /// About how many bytes it takes at most beside the rows that it learns, with `n_sides` rows walked side by side.
     pub fn n_bytes(n_classes: usize, n_sides: usize) -> u64 {
-        let width = width(n_classes);
         let n_tops = if n_classes <= MAX_WHOLE { n_classes } else { 1 };
-        // A class's products and inverse, its slopes twice, and by top class its sums, deviations and bases; beside
-        // its mean and variance, its features and expectations.
-        let of_pairs = 16 * width + 8 * width.next_multiple_of(N_LANES) + 20 * n_tops;
-        (n_classes * (of_pairs + 16 + 8 * n_sides)) as u64
+        Self::n_bytes_of_panels(n_classes, width(n_classes), n_tops, n_sides)
+    }
+
+    fn n_bytes_of_panels(n_classes: usize, width: usize, n_tops: usize, n_sides: usize) -> u64 {
+        // A class's products and inverse, its slopes, twice if rows are side by side, and by top class its sums,
+        // deviations and bases; beside its mean and variance, its features and expectations.
+        let n_slopes = width.next_multiple_of(N_LANES) * n_sides.min(2);
+        let of_class = 16 * width + 4 * n_slopes + 20 * n_tops + 16 + 8 * n_sides;
+        (n_classes * of_class) as u64
     }
 
     /// The regression of rows beside those of a reference: its columns are [`Columns`], and so are the classes

@@ -293,3 +293,23 @@ fn every_bit_of_float64_counts_for_exact_files() {
         "",
     );
 }
+
+#[test]
+fn values_finer_than_float32_are_verified_without_the_original() {
+    let folder = Folder::new();
+    // Of 1, no multiples are near enough: all bits count. They are fractions, or any numbers.
+    for (name, of) in [("few", 4.0f32), ("many", 1e7 / 3.0)] {
+        let values = (0..900u32).map(|i| ((i * 7919 % 5) as f32 / of).to_le_bytes());
+        let values: Vec<u8> = values.flatten().collect();
+        folder.write(
+            &format!("{name}.npy"),
+            &common::npy("<f4", false, &[300, 3], &values),
+        );
+        folder.run(
+            &format!("compress {name}.npy -o {name}.huff --kind values --max-error 1e-7"),
+            0,
+        );
+        folder.run(&format!("verify {name}.huff"), 0);
+        folder.run(&format!("verify {name}.huff {name}.npy"), 0);
+    }
+}
