@@ -164,6 +164,7 @@ fn read_npy(path: &Path) -> Option<PredictionMatrix> {
     };
     let mut bytes = &bytes[..];
     let header = NpyHeader::read_from(&mut bytes).expect("a .npy file");
+    assert!(!header.is_fortran_order, "{}: not by row", path.display());
     let (words, _) = bytes.as_chunks::<4>();
     let values = words.iter().map(|&word| f32::from_le_bytes(word)).collect();
     Some(PredictionMatrix::new(header.shape[1] as usize, values))
