@@ -48,6 +48,8 @@ class Terminal:
 
 
 def main():
+    # A job in the background ignores interrupts, and so would the processes it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     pc = str(pathlib.Path(sys.argv[1]).resolve())
     folder = tempfile.TemporaryDirectory()
     os.chdir(folder.name)
