@@ -351,9 +351,9 @@ pub fn first_version(payload: &[u8]) -> u8 {
 pub fn n_working_bytes(payload: &[u8], n_classes: usize) -> u64 {
     let first = payload.first().copied().unwrap_or_default();
     let n_streams = if first & STREAMS == 0 { 1 } else { N_STREAMS };
-    match model_id(first) {
-        1..=5 | 16 => Regression::n_bytes(n_classes, n_streams),
-        8..=12 => Columns::new(n_classes).n_bytes(),
+    match model_id(first).into() {
+        1..=5 | SHARES => Regression::n_bytes(n_classes, n_streams),
+        id if BESIDE.contains(&id) => Columns::new(n_classes).n_bytes(),
         _ => 0,
     }
 }

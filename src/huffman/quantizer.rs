@@ -42,10 +42,7 @@ impl Uniform {
         if !(MIN_MAX_ERROR..=MAX_MAX_ERROR).contains(&max_error) {
             return Err(Error::MaxErrorOutOfRange(max_error));
         }
-        Ok(Self {
-            n_levels: (0.5 / (max_error - F32_MARGIN)).ceil() as u32,
-            is_shares: false,
-        })
+        Ok(Self::of((0.5 / (max_error - F32_MARGIN)).ceil() as u32))
     }
 
     /// Few levels are fewer than this; those of shares must be. Format-stable.
@@ -61,6 +58,8 @@ impl Uniform {
         n_levels: u32,
         keeps: impl Fn(f32, f32) -> bool,
     ) -> Option<Self> {
+        /// Of values that were rounded to so many decimal places.
+        const DECIMALS: [u32; 3] = [10_000, 100_000, 1_000_000];
         const N_TELLING: usize = 64;
         const MAX_TRIALS: usize = 8;
         // Values near 0 and 1 tell nothing: all quantizers keep them.
@@ -71,8 +70,6 @@ impl Uniform {
             .take(N_TELLING)
             .copied()
             .collect();
-        /// Of values that were rounded to so many digits.
-        const DECIMALS: [u32; 3] = [10_000, 100_000, 1_000_000];
         let candidates = (1..Self::FEW).chain(DECIMALS);
         let candidates = candidates.filter(|&n| n < n_levels).map(Self::of);
         let keeps_all = |uniform: Self, values: &[f32]| {

@@ -187,19 +187,20 @@ pub fn encode(matrix: Rows<'_>, by: By, coder: Coder) -> Coded {
     let mut sequences = Sequence::several(1, matrix.values().len());
     let sequence = &mut sequences[0];
     let (mut places, mut above) = (Vec::with_capacity(n_classes), Vec::new());
-    let mut last = (0, NOT_THERE);
+    let place_of = |number: i32| {
+        let found = places_of_numbers.binary_search_by_key(&number, |&(number, _)| number);
+        found.map_or(NOT_THERE, |index| places_of_numbers[index].1)
+    };
+    let mut last = None;
     for row in matrix.rows() {
         for (class, &value) in row.iter().enumerate() {
             let number = ordered(value);
-            // Many values are like the one before.
-            if last.0 != number || last.1 == NOT_THERE {
-                let found = places_of_numbers.binary_search_by_key(&number, |&(number, _)| number);
-                last = (
-                    number,
-                    found.map_or(NOT_THERE, |index| places_of_numbers[index].1),
-                );
-            }
-            let (_, place) = last;
+            let place = match last {
+                // Many values are like the one before.
+                Some((number_before, place)) if number_before == number => place,
+                _ => place_of(number),
+            };
+            last = Some((number, place));
             let context = by.context(class, n_classes, &places, &above);
             sequence.push_number(context, place);
             if place == NOT_THERE {
