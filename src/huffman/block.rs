@@ -11,6 +11,7 @@ use super::codebook::{self, Alphabet, Code, Codebook, entropy_bits, read_gamma, 
 use super::contexts::{Groups, Sequence};
 use super::expected::{self, Levels};
 use super::meter::{Meter, PayloadBits, Watch};
+use super::minifloat::Minifloat;
 use super::plain::{self, Multiples};
 use super::predicted::{self, Numbers};
 use super::promise::{Bound, Kind, Promise};
@@ -184,18 +185,21 @@ impl Model {
         match self {
             Self::Ranked(_) => 0,
             Self::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => SHARES,
+            Self::Expected(Levels::Uniform(uniform)) if uniform.is_floats() => EXPECTED_MINIFLOATS,
             Self::Expected(Levels::Uniform(_)) => 1,
             Self::Expected(Levels::Root { .. }) => 2,
-            Self::Predicted(Numbers::Steps(_)) => 3,
-            Self::Predicted(Numbers::OrderedBits) => 4,
-            Self::Predicted(Numbers::Bits) => 5,
+            Self::Predicted(numbers) if numbers.is_minifloats() => {
+                PREDICTED_MINIFLOATS + numbers.place()
+            }
+            Self::Predicted(numbers) => 3 + numbers.place(),
             Self::Multiples(_) => 6,
             Self::Bits => 7,
             Self::ExpectedBeside(Levels::Uniform(_)) => FIRST_BESIDE,
             Self::ExpectedBeside(Levels::Root { .. }) => FIRST_BESIDE + 1,
-            Self::PredictedBeside(Numbers::Steps(_)) => FIRST_BESIDE + 2,
-            Self::PredictedBeside(Numbers::OrderedBits) => FIRST_BESIDE + 3,
-            Self::PredictedBeside(Numbers::Bits) => FIRST_BESIDE + 4,
+            Self::PredictedBeside(numbers) if numbers.is_minifloats() => {
+                MINIFLOATS_BESIDE + numbers.place()
+            }
+            Self::PredictedBeside(numbers) => FIRST_BESIDE + 2 + numbers.place(),
             Self::Tabled(by) => FIRST_TABLED + by as u32,
         }
     }
@@ -213,7 +217,7 @@ impl Model {
         writer.write(id, 6);
         writer.write((n_streams > 1).into(), 1);
         writer.write((coder == Coder::Ans).into(), 1);
-        if let Some(reference) = reference.filter(|_| BESIDE.contains(&id)) {
+        if let Some(reference) = reference.filter(|_| is_beside(id)) {
             writer.write(beside::checksum(reference), 32);
         }
         match self {
@@ -221,10 +225,19 @@ impl Model {
             | Self::Expected(Levels::Uniform(uniform))
             | Self::ExpectedBeside(Levels::Uniform(uniform)) => {
                 write_gamma(writer, uniform.n_levels());
+                if uniform.is_floats() {
+                    writer.write(uniform.n_mantissa_bits(), 5);
+                }
             }
-            Self::Predicted(Numbers::Steps(step)) | Self::PredictedBeside(Numbers::Steps(step)) => {
-                write_step(writer, step);
-            }
+            Self::Predicted(numbers) | Self::PredictedBeside(numbers) => match numbers {
+                Numbers::Steps(step) => write_step(writer, step),
+                Numbers::OrderedBits(of) | Numbers::Bits(of) => {
+                    if numbers.is_minifloats() {
+                        write_step(writer, of.unit());
+                        writer.write(of.n_mantissa_bits(), 5);
+                    }
+                }
+            },
             Self::Multiples(multiples) => {
                 write_step(writer, multiples.step);
                 writer.write(multiples.least as u32, 32);
@@ -250,12 +263,12 @@ impl Model {
             reader.expect(Coder::Ans);
         }
         // Those of expected rows and of predicted ones.
-        if n_streams > 1 && !matches!(id, 1..=5 | SHARES) {
+        if n_streams > 1 && !matches!(id, 1..=5 | SHARES..=EXPECTED_MINIFLOATS) {
             return Err(Error::Corrupt(
                 "a block has several bitstreams, which its model has not",
             ));
         }
-        if let Some(reference) = reference.filter(|_| BESIDE.contains(&id))
+        if let Some(reference) = reference.filter(|_| is_beside(id))
             && reader.read(32)? != beside::checksum(reference)
         {
             return Err(Error::WrongReference);
@@ -265,17 +278,24 @@ impl Model {
             1 => Self::Expected(Levels::Uniform(uniform(reader)?)),
             2 => Self::Expected(Levels::Root { max_kl: f64::NAN }),
             3 => Self::Predicted(Numbers::Steps(read_step(reader)?)),
-            4 => Self::Predicted(Numbers::OrderedBits),
-            5 => Self::Predicted(Numbers::Bits),
+            4 => Self::Predicted(Numbers::OrderedBits(Minifloat::F32)),
+            5 => Self::Predicted(Numbers::Bits(Minifloat::F32)),
             6 => Self::Multiples(Multiples {
                 step: read_step(reader)?,
                 least: reader.read(32)? as i32,
                 range: reader.read(32)?,
             }),
             7 => Self::Bits,
+            PREDICTED_MINIFLOATS => Self::Predicted(Numbers::OrderedBits(read_minifloat(reader)?)),
+            18 => Self::Predicted(Numbers::Bits(read_minifloat(reader)?)),
+            EXPECTED_MINIFLOATS => {
+                let (n_levels, n_mantissa_bits) = (read_gamma(reader)?, reader.read(5)?);
+                let floats = Uniform::floats(n_levels, n_mantissa_bits)?;
+                Self::Expected(Levels::Uniform(floats))
+            }
             SHARES => Self::Expected(Levels::Uniform(uniform(reader)?.into_shares()?)),
             FIRST_TABLED..=15 => Self::Tabled(By::ALL[(id - FIRST_TABLED) as usize]),
-            id if !BESIDE.contains(&id) => {
+            id if !is_beside(id) => {
                 return Err(Error::Corrupt("a block has an unknown model"));
             }
             _ if reference.is_none() => {
@@ -286,8 +306,12 @@ impl Model {
             FIRST_BESIDE => Self::ExpectedBeside(Levels::Uniform(uniform(reader)?)),
             9 => Self::ExpectedBeside(Levels::Root { max_kl: f64::NAN }),
             10 => Self::PredictedBeside(Numbers::Steps(read_step(reader)?)),
-            11 => Self::PredictedBeside(Numbers::OrderedBits),
-            _ => Self::PredictedBeside(Numbers::Bits),
+            11 => Self::PredictedBeside(Numbers::OrderedBits(Minifloat::F32)),
+            12 => Self::PredictedBeside(Numbers::Bits(Minifloat::F32)),
+            MINIFLOATS_BESIDE => {
+                Self::PredictedBeside(Numbers::OrderedBits(read_minifloat(reader)?))
+            }
+            _ => Self::PredictedBeside(Numbers::Bits(read_minifloat(reader)?)),
         };
         Ok((model, n_streams))
     }
@@ -339,6 +363,7 @@ const ANS: u8 = 0x80;
 /// The first version of the format that has the way in which a payload is coded.
 pub fn first_version(payload: &[u8]) -> u8 {
     match payload.first() {
+        Some(&first) if u32::from(model_id(first)) >= PREDICTED_MINIFLOATS => 6,
         Some(&first) if u32::from(model_id(first)) >= FIRST_TABLED => 5,
         Some(&first) if first & STREAMS != 0 && matches!(model_id(first), 1 | 2) => 4,
         Some(&first) if first & (STREAMS | ANS) != 0 => 3,
@@ -352,8 +377,8 @@ pub fn n_working_bytes(payload: &[u8], n_classes: usize) -> u64 {
     let first = payload.first().copied().unwrap_or_default();
     let n_streams = if first & STREAMS == 0 { 1 } else { N_STREAMS };
     match model_id(first).into() {
-        1..=5 | SHARES => Regression::n_bytes(n_classes, n_streams),
-        id if BESIDE.contains(&id) => Columns::new(n_classes).n_bytes(),
+        1..=5 | SHARES..=EXPECTED_MINIFLOATS => Regression::n_bytes(n_classes, n_streams),
+        id if is_beside(id) => Columns::new(n_classes).n_bytes(),
         _ => 0,
     }
 }
@@ -366,7 +391,7 @@ fn model_id(first: u8) -> u8 {
 /// The model, and the coder if it is not Huffman, that the first byte of a payload names (FORMAT.md, section 5); none
 /// if that is nothing.
 pub fn model_name(first: u8) -> Option<String> {
-    const NAMES: [&str; 17] = [
+    const NAMES: [&str; 22] = [
         "ranked",
         "expected",
         "expected, root",
@@ -384,6 +409,11 @@ pub fn model_name(first: u8) -> Option<String> {
         "of a table, by the value before",
         "of a table, by the row before",
         "expected, shares",
+        "predicted, minifloats",
+        "predicted, minifloats as values",
+        "expected, minifloats",
+        "predicted beside a reference, minifloats",
+        "predicted beside a reference, minifloats as values",
     ];
     let name = NAMES.get(usize::from(model_id(first)))?;
     let coder = if first & ANS != 0 { ", rANS" } else { "" };
@@ -392,12 +422,16 @@ pub fn model_name(first: u8) -> Option<String> {
 
 /// Whether the model of this number codes all rows bit for bit.
 pub fn is_of_bits(first: u8) -> bool {
-    matches!(model_id(first), 4 | 5 | 7 | 11..=15)
+    matches!(model_id(first), 4 | 5 | 7 | 11..=15 | 17..=18 | 20..=21)
 }
 
-/// The models beside a reference. Format-stable.
+/// The models beside a reference, but for those of minifloats. Format-stable.
 const FIRST_BESIDE: u32 = 8;
-const BESIDE: std::ops::RangeInclusive<u32> = FIRST_BESIDE..=12;
+
+/// Whether the model of this number is one beside a reference.
+fn is_beside(id: u32) -> bool {
+    matches!(id, FIRST_BESIDE..=12 | MINIFLOATS_BESIDE..=21)
+}
 
 /// The models of values of a table, by what their contexts are. Format-stable.
 const FIRST_TABLED: u32 = 13;
@@ -405,11 +439,16 @@ const FIRST_TABLED: u32 = 13;
 /// The model of expected shares. Format-stable.
 const SHARES: u32 = 16;
 
+/// The models of minifloats, two of each but expected ones. Format-stable.
+const PREDICTED_MINIFLOATS: u32 = 17;
+const EXPECTED_MINIFLOATS: u32 = 19;
+const MINIFLOATS_BESIDE: u32 = 20;
+
 /// Whether a payload needs the rows of a reference.
 pub fn needs_reference(payload: &[u8]) -> bool {
     payload
         .first()
-        .is_some_and(|&first| BESIDE.contains(&model_id(first).into()))
+        .is_some_and(|&first| is_beside(model_id(first).into()))
 }
 
 fn write_step(writer: &mut BitWriter, step: Step) {
@@ -420,6 +459,10 @@ fn write_step(writer: &mut BitWriter, step: Step) {
 fn read_step(reader: &mut BitReader) -> Result<Step, Corrupt> {
     let [low, high] = [reader.read(32)?, reader.read(32)?].map(u64::from);
     Step::from_bits(high << 32 | low)
+}
+
+fn read_minifloat(reader: &mut BitReader) -> Result<Minifloat, Corrupt> {
+    Minifloat::new(read_step(reader)?, reader.read(5)?)
 }
 
 /// What a model makes of the rows of a block.
@@ -528,7 +571,11 @@ fn models(
     let mut models = models_alone(matrix, is_exact, promise);
     if reference.is_some() {
         let beside = models.clone().into_iter().filter_map(|model| match model {
-            Model::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => None,
+            Model::Expected(Levels::Uniform(uniform))
+                if uniform.is_shares() || uniform.is_floats() =>
+            {
+                None
+            }
             Model::Expected(levels) => Some(Model::ExpectedBeside(levels)),
             Model::Predicted(numbers) => Some(Model::PredictedBeside(numbers)),
             _ => None,
@@ -550,10 +597,13 @@ fn models_alone(matrix: Rows<'_>, is_exact: &mut [bool], promise: &Promise) -> V
         }
         Bound::MaxError(max_error) => {
             let step = step(matrix, is_exact, max_error);
-            vec![
+            let mut models = vec![
                 Model::Multiples(Multiples::of(matrix, is_exact, step)),
                 Model::Predicted(Numbers::Steps(step)),
-            ]
+            ];
+            let minifloats = Minifloat::of(matrix.values());
+            models.extend(minifloats.into_iter().flat_map(models_of_bits));
+            models
         }
         Bound::MaxKl(max_kl) => {
             let keeps = |value: f32, decoded: f32| (value - decoded).abs() <= 1e-6;
@@ -565,11 +615,13 @@ fn models_alone(matrix: Rows<'_>, is_exact: &mut [bool], promise: &Promise) -> V
             of_shares.into_iter().chain([of_roots]).collect()
         }
         Bound::Exact => {
-            let mut models = vec![
-                Model::Bits,
-                Model::Predicted(Numbers::OrderedBits),
-                Model::Predicted(Numbers::Bits),
-            ];
+            let mut models = vec![Model::Bits];
+            models.extend(models_of_bits(Minifloat::F32));
+            if let Some(minifloats) = Minifloat::of(matrix.values()) {
+                models.extend(models_of_bits(minifloats));
+                let levels = Uniform::of_minifloats(minifloats, matrix.values());
+                models.extend(levels.map(|levels| Model::Expected(Levels::Uniform(levels))));
+            }
             if Table::is_likely(matrix.values()) {
                 models.extend(By::ALL.map(Model::Tabled));
             }
@@ -593,6 +645,11 @@ fn are_kept(matrix: Rows<'_>, shares: Uniform, promise: &Promise) -> bool {
         shares.dequantize_row(&levels, &mut decoded);
         promise.measure(row, &decoded).is_some()
     })
+}
+
+/// The models of all bits of such values.
+fn models_of_bits(of: Minifloat) -> [Model; 2] {
+    [Numbers::OrderedBits(of), Numbers::Bits(of)].map(Model::Predicted)
 }
 
 /// The models of rows of such levels.
@@ -1204,8 +1261,8 @@ mod tests {
 
     const EXACT_MODELS: [Model; 6] = [
         Model::Bits,
-        Model::Predicted(Numbers::OrderedBits),
-        Model::Predicted(Numbers::Bits),
+        Model::Predicted(Numbers::OrderedBits(Minifloat::F32)),
+        Model::Predicted(Numbers::Bits(Minifloat::F32)),
         Model::Tabled(By::Class),
         Model::Tabled(By::Before),
         Model::Tabled(By::Above),
@@ -1221,9 +1278,10 @@ mod tests {
     }
 
     /// A model of every kind.
-    fn every_model() -> [Model; 12] {
+    fn every_model() -> [Model; 15] {
         let [ranked, expected] = uniform_models(0.002);
         let step = Step::new(0.002, 1.0).unwrap();
+        let [as_such, as_values] = models_of_bits(float16());
         [
             ranked,
             expected,
@@ -1231,15 +1289,23 @@ mod tests {
             Model::Predicted(Numbers::Steps(step)),
             Model::Multiples(multiples(step)),
             Model::Bits,
-            Model::Predicted(Numbers::OrderedBits),
-            Model::Predicted(Numbers::Bits),
+            Model::Predicted(Numbers::OrderedBits(Minifloat::F32)),
+            Model::Predicted(Numbers::Bits(Minifloat::F32)),
             Model::Tabled(By::Class),
             Model::Tabled(By::Before),
             Model::Tabled(By::Above),
             Model::Expected(Levels::Uniform(
                 Uniform::from_levels(255).unwrap().into_shares().unwrap(),
             )),
+            as_such,
+            as_values,
+            Model::Expected(Levels::Uniform(Uniform::floats(1 << 24, 10).unwrap())),
         ]
+    }
+
+    fn float16() -> Minifloat {
+        let unit = (1.0 / (1 << 24) as f64).to_bits();
+        Minifloat::new(Step::from_bits(unit).unwrap(), 10).unwrap()
     }
 
     /// Each of them in each way.
@@ -1273,7 +1339,11 @@ mod tests {
     /// The same model beside a reference, if there is one.
     fn beside(model: Model) -> Option<Model> {
         match model {
-            Model::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => None,
+            Model::Expected(Levels::Uniform(uniform))
+                if uniform.is_shares() || uniform.is_floats() =>
+            {
+                None
+            }
             Model::Expected(levels) => Some(Model::ExpectedBeside(levels)),
             Model::Predicted(numbers) => Some(Model::PredictedBeside(numbers)),
             _ => None,
@@ -1314,6 +1384,8 @@ mod tests {
         let (payload, counts) = encode_with(way, matrix.view(), reference, &mut is_exact, keep_top);
         assert_eq!(needs_reference(&payload), reference.is_some());
         let version = match way.model {
+            Model::Predicted(of) | Model::PredictedBeside(of) if of.is_minifloats() => 6,
+            Model::Expected(Levels::Uniform(uniform)) if uniform.is_floats() => 6,
             Model::Tabled(_) => 5,
             Model::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => 5,
             Model::Expected(_) if way.n_streams > 1 => 4,
@@ -1428,7 +1500,7 @@ mod tests {
         );
         assert!(refused(&lengths(2, 1)).0.contains("padding"));
         // Models of single rows have one.
-        for model in (0..=12u8).filter(|model| !(1..=5).contains(model)) {
+        for model in [0, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20, 21u8] {
             let reference = PredictionMatrix::new(1, vec![0.5]);
             let checksum = beside::checksum(reference.view()).to_le_bytes();
             let payload = [&[model | STREAMS][..], &checksum, &[0xFF; 30]].concat();
@@ -1603,8 +1675,31 @@ mod tests {
         }
 
         #[test]
+        fn any_float16_survives(
+            n_classes in 1usize..20,
+            bits in prop::collection::vec(any::<u16>(), 0..400),
+            are_probabilities: bool,
+        ) {
+            let values: Vec<f32> = bits
+                .into_iter()
+                .map(|bits| if are_probabilities { bits % 0x3C01 } else { bits })
+                .map(|bits| half::f16::from_bits(bits).to_f32())
+                .map(|value| if value.is_nan() { 0.0 } else { value })
+                .collect();
+            let n_rows = values.len() / n_classes;
+            let matrix = PredictionMatrix::new(n_classes, values[..n_rows * n_classes].to_vec());
+            let numbers = Minifloat::of(matrix.values()).expect("few bits");
+            let levels = Uniform::of_minifloats(numbers, matrix.values());
+            prop_assert!(levels.is_some() || !are_probabilities);
+            let levels = levels.map(|levels| Model::Expected(Levels::Uniform(levels)));
+            for model in models_of_bits(numbers).into_iter().chain(levels) {
+                assert_kept(model, &matrix, &promise(Bound::Exact, 1));
+            }
+        }
+
+        #[test]
         fn arbitrary_bytes_never_panic(
-            model in (0u8..14, 0u8..4).prop_map(|(id, way)| id | way << 6),
+            model in (0u8..23, 0u8..4).prop_map(|(id, way)| id | way << 6),
             keep_top in 1usize..5,
             mut bytes in prop::collection::vec(any::<u8>(), 1..200),
         ) {

@@ -14,7 +14,7 @@ use super::Corrupt;
 use super::bitstream::{BitReader, BitWriter};
 use super::logarithm::log2;
 use super::meter::Part;
-use super::tokens::{LEVELS, RUNS, from_zigzag, zigzag};
+use super::tokens::{LEVELS, RUNS, Tokens, from_zigzag, zigzag};
 
 /// The longest code, in bits. Format-stable: changing this changes files.
 pub const MAX_CODE_LENGTH: u8 = 15;
@@ -157,11 +157,11 @@ pub struct Alphabet {
 pub enum Meanings {
     /// Themselves.
     Symbols,
-    /// The tokens of [`LEVELS`].
-    Levels,
+    /// The tokens of a scheme.
+    Numbers(Tokens),
     /// The tokens of [`RUNS`], once for runs that are ended by any number and once for each of so many
-    /// numbers that end them, then those of [`LEVELS`].
-    RunsAndLevels(usize),
+    /// numbers that end them, then those of a scheme.
+    RunsAndNumbers(usize, Tokens),
 }
 
 /// What one symbol stands for.
@@ -195,10 +195,10 @@ impl Meanings {
         let n_runs = RUNS.count() as u32;
         let ((base, n_extra_bits), kind) = match self {
             Self::Symbols => ((symbol, 0), 0),
-            Self::Levels => (LEVELS.meaning(symbol), 0),
-            Self::RunsAndLevels(n_followers) => {
+            Self::Numbers(tokens) => (tokens.meaning(symbol), 0),
+            Self::RunsAndNumbers(n_followers, tokens) => {
                 match symbol.checked_sub(n_runs * (n_followers as u32 + 1)) {
-                    Some(level) => (LEVELS.meaning(level), 0),
+                    Some(number) => (tokens.meaning(number), 0),
                     None => (RUNS.meaning(symbol % n_runs), (symbol / n_runs) as u8 + 1),
                 }
             }
@@ -224,10 +224,15 @@ impl Alphabet {
 
     /// The tokens of [`LEVELS`].
     pub fn of_levels() -> Self {
+        Self::of_numbers(LEVELS)
+    }
+
+    /// The tokens of a scheme.
+    pub fn of_numbers(tokens: Tokens) -> Self {
         Self {
-            size: LEVELS.count(),
+            size: tokens.count(),
             stride: 1,
-            meanings: Meanings::Levels,
+            meanings: Meanings::Numbers(tokens),
             part: Part::Levels,
         }
     }
@@ -237,12 +242,12 @@ impl Alphabet {
         Self { part, ..self }
     }
 
-    /// The tokens of [`RUNS`] for `n_followers` and for none, then those of [`LEVELS`].
-    pub fn of_runs_and_levels(n_followers: usize) -> Self {
+    /// The tokens of [`RUNS`] for `n_followers` and for none, then those of a scheme.
+    pub fn of_runs_and_numbers(n_followers: usize, tokens: Tokens) -> Self {
         Self {
-            size: RUNS.count() * (n_followers + 1) + LEVELS.count(),
+            size: RUNS.count() * (n_followers + 1) + tokens.count(),
             stride: 1,
-            meanings: Meanings::RunsAndLevels(n_followers),
+            meanings: Meanings::RunsAndNumbers(n_followers, tokens),
             part: Part::Levels,
         }
     }

@@ -16,7 +16,7 @@ use super::meter::{Part, Watch};
 use super::order::Order;
 use super::quantizer::{Root, Uniform};
 use super::regression::{Regression, Ridge, Visitor};
-use super::tokens::{from_zigzag, zigzag};
+use super::tokens::{UNLIMITED, from_zigzag, zigzag};
 use crate::matrix::{Rows, argmax};
 
 const HEAD: usize = 0;
@@ -45,6 +45,16 @@ pub enum Levels {
         /// The bound in bits; decoders do not look at it.
         max_kl: f64,
     },
+}
+
+impl Levels {
+    /// The most bits that tokens of levels leave.
+    fn max_extra_bits(self) -> u32 {
+        match self {
+            Self::Uniform(uniform) => uniform.max_extra_bits(),
+            Self::Root { .. } => UNLIMITED,
+        }
+    }
 }
 
 /// A level as the regression sees it: log2(1 + 4 level), linear between powers of two; 0 for 0, which is
@@ -301,9 +311,13 @@ impl Others {
     /// # Errors
     /// [`Corrupt`] if there is no such level.
     pub(super) fn top(&self, scale: Scale, distance: i32) -> Result<u32, Corrupt> {
-        let level = i64::from(self.likely_top(scale)) - i64::from(distance);
-        match (self.largest.into()..=scale.max_level().into()).contains(&level) {
-            true => Ok(level as u32),
+        let mut number = i64::from(scale.number(self.likely_top(scale))) - i64::from(distance);
+        let numbers = i64::from(scale.number(self.largest))..=i64::from(scale.max_number());
+        if scale.floats().is_some() {
+            number = number.rem_euclid(numbers.end() + 1);
+        }
+        match numbers.contains(&number) {
+            true => Ok(scale.level(number as u32)),
             false => Err(Corrupt("the level of a top class is out of range")),
         }
     }
@@ -320,10 +334,28 @@ pub(super) enum Scale {
 }
 
 impl Scale {
-    /// The largest level that a decoder takes.
-    pub(super) fn max_level(self) -> u32 {
+    /// The levels, if these are floating-point numbers.
+    fn floats(self) -> Option<Uniform> {
         match self {
-            Self::Uniform(uniform) => uniform.n_levels(),
+            Self::Uniform(uniform) => Some(uniform).filter(Uniform::is_floats),
+            Self::Root(_) => None,
+        }
+    }
+
+    /// What a level is coded as: of floating-point numbers, its place among these.
+    fn number(self, level: u32) -> u32 {
+        self.floats().map_or(level, |floats| floats.number(level))
+    }
+
+    /// The level of such a number.
+    fn level(self, number: u32) -> u32 {
+        self.floats().map_or(number, |floats| floats.level(number))
+    }
+
+    /// The largest number of a level that a decoder takes.
+    pub(super) fn max_number(self) -> u32 {
+        match self {
+            Self::Uniform(uniform) => self.number(uniform.n_levels()),
             Self::Root(_) => MAX_LEVEL_OF_ROOTS,
         }
     }
@@ -380,7 +412,15 @@ impl Quantized {
 
     /// How far the top level is below what it most likely is.
     pub(super) fn distance(&self, row_levels: &[u32]) -> i32 {
-        self.others.likely_top(self.scale) as i32 - row_levels[self.top] as i32
+        let [likely, top] = [self.others.likely_top(self.scale), row_levels[self.top]];
+        let distance = self.scale.number(likely) as i32 - self.scale.number(top) as i32;
+        let n_numbers = self.scale.max_number() as i32 + 1;
+        match self.scale.floats() {
+            // Modulo their number, as there is no token for twice as many.
+            Some(_) if 2 * distance > n_numbers => distance - n_numbers,
+            Some(_) if 2 * distance < -n_numbers => distance + n_numbers,
+            _ => distance,
+        }
     }
 
     /// Whether the top class is alone, with all of the mass.
@@ -408,7 +448,8 @@ pub fn encode<const N: usize>(
     let mut last_fineness = 0;
     let needs = finder.needs(matrix, is_exact, levels, |_| 0);
     let tells_certain = !fineness::are_rarely_certain(&needs, n_classes);
-    let mut sequences = Sequence::several(n_streams, matrix.values().len());
+    let mut sequences =
+        Sequence::several(n_streams, matrix.values().len(), levels.max_extra_bits());
 
     let mut levels_of_rows = vec![0; N * n_classes];
     let batches = matrix.values().chunks(N * n_classes);
@@ -454,7 +495,12 @@ pub fn encode<const N: usize>(
             if tops[side].is_some() {
                 for others in [0..top, top + 1..n_classes] {
                     let known = contexts[others.clone()].iter().zip(&row_levels[others]);
-                    sequence.extend(known.map(|(&context, &level)| (context.into(), level)));
+                    let known = known.map(|(&context, &level)| (context.into(), level));
+                    match quantized.scale.floats() {
+                        Some(floats) => sequence
+                            .extend(known.map(|(context, level)| (context, floats.number(level)))),
+                        None => sequence.extend(known),
+                    }
                 }
                 let context = rest_context(quantized.others.n);
                 sequence.push_number(context, zigzag(quantized.distance(row_levels)));
@@ -482,7 +528,12 @@ pub fn decode<const N: usize>(
     values: &mut [f32],
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
-    let contexts = ContextDecoder::read_from(reader, N_BANDS, groups_alphabet(keep_top))?;
+    let contexts = ContextDecoder::read_from(
+        reader,
+        N_BANDS,
+        groups_alphabet(keep_top),
+        levels.max_extra_bits(),
+    )?;
     let alphabets = alphabets(n_classes, keep_top, contexts.alphabets());
     let (tables, readers) = Tables::read_from(reader, &alphabets, watch)?;
     let mut streams = readers.map(|reader| contexts.stream(reader));
@@ -490,6 +541,10 @@ pub fn decode<const N: usize>(
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
     let class_symbols = ClassSymbols::new(n_classes);
     let mut fineness = 0;
+    let floats = match levels {
+        Levels::Uniform(uniform) => Scale::Uniform(uniform).floats(),
+        Levels::Root { .. } => None,
+    };
     // By class, those of all rows at hand.
     let mut levels_of_rows = vec![[0; N]; n_classes];
     let mut row_levels = vec![0; n_classes];
@@ -497,7 +552,7 @@ pub fn decode<const N: usize>(
         // The top class and the quantizer of each row that is not exact, and the top classes of those not certain.
         let mut heads = [None; N];
         let mut tops = [None; N];
-        let mut max_levels = [0; N];
+        let mut max_numbers = [0; N];
         for (side, row) in rows.chunks_exact_mut(n_classes).enumerate() {
             let stream = &mut streams[side];
             let head = tables.number(HEAD, &mut stream.reader)?;
@@ -518,7 +573,7 @@ pub fn decode<const N: usize>(
             heads[side] = Some((top, scale));
             if head < n_symbols {
                 tops[side] = Some(top);
-                max_levels[side] = scale.max_level();
+                max_numbers[side] = scale.max_number();
             }
         }
         let mut visitor = LevelReader {
@@ -526,8 +581,9 @@ pub fn decode<const N: usize>(
             tables: &tables,
             contexts: &contexts,
             first_contexts: &expecting.first_contexts,
+            floats,
             tops,
-            max_levels,
+            max_numbers,
             levels: &mut levels_of_rows,
         };
         walk(&mut expecting.regression, tops, &mut visitor)?;
@@ -567,8 +623,9 @@ struct LevelReader<'a, 'b, W, const N: usize> {
     tables: &'a Tables<W>,
     contexts: &'a ContextDecoder,
     first_contexts: &'a [u16],
+    floats: Option<Uniform>,
     tops: [Option<usize>; N],
-    max_levels: [u32; N],
+    max_numbers: [u32; N],
     /// By class, those of all rows.
     levels: &'a mut [[u32; N]],
 }
@@ -588,9 +645,12 @@ impl<W: Watch, const N: usize> Visitor<N> for LevelReader<'_, '_, W, N> {
                 levels[row] = self.contexts.number(context, self.tables, stream)?;
             }
         }
-        let limits = levels.iter().zip(&self.max_levels);
+        let limits = levels.iter().zip(&self.max_numbers);
         if limits.fold(false, |any, (level, max)| any | (level > max)) {
             return Err(Corrupt("a level is out of range"));
+        }
+        if let Some(floats) = self.floats {
+            levels = levels.map(|number| floats.level(number));
         }
         self.levels[class] = levels;
         Ok(features(levels))

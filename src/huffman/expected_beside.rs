@@ -22,7 +22,7 @@ use super::meter::{Part, Watch};
 use super::order::Order;
 use super::quantizer::Root;
 use super::regression::{Columns, Regression, Visitor};
-use super::tokens::{from_zigzag, zigzag};
+use super::tokens::{UNLIMITED, from_zigzag, zigzag};
 use crate::matrix::Rows;
 
 const RAW: usize = 0;
@@ -156,7 +156,7 @@ pub fn encode(
         walk.known.take(known.unwrap_or_default());
         walk.known.doubt()
     });
-    let mut sequences = Sequence::several(1, matrix.values().len());
+    let mut sequences = Sequence::several(1, matrix.values().len(), UNLIMITED);
     let sequence = &mut sequences[0];
     let rows = matrix.rows().zip(reference.rows());
     for (row_number, ((row, known), &is_exact)) in rows.zip(is_exact).enumerate() {
@@ -212,7 +212,12 @@ pub fn decode(
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
     let n_classes = reference.n_classes();
-    let contexts = ContextDecoder::read_from(reader, n_bands(levels), groups_alphabet(keep_top))?;
+    let contexts = ContextDecoder::read_from(
+        reader,
+        n_bands(levels),
+        groups_alphabet(keep_top),
+        UNLIMITED,
+    )?;
     let alphabets = alphabets(keep_top, contexts.alphabets());
     let (tables, [reader]) = Tables::read_from(reader, &alphabets, watch)?;
     let mut decoder = Decoder {
@@ -287,7 +292,7 @@ impl<W: Watch> Decoder<'_, W> {
     #[inline(always)]
     fn levels(&mut self, top: usize, scale: Scale) -> Result<(), Corrupt> {
         self.walk.take_known(scale);
-        let max_level = scale.max_level();
+        let max_number = scale.max_number();
         let mut visitor = LevelReader {
             stream: &mut self.stream,
             tables: &self.tables,
@@ -297,7 +302,7 @@ impl<W: Watch> Decoder<'_, W> {
             columns: &self.walk.columns,
             features: &self.walk.features,
             top,
-            max_level,
+            max_number,
             row_levels: &mut self.row_levels,
             others: Others::default(),
         };
@@ -320,7 +325,7 @@ struct LevelReader<'a, 'b, W> {
     columns: &'a [(usize, usize)],
     features: &'a [f32],
     top: usize,
-    max_level: u32,
+    max_number: u32,
     row_levels: &'a mut [u32],
     others: Others,
 }
@@ -339,7 +344,7 @@ impl<W: Watch> Visitor<1> for LevelReader<'_, '_, W> {
         let known = self.features[self.columns[class].0];
         let context = usize::from(self.first_contexts[class]) + position(expectation + known);
         let level = self.contexts.number(context, self.tables, self.stream)?;
-        if level > self.max_level {
+        if level > self.max_number {
             return Err(Corrupt("a level is out of range"));
         }
         self.row_levels[class] = level;

@@ -14,6 +14,7 @@ pub mod frame;
 pub mod index;
 mod logarithm;
 pub mod meter;
+pub mod minifloat;
 pub mod order;
 pub mod plain;
 pub mod predicted;

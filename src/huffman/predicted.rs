@@ -10,10 +10,11 @@ use super::block::{Coded, CodedRows, Symbol, Tables};
 use super::codebook::Alphabet;
 use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence, Stream};
 use super::meter::{Part, Watch};
+use super::minifloat::{Float, Float32, Minifloat};
 use super::order::Order;
-use super::quantizer::{Step, from_ordered, ordered};
+use super::quantizer::Step;
 use super::regression::{Regression, Ridge, Visitor};
-use super::tokens::{from_zigzag, zigzag};
+use super::tokens::{UNLIMITED, from_zigzag, zigzag};
 use crate::matrix::Rows;
 
 const HEAD: usize = 0;
@@ -30,15 +31,30 @@ pub enum Numbers {
     /// Multiples of a step.
     Steps(Step),
     /// All bits, predicted as they are: about as logarithms.
-    OrderedBits,
+    OrderedBits(Minifloat),
     /// All bits, predicted as values.
-    Bits,
+    Bits(Minifloat),
 }
 
 impl Numbers {
     /// Whether values come back bit for bit.
     pub(super) fn is_exact(self) -> bool {
-        matches!(self, Self::OrderedBits | Self::Bits)
+        matches!(self, Self::OrderedBits(_) | Self::Bits(_))
+    }
+
+    /// Which of these they are: 0 for steps, then 1 and 2; of minifloats, 0 and 1. Format-stable.
+    pub(super) fn place(self) -> u32 {
+        let place = match self {
+            Self::Steps(_) => 0,
+            Self::OrderedBits(_) => 1,
+            Self::Bits(_) => 2,
+        };
+        place - u32::from(self.is_minifloats())
+    }
+
+    /// Whether they take fewer bits than those of float32.
+    pub(super) fn is_minifloats(self) -> bool {
+        matches!(self, Self::OrderedBits(of) | Self::Bits(of) if !of.is_f32())
     }
 
     pub(super) fn ridge(self) -> Ridge {
@@ -150,13 +166,90 @@ impl Walk {
     }
 }
 
+/// Of rows that come after the first one.
+impl Walk {
+    /// The numbers of the first row.
+    #[inline(always)]
+    fn first(first: &Option<Vec<i32>>) -> &[i32] {
+        first.as_ref().expect("a first row")
+    }
+
+    /// Subtracts what is predicted from numbers less those of the first row.
+    #[inline(always)]
+    fn subtract<const N: usize>(&mut self, rows: &mut [[i32; N]]) {
+        let walked = self.regression.walk([0; N], &mut Subtracting(rows));
+        walked.expect("nothing is read");
+    }
+
+    /// Subtracts what is predicted from numbers of bits, and takes their contexts.
+    #[inline(always)]
+    fn subtract_bits<const N: usize>(
+        &mut self,
+        float: impl Float,
+        rows: &mut [[i32; N]],
+        contexts: &mut [[u16; N]],
+    ) {
+        let mut visitor = SubtractingBits {
+            float,
+            is_fitted: self.regression.is_fitted(),
+            first: Self::first(&self.first),
+            exponents: &self.exponents,
+            rows,
+            contexts,
+        };
+        let walked = self.regression.walk([0; N], &mut visitor);
+        walked.expect("nothing is read");
+    }
+
+    /// Adds what is predicted to differences, in the rows that are live.
+    #[inline(always)]
+    fn add<const N: usize>(&mut self, is_live: [bool; N], rows: &mut [[i32; N]]) {
+        let mut visitor = Adding {
+            is_live,
+            first: Self::first(&self.first),
+            rows,
+        };
+        let walked = self.regression.walk([0; N], &mut visitor);
+        walked.expect("nothing is read");
+    }
+
+    /// Reads numbers of bits, in the rows that are live.
+    #[inline(always)]
+    fn read_bits<const N: usize>(
+        &mut self,
+        float: impl Float,
+        contexts: &ContextDecoder,
+        tables: &Tables<impl Watch>,
+        streams: &mut [Stream; N],
+        is_live: [bool; N],
+        rows: &mut [[i32; N]],
+    ) -> Result<(), Corrupt> {
+        let mut visitor = BitsReader {
+            float,
+            streams,
+            tables,
+            contexts,
+            is_live,
+            is_fitted: self.regression.is_fitted(),
+            first: Self::first(&self.first),
+            exponents: &self.exponents,
+            rows,
+        };
+        self.regression.walk([0; N], &mut visitor)
+    }
+}
+
 /// What numbers are for the regression if all bits are predicted as values.
 #[inline(always)]
-pub(super) fn features_of_bits<const N: usize>(numbers: [i32; N], first: i32) -> [f32; N] {
-    let first = finite(from_ordered(first));
+pub(super) fn features_of_bits<const N: usize>(
+    float: impl Float,
+    numbers: [i32; N],
+    first: i32,
+) -> [f32; N] {
+    let first = finite(float.value(first));
     let mut features = [0.0; N];
     for row in 0..N {
-        features[row] = finite(finite(from_ordered(numbers[row])) - first);
+        features[row] = finite(finite(float.value(numbers[row])) - first);
     }
     features
 }
@@ -164,6 +257,7 @@ pub(super) fn features_of_bits<const N: usize>(numbers: [i32; N], first: i32) ->
 /// The predictions of values' bits and their contexts, of some rows.
 #[inline(always)]
 pub(super) fn predict_bits<const N: usize>(
+    float: impl Float,
     first: i32,
     expectations: [f32; N],
     is_fitted: bool,
@@ -171,20 +265,20 @@ pub(super) fn predict_bits<const N: usize>(
 ) -> ([i32; N], [u16; N]) {
     /// The exponent in the bits of numbers that are smaller than all with an exponent of their own.
     const LEAST_EXPONENT: i32 = f32::MIN_EXP - 2;
-    let first = finite(from_ordered(first));
+    let first = finite(float.value(first));
     let (mut predicted, mut exponents) = ([0; N], [0; N]);
     let mut contexts = [NOT_FITTED as u16; N];
     for row in 0..N {
         let expected = finite(first + expectations[row]);
-        predicted[row] = ordered(expected);
+        predicted[row] = float.number(expected);
         exponents[row] =
             (expected.abs().to_bits() >> (f32::MANTISSA_DIGITS - 1)) as i32 + LEAST_EXPONENT;
     }
     if is_fitted {
-        let spread = of_variance >> 1;
+        let spread = (of_variance >> 1).max(float.least_exponent());
         if spread < LEAST_EXPONENT {
             for row in 0..N {
-                exponents[row] = exponent(f64::from(from_ordered(predicted[row])));
+                exponents[row] = exponent(f64::from(finite(first + expectations[row])));
             }
         }
         for row in 0..N {
@@ -197,7 +291,8 @@ pub(super) fn predict_bits<const N: usize>(
 }
 
 /// Reads the bits of values whose contexts depend on those before, in the rows that are live.
-struct BitsReader<'a, 'b, W, const N: usize> {
+struct BitsReader<'a, 'b, W, F, const N: usize> {
+    float: F,
     streams: &'a mut [Stream<'b>; N],
     tables: &'a Tables<W>,
     contexts: &'a ContextDecoder,
@@ -208,13 +303,14 @@ struct BitsReader<'a, 'b, W, const N: usize> {
     rows: &'a mut [[i32; N]],
 }
 
-impl<W: Watch, const N: usize> Visitor<N> for BitsReader<'_, '_, W, N> {
+impl<W: Watch, F: Float, const N: usize> Visitor<N> for BitsReader<'_, '_, W, F, N> {
     const IS_SPARSE: bool = false;
 
     #[inline(always)]
     fn features(&mut self, class: usize, expectations: [f32; N]) -> Result<[f32; N], Corrupt> {
         let (first, of_variance) = (self.first[class], self.exponents[class]);
-        let (predicted, contexts) = predict_bits(first, expectations, self.is_fitted, of_variance);
+        let (predicted, contexts) =
+            predict_bits(self.float, first, expectations, self.is_fitted, of_variance);
         let mut numbers = self.rows[class];
         for row in 0..N {
             if self.is_live[row] {
@@ -224,7 +320,7 @@ impl<W: Watch, const N: usize> Visitor<N> for BitsReader<'_, '_, W, N> {
             }
         }
         self.rows[class] = numbers;
-        Ok(features_of_bits(numbers, first))
+        Ok(features_of_bits(self.float, numbers, first))
     }
 }
 
@@ -296,7 +392,8 @@ impl<const N: usize> Visitor<N> for Subtracting<'_, N> {
 }
 
 /// Subtracts predictions of bits from these, and takes their contexts.
-struct SubtractingBits<'a, const N: usize> {
+struct SubtractingBits<'a, F, const N: usize> {
+    float: F,
     is_fitted: bool,
     first: &'a [i32],
     exponents: &'a [i32],
@@ -304,19 +401,20 @@ struct SubtractingBits<'a, const N: usize> {
     contexts: &'a mut [[u16; N]],
 }
 
-impl<const N: usize> Visitor<N> for SubtractingBits<'_, N> {
+impl<F: Float, const N: usize> Visitor<N> for SubtractingBits<'_, F, N> {
     const IS_SPARSE: bool = false;
 
     #[inline(always)]
     fn features(&mut self, class: usize, expectations: [f32; N]) -> Result<[f32; N], Corrupt> {
         let (first, of_variance) = (self.first[class], self.exponents[class]);
-        let (predicted, contexts) = predict_bits(first, expectations, self.is_fitted, of_variance);
+        let (predicted, contexts) =
+            predict_bits(self.float, first, expectations, self.is_fitted, of_variance);
         let numbers = self.rows[class];
         for row in 0..N {
             self.rows[class][row] = numbers[row].wrapping_sub(predicted[row]);
         }
         self.contexts[class] = contexts;
-        Ok(features_of_bits(numbers, first))
+        Ok(features_of_bits(self.float, numbers, first))
     }
 }
 
@@ -333,9 +431,9 @@ pub fn encode<const N: usize>(
     let n_classes = matrix.n_classes();
     let mut walk = Walk::new(numbers, n_classes, matrix.n_rows());
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
-    let mut sequences = Sequence::several(N, matrix.values().len());
+    let mut sequences = Sequence::several(N, matrix.values().len(), UNLIMITED);
     let mut numbers_of_rows = vec![vec![0; n_classes]; N];
-    let is_bits = numbers == Numbers::Bits;
+    let is_bits = matches!(numbers, Numbers::Bits(_));
     // By class: numbers, less those of the first row unless they are bits, then what they differ from predictions.
     let mut differences = vec![[0; N]; n_classes];
     let mut contexts = vec![[0; N]; if is_bits { n_classes } else { 0 }];
@@ -348,10 +446,8 @@ pub fn encode<const N: usize>(
             let (sequence, row_numbers) = (&mut sequences[index], &mut numbers_of_rows[index]);
             match numbers {
                 Numbers::Steps(step) => *is_exact |= !step.quantize_row(row, row_numbers),
-                Numbers::OrderedBits | Numbers::Bits => {
-                    for (number, &value) in row_numbers.iter_mut().zip(row) {
-                        *number = ordered(value);
-                    }
+                Numbers::OrderedBits(float) | Numbers::Bits(float) => {
+                    float.fill_numbers(row, row_numbers);
                 }
             }
             sequence.push(Symbol::new(HEAD, u32::from(*is_exact)));
@@ -374,21 +470,14 @@ pub fn encode<const N: usize>(
                 of_rows[index] = number.wrapping_sub(if is_bits { 0 } else { first });
             }
         }
-        if let Some(first) = walk.first.as_ref().filter(|_| is_live != [false; N]) {
-            let mut of_bits = SubtractingBits {
-                is_fitted: walk.regression.is_fitted(),
-                first,
-                exponents: &walk.exponents,
-                rows: &mut differences,
-                contexts: &mut contexts,
-            };
-            let walked = match is_bits {
-                true => walk.regression.walk([0; N], &mut of_bits),
-                false => walk
-                    .regression
-                    .walk([0; N], &mut Subtracting(&mut differences)),
-            };
-            walked.expect("nothing is read");
+        if is_live != [false; N] {
+            match numbers {
+                Numbers::Bits(float) if float.is_f32() => {
+                    walk.subtract_bits(Float32, &mut differences, &mut contexts);
+                }
+                Numbers::Bits(float) => walk.subtract_bits(float, &mut differences, &mut contexts),
+                _ => walk.subtract(&mut differences),
+            }
         }
         for (index, (row, &is_exact)) in rows.zip(is_exact.iter()).enumerate() {
             let (sequence, row_numbers) = (&mut sequences[index], &numbers_of_rows[index]);
@@ -430,14 +519,14 @@ pub fn decode<const N: usize>(
     values: &mut [f32],
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
-    let contexts = ContextDecoder::read_from(reader, 1, groups_alphabet(keep_top))?;
+    let contexts = ContextDecoder::read_from(reader, 1, groups_alphabet(keep_top), UNLIMITED)?;
     let alphabets = alphabets(keep_top, contexts.alphabets());
     let (tables, readers) = Tables::read_from(reader, &alphabets, watch)?;
     let mut streams = readers.map(|reader| contexts.stream(reader));
     let mut walk = Walk::new(numbers, n_classes, values.len() / n_classes);
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
     let mut numbers_of_rows = vec![[0; N]; n_classes];
-    let is_bits = numbers == Numbers::Bits;
+    let is_bits = matches!(numbers, Numbers::Bits(_));
     for rows in values.chunks_mut(N * n_classes) {
         let mut is_exact = [true; N];
         let mut is_live = [false; N];
@@ -473,26 +562,16 @@ pub fn decode<const N: usize>(
                 }
             }
         }
-        if let Some(first) = walk.first.as_ref().filter(|_| is_live != [false; N]) {
-            if is_bits {
-                let mut visitor = BitsReader {
-                    streams: &mut streams,
-                    tables: &tables,
-                    contexts: &contexts,
-                    is_live,
-                    is_fitted: walk.regression.is_fitted(),
-                    first,
-                    exponents: &walk.exponents,
-                    rows: &mut numbers_of_rows,
-                };
-                walk.regression.walk([0; N], &mut visitor)?;
-            } else {
-                let mut visitor = Adding {
-                    is_live,
-                    first,
-                    rows: &mut numbers_of_rows,
-                };
-                walk.regression.walk([0; N], &mut visitor)?;
+        if is_live != [false; N] {
+            let rows = &mut numbers_of_rows;
+            match numbers {
+                Numbers::Bits(float) if float.is_f32() => {
+                    walk.read_bits(Float32, &contexts, &tables, &mut streams, is_live, rows)?;
+                }
+                Numbers::Bits(float) => {
+                    walk.read_bits(float, &contexts, &tables, &mut streams, is_live, rows)?;
+                }
+                _ => walk.add(is_live, rows),
             }
             walk.learn(is_live);
         }
@@ -500,11 +579,16 @@ pub fn decode<const N: usize>(
             if is_exact[index] {
                 continue;
             }
-            for (value, of_rows) in row.iter_mut().zip(&numbers_of_rows) {
-                *value = match numbers {
-                    Numbers::Steps(step) => step.dequantize(of_rows[index]),
-                    Numbers::OrderedBits | Numbers::Bits => from_ordered(of_rows[index]),
-                };
+            let of_row = numbers_of_rows.iter().map(|of_rows| of_rows[index]);
+            match numbers {
+                Numbers::Steps(step) => {
+                    for (value, number) in row.iter_mut().zip(of_row) {
+                        *value = step.dequantize(number);
+                    }
+                }
+                Numbers::OrderedBits(float) | Numbers::Bits(float) => {
+                    float.fill_values(of_row, row);
+                }
             }
             if !numbers.is_exact() {
                 order.decode(row, None, &tables, &mut streams[index].reader)?;
@@ -518,6 +602,7 @@ pub fn decode<const N: usize>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::quantizer::ordered;
     use super::*;
 
     #[test]
@@ -540,7 +625,8 @@ mod tests {
                 _ => f32::from_bits(random()),
             });
             let v = (random() % 2047) as i32 - 1023;
-            let (predicted, contexts) = predict_bits(ordered(first), expectations, true, v);
+            let (predicted, contexts) =
+                predict_bits(Float32, ordered(first), expectations, true, v);
             for row in 0..4 {
                 let g = finite(finite(first) + expectations[row]);
                 let of_g = match g == 0.0 {
@@ -553,7 +639,7 @@ mod tests {
                 n_small += usize::from(g.is_subnormal());
                 n_slow += usize::from(v < -254);
             }
-            let (_, contexts) = predict_bits(ordered(first), expectations, false, v);
+            let (_, contexts) = predict_bits(Float32, ordered(first), expectations, false, v);
             assert_eq!(contexts, [NOT_FITTED as u16; 4]);
         }
         assert!(n_small > 1000 && n_slow > 1000);

@@ -10,14 +10,14 @@ use super::bitstream::{BitReader, Coder};
 use super::block::{Coded, CodedRows, Symbol, Tables};
 use super::contexts::{ContextDecoder, Groups, Sequence, Stream};
 use super::meter::Watch;
+use super::minifloat::Float;
 use super::order::Order;
 use super::predicted::{
     FIRST_ROW, NOT_FITTED, Numbers, ORDER, RAW, alphabets, context, exponent, features_of_bits,
     finite, groups_alphabet, predict_bits, round,
 };
-use super::quantizer::{from_ordered, ordered};
 use super::regression::{Columns, Regression, Visitor};
-use super::tokens::{from_zigzag, zigzag};
+use super::tokens::{UNLIMITED, from_zigzag, zigzag};
 use crate::matrix::Rows;
 
 const HEAD: usize = 0;
@@ -31,8 +31,10 @@ impl Numbers {
                 let [value, first] = [value, first].map(|v| f64::from(finite(v)) / step.size());
                 (value - first) as f32
             }
-            Self::OrderedBits => ordered(value).wrapping_sub(ordered(first)) as f32,
-            Self::Bits => finite(value) - finite(first),
+            Self::OrderedBits(float) => {
+                float.number(value).wrapping_sub(float.number(first)) as f32
+            }
+            Self::Bits(_) => finite(value) - finite(first),
         })
     }
 
@@ -40,7 +42,7 @@ impl Numbers {
     #[inline(always)]
     fn feature(self, number: i32, first: i32, known: f32) -> f32 {
         match self {
-            Self::Bits => finite(features_of_bits([number], first)[0] - known),
+            Self::Bits(float) => finite(features_of_bits(float, [number], first)[0] - known),
             _ => number.wrapping_sub(first) as f32 - known,
         }
     }
@@ -147,9 +149,9 @@ fn predict(
     of_variance: i32,
 ) -> (i32, usize) {
     match numbers {
-        Numbers::Bits => {
+        Numbers::Bits(float) => {
             let ([predicted], [context]) =
-                predict_bits(first, [expectation], is_fitted, of_variance);
+                predict_bits(float, first, [expectation], is_fitted, of_variance);
             (predicted, context.into())
         }
         _ => {
@@ -177,7 +179,7 @@ pub fn encode(
     let mut walk = Walk::new(numbers, n_classes, matrix.n_rows());
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
     let mut row_numbers = vec![0; n_classes];
-    let mut sequences = Sequence::several(1, matrix.values().len());
+    let mut sequences = Sequence::several(1, matrix.values().len(), UNLIMITED);
     let sequence = &mut sequences[0];
     let rows = matrix.rows().zip(reference.rows());
     for ((row, known), is_exact) in rows.zip(is_exact) {
@@ -187,7 +189,7 @@ pub fn encode(
                     *is_exact = true;
                     0
                 }),
-                Numbers::OrderedBits | Numbers::Bits => ordered(value),
+                Numbers::OrderedBits(float) | Numbers::Bits(float) => float.number(value),
             };
         }
         sequence.push(Symbol::new(HEAD, u32::from(*is_exact)));
@@ -221,7 +223,7 @@ pub fn decode(
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
     let n_classes = reference.n_classes();
-    let contexts = ContextDecoder::read_from(reader, 1, groups_alphabet(keep_top))?;
+    let contexts = ContextDecoder::read_from(reader, 1, groups_alphabet(keep_top), UNLIMITED)?;
     let alphabets = alphabets(keep_top, contexts.alphabets());
     let (tables, [reader]) = Tables::read_from(reader, &alphabets, watch)?;
     let mut stream = contexts.stream(reader);
@@ -263,7 +265,7 @@ pub fn decode(
         for (value, &number) in row.iter_mut().zip(&row_numbers) {
             *value = match numbers {
                 Numbers::Steps(step) => step.dequantize(number),
-                Numbers::OrderedBits | Numbers::Bits => from_ordered(number),
+                Numbers::OrderedBits(float) | Numbers::Bits(float) => float.value(number),
             };
         }
         if !numbers.is_exact() {

@@ -1,12 +1,16 @@
-//! Numbers that stand for values: four ways, one for each promise (FORMAT.md, section 4).
+//! Numbers that stand for values (FORMAT.md, section 4).
 //!
-//! - [`Uniform`]: probabilities within `max_error`; 0 and 1 are exact.
+//! - [`Uniform`]: probabilities within `max_error`; 0 and 1 are exact. Also all of them bit for bit that are
+//!   fractions of few, or floating-point numbers of few bits.
 //! - [`Root`]: probabilities within `max_kl`; levels of their square roots, so that small ones are kept
 //!   finer than large ones.
 //! - [`Step`]: any values within `max_error`.
-//! - [`ordered`]: any values bit for bit, as integers in the order of the values.
+//! - [`ordered`]: any values bit for bit, as integers in the order of the values; there are fewer of these for
+//!   [`Minifloat`]s.
 
 use super::logarithm::log2;
+use super::minifloat::Minifloat;
+use super::tokens::UNLIMITED;
 use super::{Corrupt, Error};
 
 /// The smallest `max_error` for probabilities; below it, float32 itself is hardly finer.
@@ -20,6 +24,11 @@ pub const MAX_MAX_KL: f64 = 1.0;
 /// The largest number of levels of probabilities. Format-stable.
 pub const MAX_LEVELS: u32 = 1 << 20;
 
+/// The same of levels that are floating-point numbers. Format-stable.
+pub const MAX_LEVELS_OF_FLOATS: u32 = 1 << 24;
+/// Bits that all levels have.
+const ALL_BITS: u32 = 31;
+
 /// What f32 rounding (half a unit in the last place below 1, 2^-25) and the argmax nudge (one unit,
 /// 2^-24) may take of the bound.
 pub(super) const F32_MARGIN: f64 = 1.5 / (1 << 24) as f64;
@@ -31,6 +40,8 @@ pub struct Uniform {
     n_levels: u32,
     /// Whether levels decode to shares of all levels of the row, level 0 to next to nothing.
     is_shares: bool,
+    /// Levels have one significant bit more than this at most.
+    n_mantissa_bits: u32,
 }
 
 impl Uniform {
@@ -100,6 +111,72 @@ impl Uniform {
         Self {
             n_levels,
             is_shares: false,
+            n_mantissa_bits: ALL_BITS,
+        }
+    }
+
+    /// The levels of floating-point numbers with so many bits of mantissa, whose smallest is 1 / `n_levels`.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if `n_levels` is 0, above [`MAX_LEVELS_OF_FLOATS`] or none of the levels, or for more bits than
+    /// float32 has.
+    pub fn floats(n_levels: u32, n_mantissa_bits: u32) -> Result<Self, Corrupt> {
+        let floats = Self {
+            n_mantissa_bits,
+            ..Self::of(n_levels)
+        };
+        let are_there = (1..=MAX_LEVELS_OF_FLOATS).contains(&n_levels)
+            && n_mantissa_bits < f32::MANTISSA_DIGITS
+            && floats.level(floats.number(n_levels)) == n_levels;
+        match are_there {
+            true => Ok(floats),
+            false => Err(Corrupt("the number of levels is out of range")),
+        }
+    }
+
+    /// Those that have all of the values, which are some of `numbers`, bit for bit.
+    pub fn of_minifloats(numbers: Minifloat, values: &[f32]) -> Option<Self> {
+        let n_levels = 1.0 / numbers.unit().size();
+        let floats = Self::floats(n_levels as u32, numbers.n_mantissa_bits()).ok()?;
+        let is_kept = |&value: &f32| {
+            let level = floats.quantize(value);
+            (0.0..=1.0).contains(&value)
+                && floats.dequantize(level).to_bits() == value.to_bits()
+                && floats.level(floats.number(level)) == level
+        };
+        values.iter().all(is_kept).then_some(floats)
+    }
+
+    /// Whether levels are those of floating-point numbers.
+    #[inline(always)]
+    pub fn is_floats(&self) -> bool {
+        self.n_mantissa_bits < ALL_BITS
+    }
+
+    /// The number of bits of a mantissa.
+    pub fn n_mantissa_bits(&self) -> u32 {
+        self.n_mantissa_bits
+    }
+
+    /// Counts the levels there are: the number of one of them, or of the one nearest to it. Format-stable.
+    #[inline(always)]
+    pub fn number(&self, level: u32) -> u32 {
+        let n_dropped = (level | 1).ilog2().saturating_sub(self.n_mantissa_bits);
+        ((level + (1 << n_dropped >> 1)) >> n_dropped) + (n_dropped << self.n_mantissa_bits)
+    }
+
+    /// The level of a number, at most that of [`n_levels`](Self::n_levels). Format-stable.
+    #[inline(always)]
+    pub fn level(&self, number: u32) -> u32 {
+        let n_dropped = (number >> self.n_mantissa_bits).saturating_sub(1);
+        (number - (n_dropped << self.n_mantissa_bits)) << n_dropped
+    }
+
+    /// The most bits that tokens of numbers leave: there are four tokens for a doubling of the level. Format-stable.
+    pub fn max_extra_bits(&self) -> u32 {
+        match self.is_floats() {
+            true => self.n_mantissa_bits.saturating_sub(2).max(2),
+            false => UNLIMITED,
         }
     }
 

@@ -532,7 +532,7 @@ mod tests {
         let message = read_all(&newer).unwrap_err().to_string();
         assert_eq!(
             message,
-            "format version 6 is newer than this pc supports (5); upgrade pc"
+            "format version 7 is newer than this pc supports (6); upgrade pc"
         );
     }
 

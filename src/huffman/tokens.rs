@@ -8,13 +8,19 @@ pub struct Tokens {
     n_direct_bits: u32,
     n_mantissa_bits: u32,
     n_bits: u32,
+    /// The most bits that a token leaves: where one leaves so many, all later ones leave as many.
+    max_extra_bits: u32,
 }
+
+/// What tokens leave in schemes that are not limited: fewer bits than this.
+pub const UNLIMITED: u32 = u32::BITS;
 
 /// The tokens of levels, ranks, residuals and other numbers of up to 32 bits.
 pub const LEVELS: Tokens = Tokens {
     n_direct_bits: 4,
     n_mantissa_bits: 2,
     n_bits: 32,
+    max_extra_bits: UNLIMITED,
 };
 
 /// The tokens of runs, below 2^23: coarser, since there are fewer of them.
@@ -22,6 +28,7 @@ pub const RUNS: Tokens = Tokens {
     n_direct_bits: 2,
     n_mantissa_bits: 1,
     n_bits: 23,
+    max_extra_bits: UNLIMITED,
 };
 
 /// The tokens of ranges, two for each power of two: contexts, whose extra bits do not matter.
@@ -29,6 +36,7 @@ pub const RANGES: Tokens = Tokens {
     n_direct_bits: 1,
     n_mantissa_bits: 1,
     n_bits: 21,
+    max_extra_bits: UNLIMITED,
 };
 
 /// A number as a token and extra bits.
@@ -49,6 +57,14 @@ impl Tokens {
             as usize
     }
 
+    /// As many tokens, none of which leaves more than so many bits.
+    pub const fn limited_to(self, max_extra_bits: u32) -> Self {
+        Self {
+            max_extra_bits,
+            ..self
+        }
+    }
+
     /// Splits a number.
     pub fn split(self, number: u32) -> Token {
         debug_assert!(u64::from(number) >> self.n_bits == 0);
@@ -59,12 +75,13 @@ impl Tokens {
                 n_extra_bits: 0,
             };
         }
-        let exponent = number.ilog2();
-        let n_extra_bits = exponent - self.n_mantissa_bits;
-        let mantissa = number >> n_extra_bits & ((1 << self.n_mantissa_bits) - 1);
+        let n_extra_bits = (number.ilog2() - self.n_mantissa_bits).min(self.max_extra_bits);
+        // The mantissa with its leading 1, or more.
+        let mantissa = number >> n_extra_bits;
+        let n_exponents = n_extra_bits + self.n_mantissa_bits - self.n_direct_bits;
         Token {
-            value: (1 << self.n_direct_bits)
-                + ((exponent - self.n_direct_bits) << self.n_mantissa_bits)
+            value: (1 << self.n_direct_bits) - (1 << self.n_mantissa_bits)
+                + (n_exponents << self.n_mantissa_bits)
                 + mantissa,
             extra: number & ((1 << n_extra_bits) - 1),
             n_extra_bits,
@@ -76,13 +93,11 @@ impl Tokens {
         let Some(above) = value.checked_sub(1 << self.n_direct_bits) else {
             return (value, 0);
         };
-        let n_mantissas = 1 << self.n_mantissa_bits;
-        let n_extra_bits =
-            (above >> self.n_mantissa_bits) + self.n_direct_bits - self.n_mantissa_bits;
-        (
-            (n_mantissas + above % n_mantissas) << n_extra_bits,
-            n_extra_bits,
-        )
+        let least = self.n_direct_bits - self.n_mantissa_bits;
+        let n_extra_bits = ((above >> self.n_mantissa_bits) + least).min(self.max_extra_bits);
+        let mantissa =
+            (1 << self.n_mantissa_bits) + above - ((n_extra_bits - least) << self.n_mantissa_bits);
+        (mantissa << n_extra_bits, n_extra_bits)
     }
 }
 

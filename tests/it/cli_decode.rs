@@ -132,7 +132,7 @@ fn damaged_truncated_and_foreign_files_are_named() {
     newer[4] = 7;
     fails(
         &newer,
-        "format version 7 is newer than this pc supports (5); upgrade pc",
+        "format version 7 is newer than this pc supports (6); upgrade pc",
         "",
     );
     fails(

@@ -59,6 +59,14 @@ struct Seen {
     longest_code: u32,
     /// Ranks of top classes in the rows of a reference.
     top_ranks: BTreeSet<usize>,
+    /// Models of floats and minifloats, with their bits of mantissa.
+    mantissas: BTreeSet<(u64, u32)>,
+    /// Tokens of limited schemes that are so because of that.
+    n_limited_tokens: u64,
+    /// Top levels of floats whose numbers were other than the number of what is left.
+    n_unlikely_floats: u64,
+    /// What is left for the top class, but is no level of floats.
+    n_rounded_floats: u64,
 }
 
 /// Section 2: the lowest bit of a byte first.
@@ -316,6 +324,13 @@ impl Bits<'_> {
             return token;
         }
         let above = token - (1 << d);
+        if let Some(x) = scheme.limit
+            && above >= (x + m - d) << m
+        {
+            self.seen.n_limited_tokens += 1;
+            let high = above - ((x + m - d) << m) + (1 << m);
+            return (high << x) + self.number(x) as u32;
+        }
         let k = d + (above >> m);
         let mantissa = above % (1 << m);
         (1 << k) + (mantissa << (k - m)) + self.number(k - m) as u32
@@ -347,22 +362,27 @@ struct Scheme {
     d: u32,
     m: u32,
     n_tokens: usize,
+    /// To how many extra bits it is limited, if at all.
+    limit: Option<u32>,
 }
 
 const LEVELS: Scheme = Scheme {
     d: 4,
     m: 2,
     n_tokens: 128,
+    limit: None,
 };
 const RUNS: Scheme = Scheme {
     d: 2,
     m: 1,
     n_tokens: 46,
+    limit: None,
 };
 const RANGES: Scheme = Scheme {
     d: 1,
     m: 1,
     n_tokens: 42,
+    limit: None,
 };
 
 fn token(number: u32, scheme: Scheme) -> usize {
@@ -405,6 +425,8 @@ struct Contexts {
     groups: Vec<Group>,
     /// For each group: open, and after a run.
     codebooks: Vec<(Codebook, Codebook)>,
+    /// That of level tokens: limited or not.
+    levels: Scheme,
 }
 
 impl Contexts {
@@ -437,6 +459,7 @@ impl Contexts {
             group_of,
             groups,
             codebooks: vec![],
+            levels: LEVELS,
         }
     }
 
@@ -459,7 +482,7 @@ impl Contexts {
                 let n_runs = RUNS.n_tokens * (group.followers.len() + 1);
                 let symbol = bits.symbol(open);
                 if symbol >= n_runs {
-                    return bits.rest_of_token(symbol - n_runs, LEVELS);
+                    return bits.rest_of_token(symbol - n_runs, self.levels);
                 }
                 let length = bits.rest_of_token(symbol % RUNS.n_tokens, RUNS);
                 assert!(length >= 1);
@@ -479,7 +502,8 @@ impl Contexts {
                     }
                     None => {
                         bits.seen.n_runs_without_follower += 1;
-                        bits.level(after)
+                        let token = bits.symbol(after);
+                        bits.rest_of_token(token, self.levels)
                     }
                 };
                 assert_ne!(number, group.run_number);
@@ -594,6 +618,21 @@ fn uniform(levels: &[u32], n_levels: u32) -> Vec<f32> {
     levels.iter().map(decode).collect()
 }
 
+/// Section 4, floats: the number of level `v`, or of the nearest level.
+fn number_of_float(v: u64, m: u32) -> u64 {
+    let s = v.checked_ilog2().unwrap_or(0).saturating_sub(m);
+    (v + (1 << s) / 2) / (1 << s) + (u64::from(s) << m)
+}
+
+/// Section 4, floats: the level that has the number `number`.
+fn level_of_float(number: u64, m: u32) -> u64 {
+    // Levels of more than m + 1 bits have m + 1 significant ones, the highest of which is set.
+    let s = (number >> m).saturating_sub(1);
+    let v = (number - (s << m)) << s;
+    assert_eq!(number_of_float(v, m), number);
+    v
+}
+
 /// Section 4, shares.
 fn shares(levels: &[u32]) -> Vec<f32> {
     of_weights(levels, |level| level << 26)
@@ -621,6 +660,74 @@ fn ordered_bits(pattern: i32) -> i32 {
     match pattern >= 0 {
         true => pattern,
         false => pattern ^ 0x7FFF_FFFF,
+    }
+}
+
+/// Section 4: quantizers by which values have numbers of 32 bits.
+enum Numbers {
+    Steps(f64),
+    OrderedBits,
+    /// The unit, and the bits of mantissa.
+    Minifloats(f64, u32),
+}
+
+impl Numbers {
+    /// Section 5: the parameters of models 3 to 5, 10 to 12, 17, 18, 20 and 21, but for checksums.
+    fn read(bits: &mut Bits, model: u64) -> Self {
+        let has_unit = !matches!(model, 4 | 5 | 11 | 12);
+        let unit = has_unit.then(|| f64::from_bits(bits.number(64)));
+        assert!(unit.is_none_or(|unit| unit > 0.0 && unit.is_finite()));
+        match (model, unit) {
+            (3 | 10, Some(step)) => Self::Steps(step),
+            (_, Some(unit)) => {
+                let m = bits.number(5) as u32;
+                assert!(m <= 23);
+                bits.seen.mantissas.insert((model, m));
+                match (unit, m) {
+                    (unit, 23) if unit == 2f64.powi(-149) => Self::OrderedBits,
+                    _ => Self::Minifloats(unit, m),
+                }
+            }
+            (_, None) => Self::OrderedBits,
+        }
+    }
+
+    fn of(&self, value: f32) -> i32 {
+        match *self {
+            Self::Steps(_) => unreachable!("no section asks for it"),
+            Self::OrderedBits => ordered_bits(value.to_bits() as i32),
+            Self::Minifloats(unit, m) => {
+                let x = match f64::from(value.abs()) / unit {
+                    x if x.is_nan() => f64::INFINITY,
+                    x => x,
+                };
+                let n = if x < (1 << m) as f64 {
+                    x.round_ties_even() as i64
+                } else {
+                    let pattern = x.to_bits() as i64;
+                    (pattern + (1 << (51 - m))) / (1 << (52 - m)) - ((1022 + i64::from(m)) << m)
+                };
+                let n = if value.is_sign_negative() { -1 - n } else { n };
+                n as i32
+            }
+        }
+    }
+
+    fn value(&self, number: i32) -> f32 {
+        match *self {
+            Self::Steps(step) => (f64::from(number) * step) as f32,
+            Self::OrderedBits => f32::from_bits(ordered_bits(number) as u32),
+            Self::Minifloats(..) if number < 0 => -self.value(-1 - number),
+            Self::Minifloats(unit, m) => {
+                let y = if number < 1 << m {
+                    f64::from(number)
+                } else {
+                    let high = i64::from(number) + ((1022 + i64::from(m)) << m);
+                    f64::from_bits((high.min(2047 << m) as u64) << (52 - m))
+                };
+                (y * unit) as f32
+            }
+        }
     }
 }
 
@@ -1005,9 +1112,9 @@ impl Regression {
 
 /// Section 8.
 fn feature(level: u32) -> f32 {
-    let number = 4 * level + 1;
-    let q = number.ilog2();
-    q as f32 + (number - (1 << q)) as f32 / (1u32 << q) as f32
+    let z = f64::from((4 * level + 1) as f32);
+    let q = z.log2().floor();
+    (q + (z - q.exp2()) / q.exp2()) as f32
 }
 
 /// Section 8.
@@ -1019,9 +1126,20 @@ fn expected_rows(
     keep_top: usize,
 ) -> Vec<f32> {
     let n_levels = (model != 2).then(|| bits.gamma());
-    assert!(model != 16 || n_levels < Some(1 << 12));
-    assert!(n_levels.is_none_or(|n_levels| n_levels <= 1 << 20));
+    let most_levels = match model {
+        16 => (1 << 12) - 1,
+        19 => 1 << 24,
+        _ => 1 << 20,
+    };
+    assert!(n_levels.is_none_or(|n_levels| n_levels <= most_levels));
+    // Of floats.
+    let mantissa = (model == 19).then(|| bits.number(5) as u32);
     let mut contexts = Contexts::read(bits, 4);
+    if let Some(m) = mantissa {
+        assert!(m <= 23);
+        bits.seen.mantissas.insert((model, m));
+        contexts.levels.limit = Some(m.saturating_sub(2).max(2));
+    }
     let r = shift(n);
     let n_heads = ((n - 1) >> r) + 1;
     bits.before_codebooks();
@@ -1063,7 +1181,11 @@ fn expected_rows(
                     let band = [0.1, 0.3, 1.0].iter().filter(|&&bound| bound <= v).count();
                     let e = expectations[class];
                     let position = ((4.0 * e + 2.5) as i64).clamp(0, 89) as usize;
-                    levels[class] = contexts.number(bits, 96 * band + position);
+                    let number = contexts.number(bits, 96 * band + position);
+                    levels[class] = match mantissa {
+                        Some(m) => level_of_float(number.into(), m) as u32,
+                        None => number,
+                    };
                     features[class] = feature(levels[class]);
                 }
                 regression.expect_later(&mut expectations, class, features[class]);
@@ -1079,8 +1201,20 @@ fn expected_rows(
         if !is_certain {
             let n_others = levels.iter().filter(|&&level| level > 0).count();
             let context = 90 + ((n_others + 1).ilog2() as usize).min(4);
-            level -= i64::from(from_zigzag(contexts.number(bits, context)));
+            let difference = i64::from(from_zigzag(contexts.number(bits, context)));
             let most = n_levels.unwrap_or(1 << 21);
+            level = match mantissa {
+                Some(m) => {
+                    let number = number_of_float(likely as u64, m);
+                    let n_numbers = 1 + number_of_float(most.into(), m);
+                    let told = (number as i64 - difference).rem_euclid(n_numbers as i64) as u64;
+                    bits.seen.n_rounded_floats +=
+                        u64::from(level_of_float(number, m) != likely as u64);
+                    bits.seen.n_unlikely_floats += u64::from(told != number);
+                    level_of_float(told, m) as i64
+                }
+                None => likely - difference,
+            };
             assert!((largest..=i64::from(most)).contains(&level));
         }
         levels[top] = level as u32;
@@ -1126,6 +1260,16 @@ fn fin(x: f32) -> f32 {
     if x.is_finite() { x } else { 0.0 }
 }
 
+/// Section 11: the context of a number expected as the value `g`, before it is made at least 0 and at most 93;
+/// `v` is the exponent of the variance.
+fn context_of_value(g: f32, v: i64, quantizer: &Numbers, model: u64) -> i64 {
+    let mut z = floor_log2(f64::from(g).abs()).max(v.div_euclid(2));
+    if let (18 | 21, Numbers::Minifloats(unit, m)) = (model, quantizer) {
+        z = z.max(floor_log2(*unit) + i64::from(*m));
+    }
+    v - 2 * z + 54
+}
+
 /// Section 11.
 fn predicted_rows(
     bits: &mut Bits,
@@ -1134,8 +1278,7 @@ fn predicted_rows(
     n: usize,
     keep_top: usize,
 ) -> Vec<f32> {
-    let step = (model == 3).then(|| f64::from_bits(bits.number(64)));
-    assert!(step.is_none_or(|step| step > 0.0 && step.is_finite()));
+    let quantizer = Numbers::read(bits, model);
     let mut contexts = Contexts::read(bits, 1);
     bits.before_codebooks();
     let head_codebook = bits.codebook(2, 1);
@@ -1143,10 +1286,6 @@ fn predicted_rows(
     let mut order = Order::read(bits, model, n, keep_top, false);
     contexts.read_codebooks(bits);
     bits.before_rows();
-    let value_of = |number: i32| match step {
-        Some(step) => (f64::from(number) * step) as f32,
-        None => f32::from_bits(ordered_bits(number) as u32),
-    };
     let ridge = match model {
         3 => (1.0, 0.0),
         _ => (0.0, 1.0 / 1_048_576.0),
@@ -1170,13 +1309,11 @@ fn predicted_rows(
             let has_fit = regression.next_fit > 8;
             let (prediction, context) = match (model, &first_row) {
                 (_, None) => (numbers.last().copied().unwrap_or(0), 94),
-                (5, Some(first_row)) => {
-                    let f = fin(value_of(first_row[class]));
+                (5 | 18, Some(first_row)) => {
+                    let f = fin(quantizer.value(first_row[class]));
                     let g = fin(f + e);
-                    let v = floor_log2(v);
-                    let z = floor_log2(f64::from(g).abs()).max(v.div_euclid(2));
-                    let prediction = ordered_bits(g.to_bits() as i32);
-                    (prediction, (v - 2 * z + 54).clamp(0, 93))
+                    let context = context_of_value(g, floor_log2(v), &quantizer, model);
+                    (quantizer.of(g), context.clamp(0, 93))
                 }
                 (_, Some(first_row)) => {
                     let rounded = match e.abs() < 4_194_304.0 {
@@ -1187,24 +1324,26 @@ fn predicted_rows(
                     (prediction, (floor_log2(v) + 8).clamp(0, 93))
                 }
             };
-            let context = match (model, first_row.is_some() && !has_fit) {
-                (3..=5, true) => 95,
-                _ => context,
+            let context = match first_row.is_some() && !has_fit {
+                true => 95,
+                false => context,
             };
             let difference = from_zigzag(contexts.number(bits, context as usize));
             let number = prediction.wrapping_add(difference);
             numbers.push(number);
             if let Some(first_row) = &first_row {
                 features[class] = match model {
-                    5 => fin(fin(value_of(number)) - fin(value_of(first_row[class]))),
+                    5 | 18 => {
+                        fin(fin(quantizer.value(number)) - fin(quantizer.value(first_row[class])))
+                    }
                     _ => number.wrapping_sub(first_row[class]) as f32,
                 };
             }
             regression.expect_later(&mut expectations, class, features[class]);
         }
         together.push((0, features));
-        let mut row: Vec<f32> = numbers.iter().map(|&number| value_of(number)).collect();
-        if step.is_some() {
+        let mut row: Vec<f32> = numbers.iter().map(|&n| quantizer.value(n)).collect();
+        if let Numbers::Steps(_) = quantizer {
             order.finish(bits, None, &mut row);
         }
         values.extend(row);
@@ -1433,7 +1572,7 @@ fn expected_rows_beside(
     values
 }
 
-/// Section 13, models 10 to 12.
+/// Section 13, models 10 to 12, 20 and 21.
 fn predicted_rows_beside(
     bits: &mut Bits,
     model: u64,
@@ -1441,8 +1580,7 @@ fn predicted_rows_beside(
     n: usize,
     keep_top: usize,
 ) -> Vec<f32> {
-    let step = (model == 10).then(|| f64::from_bits(bits.number(64)));
-    assert!(step.is_none_or(|step| step > 0.0 && step.is_finite()));
+    let quantizer = Numbers::read(bits, model);
     let mut contexts = Contexts::read(bits, 1);
     bits.before_codebooks();
     let head_codebook = bits.codebook(2, 1);
@@ -1450,10 +1588,6 @@ fn predicted_rows_beside(
     let mut order = Order::read(bits, model, n, keep_top, false);
     contexts.read_codebooks(bits);
     bits.before_rows();
-    let value_of = |number: i32| match step {
-        Some(step) => (f64::from(number) * step) as f32,
-        None => f32::from_bits(ordered_bits(number) as u32),
-    };
     let ridge = match model {
         10 => (1.0, 0.0),
         _ => (0.0, 1.0 / 1_048_576.0),
@@ -1471,15 +1605,11 @@ fn predicted_rows_beside(
         let mut numbers = vec![0i32; n];
         let mut features = vec![0.0; 2 * n];
         if let Some((first_row, g)) = &first {
-            let known = |y: f32, g: f32| match model {
-                10 => {
-                    let step = step.unwrap();
+            let known = |y: f32, g: f32| match (model, &quantizer) {
+                (_, Numbers::Steps(step)) => {
                     fin((f64::from(fin(y)) / step - f64::from(fin(g)) / step) as f32)
                 }
-                11 => {
-                    let [y, g] = [y, g].map(|value| ordered_bits(value.to_bits() as i32));
-                    y.wrapping_sub(g) as f32
-                }
+                (11 | 20, _) => quantizer.of(y).wrapping_sub(quantizer.of(g)) as f32,
                 _ => fin(fin(y) - fin(g)),
             };
             let mut expectations = regression.expectations(0);
@@ -1490,10 +1620,9 @@ fn predicted_rows_beside(
                 if is_of_row {
                     let e = expectations[column] + r;
                     let v = floor_log2(regression.v[of_classes[class].1]);
-                    let (prediction, context) = if model == 12 {
-                        let g = fin(fin(value_of(first_row[class])) + e);
-                        let z = floor_log2(f64::from(g).abs()).max(v.div_euclid(2));
-                        (ordered_bits(g.to_bits() as i32), v - 2 * z + 54)
+                    let (prediction, context) = if matches!(model, 12 | 21) {
+                        let g = fin(fin(quantizer.value(first_row[class])) + e);
+                        (quantizer.of(g), context_of_value(g, v, &quantizer, model))
                     } else {
                         let rounded = match e.abs() < 4_194_304.0 {
                             true => e.round_ties_even() as i32,
@@ -1506,7 +1635,10 @@ fn predicted_rows_beside(
                     numbers[class] = prediction.wrapping_add(difference);
                     let [number, first] = [numbers[class], first_row[class]];
                     features[column] = match model {
-                        12 => fin(fin(fin(value_of(number)) - fin(value_of(first))) - r),
+                        12 | 21 => {
+                            let [value, first] = [number, first].map(|n| fin(quantizer.value(n)));
+                            fin(fin(value - first) - r)
+                        }
                         _ => number.wrapping_sub(first) as f32 - r,
                     };
                 }
@@ -1520,8 +1652,8 @@ fn predicted_rows_beside(
             }
         }
         regression.learn(bits, &[(0, features)]);
-        let mut row: Vec<f32> = numbers.iter().map(|&number| value_of(number)).collect();
-        if step.is_some() {
+        let mut row: Vec<f32> = numbers.iter().map(|&n| quantizer.value(n)).collect();
+        if let Numbers::Steps(_) = quantizer {
             order.finish(bits, None, &mut row);
         }
         values.extend(row);
@@ -1553,9 +1685,10 @@ fn payload(
     bits.is_several = bits.bit() == 1;
     bits.is_rans = bits.bit() == 1;
     assert!(version >= 3 || !bits.is_several && !bits.is_rans);
-    assert!(!bits.is_several || [1, 2, 3, 4, 5, 16].contains(&model));
+    assert!(!bits.is_several || [1, 2, 3, 4, 5, 16, 17, 18, 19].contains(&model));
     assert!(version >= 4 || !bits.is_several || model >= 3);
     assert!(version >= 5 || model < 13);
+    assert!(version >= 6 || model < 17);
     bits.seen.models.insert(model);
     bits.seen.first_bytes.insert(payload[0]);
     if bits.is_several {
@@ -1563,12 +1696,12 @@ fn payload(
     }
     let values = match model {
         0 => ranked_rows(&mut bits, n_rows, n, keep_top),
-        1 | 2 | 16 => expected_rows(&mut bits, model, n_rows, n, keep_top),
-        3..=5 => predicted_rows(&mut bits, model, n_rows, n, keep_top),
+        1 | 2 | 16 | 19 => expected_rows(&mut bits, model, n_rows, n, keep_top),
+        3..=5 | 17 | 18 => predicted_rows(&mut bits, model, n_rows, n, keep_top),
         6 => multiples(&mut bits, n_rows, n, keep_top),
         7 => plain_rows(&mut bits, n_rows, n),
         13..=15 => tabled_rows(&mut bits, model, n_rows, n),
-        8..=12 => {
+        8..=12 | 20 | 21 => {
             let reference = &reference.unwrap()[..n_rows * n];
             let bytes: Vec<u8> = reference.iter().flat_map(|y| y.to_le_bytes()).collect();
             assert_eq!(bits.number(32), u64::from(crc32fast::hash(&bytes)));
@@ -1641,7 +1774,7 @@ fn frame(bytes: &mut Bytes, seen: &mut Seen, reference: Option<&PredictionMatrix
     let start = bytes.position;
     assert_eq!(bytes.take(4), b"\x89HUF");
     let version = bytes.byte();
-    assert!((1..=5).contains(&version));
+    assert!((1..=6).contains(&version));
     let n_json = bytes.varint() as usize;
     let json: serde_json::Value = serde_json::from_slice(bytes.take(n_json)).unwrap();
     bytes.checksum(start);
@@ -2007,7 +2140,7 @@ fn a_decoder_written_from_the_specification_reads_fractions() {
     assert_eq!(seen.n_exact_rows, 0);
     assert_eq!(
         seen.first_bytes,
-        BTreeSet::from([0x00, 0x41, 0x50, 0x81, 0x90])
+        BTreeSet::from([0x00, 0x41, 0x50, 0x81, 0x90, 0x93])
     );
 }
 
@@ -2186,6 +2319,9 @@ fn check_beside(
         .position(|(a, b)| a.to_bits() != b.to_bits());
     assert_eq!(differs, None, "first value that differs: {promise:?}");
     assert_eq!(values.len(), decoded[0].values.len());
+    if promise.bound == Bound::Exact {
+        assert_eq!(patterns(&values), patterns(matrix.values()));
+    }
     for (original, row) in matrix.rows().zip(values.chunks(matrix.n_classes())) {
         assert!(promise.measure(original, row).is_some());
     }
@@ -2384,6 +2520,161 @@ fn a_decoder_written_from_the_specification_reads_several_bitstreams() {
     assert!(seen.us.contains(&3));
 }
 
+/// The nearest float16, ties to even.
+fn float16(value: f32) -> f32 {
+    half::f16::from_f32(value).to_f32()
+}
+
+/// The nearest bfloat16, ties to even.
+fn bfloat16(value: f32) -> f32 {
+    half::bf16::from_f32(value).to_f32()
+}
+
+/// Probabilities in float16: some rows peaked, some live; and some that are no distributions.
+fn half_probabilities(n_rows: usize, n_classes: usize, scale: f32, seed: u64) -> PredictionMatrix {
+    let mut values = softmax_rows(n_rows, n_classes, scale, seed).into_values();
+    for (number, row) in values.chunks_exact_mut(n_classes).enumerate() {
+        match number % 50 {
+            7 | 8 => {
+                row.fill(0.0);
+                row[number % n_classes] = 1.0;
+            }
+            9 => row.fill(0.5),
+            10 => row.fill(1.0),
+            11 => row.fill(0.0),
+            // 2^-24, the least number.
+            12 => row.fill(0.5f32.powi(24)),
+            13 => row[number % n_classes] = 0.25,
+            _ => (),
+        }
+    }
+    map(PredictionMatrix::new(n_classes, values), float16)
+}
+
+#[test]
+fn a_decoder_written_from_the_specification_reads_minifloats() {
+    let mut seen = Seen::default();
+    let decimals = |of: f32| move |value: f32| (value * of).round() / of;
+    let scaled = |value: f32| value.round() * 0.0712;
+    // Of many rows, for several bitstreams.
+    for (n_rows, n_classes) in [(900, 10), (61, 130), (40, 1), (5301, 50), (30, 1100)] {
+        let of = |scale, seed| logits(n_rows, n_classes, scale, seed);
+        let mut n = 0;
+        let infinite = map(of(3.0, 72), |value| {
+            n += 1;
+            float16(match n % 97 {
+                0 => f32::INFINITY,
+                1 => f32::NEG_INFINITY,
+                2 => -0.0,
+                // Subnormal.
+                3 => value * 1e-6,
+                _ => value,
+            })
+        });
+        let matrices = [
+            infinite,
+            map(of(3.0, 73), bfloat16),
+            map(of(3.0, 74), decimals(100.0)),
+            map(of(3.0, 75), decimals(1000.0)),
+            map(of(90.0, 76), scaled),
+            map(of(3.0, 77), float16),
+            map(of(30.0, 78), float16),
+            map(of(1e6, 79), |value| bfloat16(value.powi(5))),
+            map(of(0.3, 80), scaled),
+        ];
+        // Large ones are slow.
+        let n_matrices = if n_rows > 5000 { 5 } else { 9 };
+        for (i, matrix) in matrices[..n_matrices].iter().enumerate() {
+            let kind = [Kind::Logits, Kind::Values][i % 2];
+            let promise = promise(kind, Bound::Exact, 1 + i % 3);
+            check(&mut seen, &[(matrix, promise)]);
+        }
+        let wide = map(of(8.0, 81), |value| bfloat16(value.clamp(-16.0, 16.0)));
+        let promise_of = |kind, bound| promise(kind, bound, 3);
+        let off = promise_of(Kind::Logits, Bound::MaxError(0.01));
+        check(&mut seen, &[(&wide, off)]);
+        let exact = promise_of(Kind::Probabilities, Bound::Exact);
+        for (scale, seed) in [(0.5, 82), (3.0, 83), (20.0, 84)] {
+            let strange = half_probabilities(n_rows, n_classes, scale, seed);
+            check(&mut seen, &[(&strange, exact)]);
+            if n_rows < 5000 {
+                let rows = softmax_rows(n_rows, n_classes, scale, seed + 10);
+                check(&mut seen, &[(&map(rows.clone(), float16), exact)]);
+                check(&mut seen, &[(&map(rows, bfloat16), exact)]);
+            }
+        }
+    }
+    // Few numbers, for which Huffman codes are too long.
+    let few = map(logits(5300, 50, 6.0, 95), scaled);
+    check(&mut seen, &[(&few, promise(Kind::Values, Bound::Exact, 1))]);
+    for (scale, of) in [(6.0, 16.0), (1.0, 30.0)] {
+        let few = map(softmax_rows(9000, 50, scale, 95), decimals(of));
+        let promise = promise(Kind::Probabilities, Bound::Exact, 1);
+        check(&mut seen, &[(&few, promise)]);
+    }
+    // Beside a reference.
+    for (n_rows, n_classes) in [(900, 10), (61, 130), (40, 1), (150, 3), (30, 1100)] {
+        for (seed, scale, share) in [(91, 3.0, 0.05), (92, 3.0, 0.001), (93, 60.0, 0.05)] {
+            let values = logits(n_rows, n_classes, scale, seed);
+            let reference = like(&values, share, seed);
+            for round in [
+                &float16 as &dyn Fn(f32) -> f32,
+                &bfloat16,
+                &decimals(100.0),
+                &scaled,
+            ] {
+                let [matrix, beside] = [&values, &reference].map(|m| map(m.clone(), round));
+                let promise = promise(Kind::Values, Bound::Exact, 1);
+                check_beside(&mut seen, &matrix, &beside, promise);
+                // A reference that is not rounded, some of whose numbers are none.
+                let mut n = 0;
+                let strange = map(reference.clone(), |value| {
+                    n += 1;
+                    match n % 97 {
+                        0 => f32::NAN,
+                        1 => f32::NEG_INFINITY,
+                        2 => -0.0,
+                        3 => f32::MAX,
+                        _ => value,
+                    }
+                });
+                check_beside(&mut seen, &matrix, &strange, promise);
+            }
+            let probabilities = half_probabilities(n_rows, n_classes, scale.min(20.0), seed);
+            let beside = map(like(&probabilities, share, seed), float16);
+            let promise = promise(Kind::Probabilities, Bound::Exact, 1);
+            check_beside(&mut seen, &probabilities, &beside, promise);
+        }
+    }
+    for first_byte in [
+        0x11, 0x12, 0x13, 0x14, 0x15, 0x51, 0x52, 0x53, 0x91, 0x92, 0x93, 0x94, 0x95, 0xD2,
+    ] {
+        assert!(seen.first_bytes.contains(&first_byte), "{first_byte:x}");
+    }
+    assert!((17..=21).all(|model| seen.models.contains(&model)));
+    // Those of float16 and bfloat16, and of whole numbers.
+    for mantissa in [
+        (17, 0),
+        (17, 10),
+        (18, 7),
+        (18, 10),
+        (19, 10),
+        (20, 7),
+        (20, 10),
+        (21, 7),
+        (21, 10),
+    ] {
+        assert!(seen.mantissas.contains(&mantissa), "{mantissa:?}");
+    }
+    assert!(seen.n_limited_tokens > 0);
+    assert!(seen.n_unlikely_floats > 0 && seen.n_rounded_floats > 0);
+    assert!(seen.certain_models.contains(&19));
+    assert!(
+        seen.panel_sizes
+            .is_superset(&BTreeSet::from([10, 20, 50, 128, 130]))
+    );
+}
+
 #[test]
 fn a_decoder_written_from_the_specification_reads_several_bitstreams_of_levels() {
     let mut seen = Seen::default();
@@ -2542,8 +2833,9 @@ fn a_decoder_written_from_the_specification_reads_rans() {
 
 #[test]
 fn the_example_of_the_specification_decodes_to_its_rows() {
-    // Version 5, and versions 4, 3 and 1 of the same.
+    // Version 6, and versions 5, 4, 3 and 1 of the same.
     for (version, checksum) in [
+        ("06", "86 c4 73 96"),
         ("05", "3b 8c d9 7d"),
         ("04", "50 b4 bf 24"),
         ("03", "00 1b fc 71"),
