@@ -63,6 +63,8 @@ fn main() {
             }
             report_probabilities("digit-pairs, votes of 100", &votes(&matrix, 100));
         }
+        let promise = Promise::new(Kind::Probabilities, Bound::Exact);
+        report(&format!("{name}, float16"), &map(&matrix, float16), promise);
     }
     for name in ["fashion-mnist", "digit-pairs"] {
         let matrix = read_npy(&predictions.join(format!("{name}-probs.npy")));
@@ -74,6 +76,19 @@ fn main() {
     for name in ["fashion-mnist", "digit-pairs"] {
         if let Some(matrix) = read_npy(&predictions.join(format!("{name}-logits.npy"))) {
             report_logits(&format!("{name} logits"), &matrix);
+            let promise = Promise::new(Kind::Logits, Bound::Exact);
+            let hundredths = |value: f32| (value * 100.0).round() / 100.0;
+            let rounded = [
+                ("float16", map(&matrix, float16)),
+                (
+                    "bfloat16",
+                    map(&matrix, |v| half::bf16::from_f32(v).to_f32()),
+                ),
+                ("2 decimals", map(&matrix, hundredths)),
+            ];
+            for (how, matrix) in rounded {
+                report(&format!("{name} logits, {how}"), &matrix, promise);
+            }
         }
     }
     let noise = |n: usize| {
@@ -143,6 +158,16 @@ fn votes(matrix: &PredictionMatrix, n_votes: usize) -> PredictionMatrix {
         values.extend(shares);
     }
     PredictionMatrix::new(matrix.n_classes(), values)
+}
+
+/// What a function makes of all values.
+fn map(matrix: &PredictionMatrix, function: impl Fn(f32) -> f32) -> PredictionMatrix {
+    let values = matrix.values().iter().map(|&value| function(value));
+    PredictionMatrix::new(matrix.n_classes(), values.collect())
+}
+
+fn float16(value: f32) -> f32 {
+    half::f16::from_f32(value).to_f32()
 }
 
 /// Rows of two classes, of which the first has these probabilities.

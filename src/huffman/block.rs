@@ -15,7 +15,7 @@ use super::minifloat::Minifloat;
 use super::plain::{self, Multiples};
 use super::predicted::{self, Numbers};
 use super::promise::{Bound, Kind, Promise};
-use super::quantizer::{F32_MARGIN, Step, Uniform};
+use super::quantizer::{F32_MARGIN, Sphere, Step, Uniform};
 use super::regression::{Columns, Regression};
 use super::tabled::{self, By, Table};
 use super::tokens::Token;
@@ -186,8 +186,12 @@ impl Model {
             Self::Ranked(_) => 0,
             Self::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => SHARES,
             Self::Expected(Levels::Uniform(uniform)) if uniform.is_floats() => EXPECTED_MINIFLOATS,
+            Self::Expected(Levels::Uniform(uniform)) if uniform.has_fine_tokens() => EXPECTED_FINE,
             Self::Expected(Levels::Uniform(_)) => 1,
             Self::Expected(Levels::Root { .. }) => 2,
+            Self::Expected(Levels::Sphere(sphere)) => {
+                EXPECTED_SPHERE + u32::from(sphere.has_fine_tokens())
+            }
             Self::Predicted(numbers) if numbers.is_minifloats() => {
                 PREDICTED_MINIFLOATS + numbers.place()
             }
@@ -195,7 +199,7 @@ impl Model {
             Self::Multiples(_) => 6,
             Self::Bits => 7,
             Self::ExpectedBeside(Levels::Uniform(_)) => FIRST_BESIDE,
-            Self::ExpectedBeside(Levels::Root { .. }) => FIRST_BESIDE + 1,
+            Self::ExpectedBeside(_) => FIRST_BESIDE + 1,
             Self::PredictedBeside(numbers) if numbers.is_minifloats() => {
                 MINIFLOATS_BESIDE + numbers.place()
             }
@@ -229,6 +233,7 @@ impl Model {
                     writer.write(uniform.n_mantissa_bits(), 5);
                 }
             }
+            Self::Expected(Levels::Sphere(sphere)) => write_gamma(writer, sphere.scale()),
             Self::Predicted(numbers) | Self::PredictedBeside(numbers) => match numbers {
                 Numbers::Steps(step) => write_step(writer, step),
                 Numbers::OrderedBits(of) | Numbers::Bits(of) => {
@@ -263,7 +268,9 @@ impl Model {
             reader.expect(Coder::Ans);
         }
         // Those of expected rows and of predicted ones.
-        if n_streams > 1 && !matches!(id, 1..=5 | SHARES..=EXPECTED_MINIFLOATS) {
+        if n_streams > 1
+            && !matches!(id, 1..=5 | SHARES..=EXPECTED_MINIFLOATS | EXPECTED_SPHERE..=EXPECTED_FINE)
+        {
             return Err(Error::Corrupt(
                 "a block has several bitstreams, which its model has not",
             ));
@@ -288,6 +295,12 @@ impl Model {
             7 => Self::Bits,
             PREDICTED_MINIFLOATS => Self::Predicted(Numbers::OrderedBits(read_minifloat(reader)?)),
             18 => Self::Predicted(Numbers::Bits(read_minifloat(reader)?)),
+            EXPECTED_SPHERE => Self::Expected(Levels::Sphere(Sphere::new(read_gamma(reader)?)?)),
+            23 => {
+                let sphere = Sphere::new(read_gamma(reader)?)?.with_fine_tokens();
+                Self::Expected(Levels::Sphere(sphere))
+            }
+            EXPECTED_FINE => Self::Expected(Levels::Uniform(uniform(reader)?.with_fine_tokens())),
             EXPECTED_MINIFLOATS => {
                 let (n_levels, n_mantissa_bits) = (read_gamma(reader)?, reader.read(5)?);
                 let floats = Uniform::floats(n_levels, n_mantissa_bits)?;
@@ -377,7 +390,9 @@ pub fn n_working_bytes(payload: &[u8], n_classes: usize) -> u64 {
     let first = payload.first().copied().unwrap_or_default();
     let n_streams = if first & STREAMS == 0 { 1 } else { N_STREAMS };
     match model_id(first).into() {
-        1..=5 | SHARES..=EXPECTED_MINIFLOATS => Regression::n_bytes(n_classes, n_streams),
+        1..=5 | SHARES..=EXPECTED_MINIFLOATS | EXPECTED_SPHERE..=EXPECTED_FINE => {
+            Regression::n_bytes(n_classes, n_streams)
+        }
         id if is_beside(id) => Columns::new(n_classes).n_bytes(),
         _ => 0,
     }
@@ -391,7 +406,7 @@ fn model_id(first: u8) -> u8 {
 /// The model, and the coder if it is not Huffman, that the first byte of a payload names (FORMAT.md, section 5); none
 /// if that is nothing.
 pub fn model_name(first: u8) -> Option<String> {
-    const NAMES: [&str; 22] = [
+    const NAMES: [&str; 25] = [
         "ranked",
         "expected",
         "expected, root",
@@ -414,6 +429,9 @@ pub fn model_name(first: u8) -> Option<String> {
         "expected, minifloats",
         "predicted beside a reference, minifloats",
         "predicted beside a reference, minifloats as values",
+        "expected, sphere",
+        "expected, sphere, fine levels",
+        "expected, fine levels",
     ];
     let name = NAMES.get(usize::from(model_id(first)))?;
     let coder = if first & ANS != 0 { ", rANS" } else { "" };
@@ -443,6 +461,12 @@ const SHARES: u32 = 16;
 const PREDICTED_MINIFLOATS: u32 = 17;
 const EXPECTED_MINIFLOATS: u32 = 19;
 const MINIFLOATS_BESIDE: u32 = 20;
+
+/// The models of levels on a sphere, the second of fine ones. Format-stable.
+const EXPECTED_SPHERE: u32 = 22;
+
+/// The model of uniform levels of which few occur. Format-stable.
+const EXPECTED_FINE: u32 = 24;
 
 /// Whether a payload needs the rows of a reference.
 pub fn needs_reference(payload: &[u8]) -> bool {
@@ -572,10 +596,11 @@ fn models(
     if reference.is_some() {
         let beside = models.clone().into_iter().filter_map(|model| match model {
             Model::Expected(Levels::Uniform(uniform))
-                if uniform.is_shares() || uniform.is_floats() =>
+                if uniform.is_shares() || uniform.is_floats() || uniform.has_fine_tokens() =>
             {
                 None
             }
+            Model::Expected(Levels::Sphere(_)) => None,
             Model::Expected(levels) => Some(Model::ExpectedBeside(levels)),
             Model::Predicted(numbers) => Some(Model::PredictedBeside(numbers)),
             _ => None,
@@ -593,7 +618,7 @@ fn models_alone(matrix: Rows<'_>, is_exact: &mut [bool], promise: &Promise) -> V
             let most = (max_error - F32_MARGIN).min(1e-6);
             let keeps = |value: f32, decoded: f32| f64::from((value - decoded).abs()) <= most;
             let coarser = Uniform::of_fractions(matrix.values(), uniform.n_levels(), keeps);
-            models_of_levels(coarser.unwrap_or(uniform)).to_vec()
+            models_of_levels(coarser.unwrap_or(uniform), matrix.n_classes())
         }
         Bound::MaxError(max_error) => {
             let step = step(matrix, is_exact, max_error);
@@ -612,7 +637,19 @@ fn models_alone(matrix: Rows<'_>, is_exact: &mut [bool], promise: &Promise) -> V
                 .filter(|&shares| are_kept(matrix, shares, promise));
             let of_shares = shares.map(|shares| Model::Expected(Levels::Uniform(shares)));
             let of_roots = Model::Expected(Levels::Root { max_kl });
-            of_shares.into_iter().chain([of_roots]).collect()
+            // Of more classes, roots are as good.
+            let sphere = match matrix.n_classes() <= FEW_CLASSES {
+                true => Sphere::of(matrix, is_exact, max_kl),
+                false => None,
+            };
+            let spheres = sphere.map(|sphere| [sphere, sphere.with_fine_tokens()]);
+            let spheres = spheres.into_iter().flatten();
+            let of_spheres = spheres.map(|sphere| Model::Expected(Levels::Sphere(sphere)));
+            of_shares
+                .into_iter()
+                .chain([of_roots])
+                .chain(of_spheres)
+                .collect()
         }
         Bound::Exact => {
             let mut models = vec![Model::Bits];
@@ -627,7 +664,7 @@ fn models_alone(matrix: Rows<'_>, is_exact: &mut [bool], promise: &Promise) -> V
             }
             let keeps = |value: f32, decoded: f32| value.to_bits() == decoded.to_bits();
             if let Some(uniform) = Uniform::of_fractions(matrix.values(), u32::MAX, keeps) {
-                models.extend(models_of_levels(uniform));
+                models.extend(models_of_levels(uniform, matrix.n_classes()));
             }
             models
         }
@@ -652,12 +689,20 @@ fn models_of_bits(of: Minifloat) -> [Model; 2] {
     [Numbers::OrderedBits(of), Numbers::Bits(of)].map(Model::Predicted)
 }
 
+/// Of so few classes, other models may suit than of more.
+const FEW_CLASSES: usize = 6;
+
 /// The models of rows of such levels.
-fn models_of_levels(uniform: Uniform) -> [Model; 2] {
-    [
+fn models_of_levels(uniform: Uniform, n_classes: usize) -> Vec<Model> {
+    let mut models = vec![
         Model::Ranked(uniform),
         Model::Expected(Levels::Uniform(uniform)),
-    ]
+    ];
+    if n_classes <= FEW_CLASSES {
+        let fine = uniform.with_fine_tokens();
+        models.push(Model::Expected(Levels::Uniform(fine)));
+    }
+    models
 }
 
 /// Encodes the rows of `matrix`, those marked in `is_exact` bit for bit, the others as the promise asks
@@ -735,7 +780,7 @@ fn encode_best(
     let mut best = 0;
     for (index, model) in models.iter().enumerate().skip(1) {
         let percent = match model {
-            Model::Expected(_) => 95,
+            Model::Expected(_) if !matches!(models[best], Model::Expected(_)) => 95,
             Model::ExpectedBeside(_) | Model::PredictedBeside(_) => 99,
             _ => 100,
         };
@@ -1278,7 +1323,7 @@ mod tests {
     }
 
     /// A model of every kind.
-    fn every_model() -> [Model; 15] {
+    fn every_model() -> [Model; 18] {
         let [ranked, expected] = uniform_models(0.002);
         let step = Step::new(0.002, 1.0).unwrap();
         let [as_such, as_values] = models_of_bits(float16());
@@ -1300,6 +1345,11 @@ mod tests {
             as_such,
             as_values,
             Model::Expected(Levels::Uniform(Uniform::floats(1 << 24, 10).unwrap())),
+            Model::Expected(Levels::Sphere(Sphere::new(54).unwrap())),
+            Model::Expected(Levels::Sphere(Sphere::new(170).unwrap().with_fine_tokens())),
+            Model::Expected(Levels::Uniform(
+                Uniform::new(0.002).unwrap().with_fine_tokens(),
+            )),
         ]
     }
 
@@ -1340,10 +1390,11 @@ mod tests {
     fn beside(model: Model) -> Option<Model> {
         match model {
             Model::Expected(Levels::Uniform(uniform))
-                if uniform.is_shares() || uniform.is_floats() =>
+                if uniform.is_shares() || uniform.is_floats() || uniform.has_fine_tokens() =>
             {
                 None
             }
+            Model::Expected(Levels::Sphere(_)) => None,
             Model::Expected(levels) => Some(Model::ExpectedBeside(levels)),
             Model::Predicted(numbers) => Some(Model::PredictedBeside(numbers)),
             _ => None,
@@ -1385,7 +1436,12 @@ mod tests {
         assert_eq!(needs_reference(&payload), reference.is_some());
         let version = match way.model {
             Model::Predicted(of) | Model::PredictedBeside(of) if of.is_minifloats() => 6,
-            Model::Expected(Levels::Uniform(uniform)) if uniform.is_floats() => 6,
+            Model::Expected(Levels::Uniform(uniform))
+                if uniform.is_floats() || uniform.has_fine_tokens() =>
+            {
+                6
+            }
+            Model::Expected(Levels::Sphere(_)) => 6,
             Model::Tabled(_) => 5,
             Model::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => 5,
             Model::Expected(_) if way.n_streams > 1 => 4,
@@ -1657,8 +1713,11 @@ mod tests {
                 row.iter_mut().for_each(|p| *p /= sum);
             }
             let matrix = PredictionMatrix::new(n_classes, matrix);
-            let model = Model::Expected(Levels::Root { max_kl });
-            assert_kept(model, &matrix, &promise(Bound::MaxKl(max_kl), keep_top));
+            let promise = promise(Bound::MaxKl(max_kl), keep_top);
+            assert_kept(Model::Expected(Levels::Root { max_kl }), &matrix, &promise);
+            if let Some(sphere) = Sphere::of(matrix.view(), &vec![false; matrix.n_rows()], max_kl) {
+                assert_kept(Model::Expected(Levels::Sphere(sphere)), &matrix, &promise);
+            }
         }
 
         #[test]
@@ -1699,7 +1758,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(
-            model in (0u8..23, 0u8..4).prop_map(|(id, way)| id | way << 6),
+            model in (0u8..26, 0u8..4).prop_map(|(id, way)| id | way << 6),
             keep_top in 1usize..5,
             mut bytes in prop::collection::vec(any::<u8>(), 1..200),
         ) {

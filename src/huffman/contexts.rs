@@ -18,7 +18,7 @@ use super::codebook::{
 };
 use super::logarithm::log2;
 use super::meter::Watch;
-use super::tokens::{LEVELS, RUNS, Token, UNLIMITED};
+use super::tokens::{LEVELS, RUNS, Token, Tokens};
 
 /// The number of contexts of a band. Format-stable.
 pub const N_POSITIONS: usize = 96;
@@ -64,12 +64,12 @@ const NO_TOKEN: u8 = N_TOKENS as u8;
 impl Entry {
     /// Appends a number that is not small to `large`.
     #[inline(always)]
-    fn new(context: usize, number: u32, max_extra_bits: u32, large: &mut Vec<u32>) -> Self {
+    fn new(context: usize, number: u32, tokens: Tokens, large: &mut Vec<u32>) -> Self {
         let token = match number < N_SMALL {
             true => number,
             false => {
                 large.push(number);
-                split(number, max_extra_bits).value
+                split(number, tokens).value
             }
         };
         Self {
@@ -81,31 +81,31 @@ impl Entry {
 
     /// The token of the number with its extra bits; numbers that are not small are the next of `large`.
     #[inline(always)]
-    fn number_token(self, max_extra_bits: u32, large: &mut std::slice::Iter<u32>) -> Token {
+    fn number_token(self, tokens: Tokens, large: &mut std::slice::Iter<u32>) -> Token {
         match u32::from(self.token) < N_SMALL {
             true => LEVELS.split(self.token.into()),
             false => {
                 let number = large.next().expect("a number for each large token");
-                split(*number, max_extra_bits)
+                split(*number, tokens)
             }
         }
     }
 }
 
-/// The token of a number, which leaves so many bits at most.
+/// The token of a number in a scheme.
 #[inline(always)]
-fn split(number: u32, max_extra_bits: u32) -> Token {
-    match max_extra_bits {
-        // Faster for being known when compiled.
-        UNLIMITED => LEVELS.split(number),
-        _ => LEVELS.limited_to(max_extra_bits).split(number),
+fn split(number: u32, tokens: Tokens) -> Token {
+    // The usual scheme is faster for being known when compiled.
+    match tokens == LEVELS {
+        true => LEVELS.split(number),
+        false => tokens.split(number),
     }
 }
 
 /// What a model has to say of the rows of one bitstream, in the order of coding: numbers in contexts, and symbols
 /// of alphabets of its own.
 pub struct Sequence {
-    max_extra_bits: u32,
+    tokens: Tokens,
     entries: Vec<Entry>,
     /// Those of the numbers that are not small.
     large: Vec<u32>,
@@ -114,10 +114,10 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// `n` empty sequences of numbers, whose tokens leave so many bits at most, with room for some in all of them.
-    pub fn several(n: usize, n_numbers: usize, max_extra_bits: u32) -> Vec<Self> {
+    /// `n` empty sequences of numbers, which a scheme of as many tokens as [`LEVELS`] splits, with room for some in all of them.
+    pub fn several(n: usize, n_numbers: usize, tokens: Tokens) -> Vec<Self> {
         let empty = || Self {
-            max_extra_bits,
+            tokens,
             entries: Vec::with_capacity(n_numbers.div_ceil(n)),
             large: Vec::new(),
             symbols: Vec::new(),
@@ -128,20 +128,17 @@ impl Sequence {
     /// Appends a number in a context below [`N_POSITIONS`] times the number of bands.
     #[inline(always)]
     pub fn push_number(&mut self, context: usize, number: u32) {
-        self.entries.push(Entry::new(
-            context,
-            number,
-            self.max_extra_bits,
-            &mut self.large,
-        ));
+        self.entries
+            .push(Entry::new(context, number, self.tokens, &mut self.large));
     }
 
     /// Appends numbers, each in such a context.
     #[inline(always)]
     pub fn extend(&mut self, numbers: impl Iterator<Item = (usize, u32)>) {
-        self.entries.extend(numbers.map(|(context, number)| {
-            Entry::new(context, number, self.max_extra_bits, &mut self.large)
-        }));
+        self.entries
+            .extend(numbers.map(|(context, number)| {
+                Entry::new(context, number, self.tokens, &mut self.large)
+            }));
     }
 
     /// Appends a symbol.
@@ -226,7 +223,7 @@ impl Group {
 /// All groups, in the order of their contexts.
 #[derive(Debug)]
 pub struct Groups {
-    max_extra_bits: u32,
+    tokens: Tokens,
     bands: Vec<Band>,
     group_of_context: Vec<u16>,
     groups: Vec<Group>,
@@ -251,7 +248,7 @@ impl Groups {
         }
         let groups = find_runs(sequences, &group_of_context, plain, coder);
         Self {
-            max_extra_bits: sequences[0].max_extra_bits,
+            tokens: sequences[0].tokens,
             bands,
             group_of_context,
             groups,
@@ -262,7 +259,7 @@ impl Groups {
     /// The alphabets.
     pub fn alphabets(&self) -> Vec<Alphabet> {
         alphabets(
-            self.max_extra_bits,
+            self.tokens,
             self.groups.iter().map(|group| group.followers.len()),
         )
     }
@@ -344,7 +341,7 @@ impl Groups {
                     Place::AfterRun => (alphabet + 1, 0),
                     _ => (alphabet, n_run_symbols(group.followers.len())),
                 };
-                let mut token = entry.number_token(self.max_extra_bits, &mut large);
+                let mut token = entry.number_token(self.tokens, &mut large);
                 token.value += first as u32;
                 symbols.push(Symbol::with_extra(alphabet, token));
             }
@@ -387,7 +384,7 @@ impl Groups {
                 let (extra, n_extra_bits) = match u32::from(entry.token) < N_SMALL {
                     true => (0, 0),
                     false => {
-                        let token = entry.number_token(self.max_extra_bits, &mut large);
+                        let token = entry.number_token(self.tokens, &mut large);
                         (token.extra, token.n_extra_bits)
                     }
                 };
@@ -432,8 +429,7 @@ impl Group {
 }
 
 /// The alphabets of groups, by their numbers of followers.
-fn alphabets(max_extra_bits: u32, n_followers: impl Iterator<Item = usize>) -> Vec<Alphabet> {
-    let tokens = LEVELS.limited_to(max_extra_bits);
+fn alphabets(tokens: Tokens, n_followers: impl Iterator<Item = usize>) -> Vec<Alphabet> {
     n_followers
         .flat_map(|n| {
             [
@@ -850,7 +846,7 @@ pub struct ContextDecoder {
     followers: Vec<(Followers, usize)>,
     /// The groups as they are when a bitstream begins.
     groups: Vec<Decoding>,
-    max_extra_bits: u32,
+    tokens: Tokens,
 }
 
 /// A bitstream of rows, and where the groups stand in it.
@@ -870,7 +866,7 @@ impl ContextDecoder {
         reader: &mut BitReader,
         n_bands: usize,
         first_alphabet: usize,
-        max_extra_bits: u32,
+        tokens: Tokens,
     ) -> Result<Self, Corrupt> {
         const CORRUPT: Corrupt = Corrupt("the groups of contexts do not fit");
         let mut bands = Vec::new();
@@ -911,7 +907,7 @@ impl ContextDecoder {
         let (of_bands, _) = bands_to_groups(&bands);
         group_of_context[..of_bands.len()].copy_from_slice(&of_bands);
         Ok(Self {
-            max_extra_bits,
+            tokens,
             first_alphabet,
             group_of_context,
             followers: followers_of_groups,
@@ -921,7 +917,7 @@ impl ContextDecoder {
 
     /// The alphabets.
     pub fn alphabets(&self) -> Vec<Alphabet> {
-        alphabets(self.max_extra_bits, self.followers.iter().map(|&(_, n)| n))
+        alphabets(self.tokens, self.followers.iter().map(|&(_, n)| n))
     }
 
     /// A bitstream, at the start of which all groups are open.
@@ -1019,7 +1015,7 @@ mod tests {
 
     /// The groups, after a round trip of numbers in contexts, the same in two bitstreams, one after the other.
     fn round_trip(n_bands: usize, numbers: &[(usize, u32)]) -> Groups {
-        let mut sequences = Sequence::several(2, numbers.len(), UNLIMITED);
+        let mut sequences = Sequence::several(2, numbers.len(), LEVELS);
         for sequence in &mut sequences {
             for &(context, number) in numbers {
                 sequence.push_number(context, number);
@@ -1046,7 +1042,7 @@ mod tests {
         }
         let bytes = writer.finish();
         let mut reader = BitReader::new(&bytes);
-        let decoder = ContextDecoder::read_from(&mut reader, n_bands, 0, UNLIMITED).unwrap();
+        let decoder = ContextDecoder::read_from(&mut reader, n_bands, 0, LEVELS).unwrap();
         assert_eq!(decoder.alphabets().len(), alphabets.len());
         let (tables, [mut reader]) = Tables::read_from(&mut reader, &alphabets, ()).unwrap();
         for _ in 0..2 {

@@ -14,9 +14,9 @@ use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence, Stream};
 use super::fineness::{self, FinenessFinder, Need};
 use super::meter::{Part, Watch};
 use super::order::Order;
-use super::quantizer::{Root, Uniform};
+use super::quantizer::{Root, Sphere, Uniform};
 use super::regression::{Regression, Ridge, Visitor};
-use super::tokens::{UNLIMITED, from_zigzag, zigzag};
+use super::tokens::{LEVELS, Tokens, from_zigzag, zigzag};
 use crate::matrix::{Rows, argmax};
 
 const HEAD: usize = 0;
@@ -45,14 +45,17 @@ pub enum Levels {
         /// The bound in bits; decoders do not look at it.
         max_kl: f64,
     },
+    /// On a sphere, in the same steps in all rows.
+    Sphere(Sphere),
 }
 
 impl Levels {
-    /// The most bits that tokens of levels leave.
-    fn max_extra_bits(self) -> u32 {
+    /// The scheme of tokens of levels.
+    fn tokens(self) -> Tokens {
         match self {
-            Self::Uniform(uniform) => uniform.max_extra_bits(),
-            Self::Root { .. } => UNLIMITED,
+            Self::Uniform(uniform) => uniform.tokens(),
+            Self::Root { .. } => LEVELS,
+            Self::Sphere(sphere) => sphere.tokens(),
         }
     }
 }
@@ -302,6 +305,8 @@ impl Others {
                 u64::from(uniform.n_levels()).saturating_sub(self.sum) as u32
             }
             Scale::Root(root) => root.likely_top(self.sum_of_squares),
+            // What is left is no level.
+            Scale::Sphere(_) => return 0,
         };
         left.max(self.largest)
     }
@@ -331,6 +336,7 @@ const MAX_LEVEL_OF_ROOTS: u32 = 1 << 21;
 pub(super) enum Scale {
     Uniform(Uniform),
     Root(Root),
+    Sphere(Sphere),
 }
 
 impl Scale {
@@ -338,8 +344,13 @@ impl Scale {
     fn floats(self) -> Option<Uniform> {
         match self {
             Self::Uniform(uniform) => Some(uniform).filter(Uniform::is_floats),
-            Self::Root(_) => None,
+            Self::Root(_) | Self::Sphere(_) => None,
         }
+    }
+
+    /// Whether the levels of the other classes do not tell that of the top class.
+    fn tells_top(self) -> bool {
+        !matches!(self, Self::Sphere(_))
     }
 
     /// What a level is coded as: of floating-point numbers, its place among these.
@@ -357,6 +368,7 @@ impl Scale {
         match self {
             Self::Uniform(uniform) => self.number(uniform.n_levels()),
             Self::Root(_) => MAX_LEVEL_OF_ROOTS,
+            Self::Sphere(sphere) => sphere.scale(),
         }
     }
 }
@@ -405,6 +417,10 @@ impl Quantized {
                 Scale::Uniform(uniform)
             }
             Levels::Root { .. } => Scale::Root(finder.quantize(row, top, needs[index], row_levels)),
+            Levels::Sphere(sphere) => {
+                sphere.quantize(row, top, row_levels);
+                Scale::Sphere(sphere)
+            }
         };
         let others = Others::of(row_levels, top);
         Self { top, scale, others }
@@ -448,8 +464,7 @@ pub fn encode<const N: usize>(
     let mut last_fineness = 0;
     let needs = finder.needs(matrix, is_exact, levels, |_| 0);
     let tells_certain = !fineness::are_rarely_certain(&needs, n_classes);
-    let mut sequences =
-        Sequence::several(n_streams, matrix.values().len(), levels.max_extra_bits());
+    let mut sequences = Sequence::several(n_streams, matrix.values().len(), levels.tokens());
 
     let mut levels_of_rows = vec![0; N * n_classes];
     let batches = matrix.values().chunks(N * n_classes);
@@ -502,8 +517,10 @@ pub fn encode<const N: usize>(
                         None => sequence.extend(known),
                     }
                 }
-                let context = rest_context(quantized.others.n);
-                sequence.push_number(context, zigzag(quantized.distance(row_levels)));
+                if quantized.scale.tells_top() {
+                    let context = rest_context(quantized.others.n);
+                    sequence.push_number(context, zigzag(quantized.distance(row_levels)));
+                }
             }
             order.encode(row, row_levels, Some(top), |symbol| sequence.push(symbol));
         }
@@ -528,12 +545,8 @@ pub fn decode<const N: usize>(
     values: &mut [f32],
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
-    let contexts = ContextDecoder::read_from(
-        reader,
-        N_BANDS,
-        groups_alphabet(keep_top),
-        levels.max_extra_bits(),
-    )?;
+    let contexts =
+        ContextDecoder::read_from(reader, N_BANDS, groups_alphabet(keep_top), levels.tokens())?;
     let alphabets = alphabets(n_classes, keep_top, contexts.alphabets());
     let (tables, readers) = Tables::read_from(reader, &alphabets, watch)?;
     let mut streams = readers.map(|reader| contexts.stream(reader));
@@ -543,7 +556,7 @@ pub fn decode<const N: usize>(
     let mut fineness = 0;
     let floats = match levels {
         Levels::Uniform(uniform) => Scale::Uniform(uniform).floats(),
-        Levels::Root { .. } => None,
+        Levels::Root { .. } | Levels::Sphere(_) => None,
     };
     // By class, those of all rows at hand.
     let mut levels_of_rows = vec![[0; N]; n_classes];
@@ -569,6 +582,7 @@ pub fn decode<const N: usize>(
                     fineness = from_zigzag(number).wrapping_add(fineness);
                     Scale::Root(Root::new(fineness)?)
                 }
+                Levels::Sphere(sphere) => Scale::Sphere(sphere),
             };
             heads[side] = Some((top, scale));
             if head < n_symbols {
@@ -598,9 +612,12 @@ pub fn decode<const N: usize>(
                 for (level, of_rows) in row_levels.iter_mut().zip(&levels_of_rows) {
                     *level = of_rows[side];
                 }
-                let others = Others::of(&row_levels, top);
-                let rest = contexts.number(rest_context(others.n), &tables, stream)?;
-                row_levels[top] = others.top(scale, from_zigzag(rest))?;
+                row_levels[top] = 0;
+                if scale.tells_top() {
+                    let others = Others::of(&row_levels, top);
+                    let rest = contexts.number(rest_context(others.n), &tables, stream)?;
+                    row_levels[top] = others.top(scale, from_zigzag(rest))?;
+                }
             } else {
                 row_levels.fill(0);
                 row_levels[top] = Others::default().likely_top(scale);
@@ -608,6 +625,7 @@ pub fn decode<const N: usize>(
             match scale {
                 Scale::Uniform(uniform) => uniform.dequantize_row(&row_levels, row),
                 Scale::Root(_) => Root::dequantize_row(&row_levels, row)?,
+                Scale::Sphere(sphere) => sphere.dequantize_row(&row_levels, top, row)?,
             }
             order.decode(row, Some(top), &tables, &mut stream.reader)?;
         }

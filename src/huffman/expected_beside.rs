@@ -22,7 +22,7 @@ use super::meter::{Part, Watch};
 use super::order::Order;
 use super::quantizer::Root;
 use super::regression::{Columns, Regression, Visitor};
-use super::tokens::{UNLIMITED, from_zigzag, zigzag};
+use super::tokens::{LEVELS, from_zigzag, zigzag};
 use crate::matrix::Rows;
 
 const RAW: usize = 0;
@@ -32,10 +32,14 @@ const ORDER: usize = 1;
 const HEAD: usize = N_BANDS * N_POSITIONS;
 const FINENESS: usize = HEAD + N_POSITIONS;
 
+/// No model beside a reference has other levels.
+const NOT_BESIDE: &str = "levels are uniform or of roots";
+
 fn n_bands(levels: Levels) -> usize {
     match levels {
         Levels::Uniform(_) => N_BANDS + 1,
         Levels::Root { .. } => N_BANDS + 2,
+        Levels::Sphere(_) => unreachable!("{NOT_BESIDE}"),
     }
 }
 
@@ -103,6 +107,7 @@ impl Walk {
                     self.features[column] = beside::feature(root, 1.0);
                 }
             }
+            Scale::Sphere(_) => unreachable!("{NOT_BESIDE}"),
         }
     }
 
@@ -156,7 +161,7 @@ pub fn encode(
         walk.known.take(known.unwrap_or_default());
         walk.known.doubt()
     });
-    let mut sequences = Sequence::several(1, matrix.values().len(), UNLIMITED);
+    let mut sequences = Sequence::several(1, matrix.values().len(), LEVELS);
     let sequence = &mut sequences[0];
     let rows = matrix.rows().zip(reference.rows());
     for (row_number, ((row, known), &is_exact)) in rows.zip(is_exact).enumerate() {
@@ -212,12 +217,8 @@ pub fn decode(
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
     let n_classes = reference.n_classes();
-    let contexts = ContextDecoder::read_from(
-        reader,
-        n_bands(levels),
-        groups_alphabet(keep_top),
-        UNLIMITED,
-    )?;
+    let contexts =
+        ContextDecoder::read_from(reader, n_bands(levels), groups_alphabet(keep_top), LEVELS)?;
     let alphabets = alphabets(keep_top, contexts.alphabets());
     let (tables, [reader]) = Tables::read_from(reader, &alphabets, watch)?;
     let mut decoder = Decoder {
@@ -250,6 +251,7 @@ pub fn decode(
                 *last = from_zigzag(number).wrapping_add(*last);
                 Scale::Root(Root::new(*last)?)
             }
+            Levels::Sphere(_) => unreachable!("{NOT_BESIDE}"),
         };
         if head % 2 == 1 {
             decoder.row_levels.fill(0);
@@ -264,6 +266,7 @@ pub fn decode(
                 }
             }
             Scale::Root(_) => Root::dequantize_row(&decoder.row_levels, row)?,
+            Scale::Sphere(_) => unreachable!("{NOT_BESIDE}"),
         }
         let reader = &mut decoder.stream.reader;
         order.decode(row, Some(top), &decoder.tables, reader)?;

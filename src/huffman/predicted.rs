@@ -14,7 +14,7 @@ use super::minifloat::{Float, Float32, Minifloat};
 use super::order::Order;
 use super::quantizer::Step;
 use super::regression::{Regression, Ridge, Visitor};
-use super::tokens::{UNLIMITED, from_zigzag, zigzag};
+use super::tokens::{LEVELS, from_zigzag, zigzag};
 use crate::matrix::Rows;
 
 const HEAD: usize = 0;
@@ -431,7 +431,7 @@ pub fn encode<const N: usize>(
     let n_classes = matrix.n_classes();
     let mut walk = Walk::new(numbers, n_classes, matrix.n_rows());
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
-    let mut sequences = Sequence::several(N, matrix.values().len(), UNLIMITED);
+    let mut sequences = Sequence::several(N, matrix.values().len(), LEVELS);
     let mut numbers_of_rows = vec![vec![0; n_classes]; N];
     let is_bits = matches!(numbers, Numbers::Bits(_));
     // By class: numbers, less those of the first row unless they are bits, then what they differ from predictions.
@@ -519,7 +519,7 @@ pub fn decode<const N: usize>(
     values: &mut [f32],
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
-    let contexts = ContextDecoder::read_from(reader, 1, groups_alphabet(keep_top), UNLIMITED)?;
+    let contexts = ContextDecoder::read_from(reader, 1, groups_alphabet(keep_top), LEVELS)?;
     let alphabets = alphabets(keep_top, contexts.alphabets());
     let (tables, readers) = Tables::read_from(reader, &alphabets, watch)?;
     let mut streams = readers.map(|reader| contexts.stream(reader));

@@ -17,7 +17,7 @@ use super::predicted::{
     finite, groups_alphabet, predict_bits, round,
 };
 use super::regression::{Columns, Regression, Visitor};
-use super::tokens::{UNLIMITED, from_zigzag, zigzag};
+use super::tokens::{LEVELS, from_zigzag, zigzag};
 use crate::matrix::Rows;
 
 const HEAD: usize = 0;
@@ -179,7 +179,7 @@ pub fn encode(
     let mut walk = Walk::new(numbers, n_classes, matrix.n_rows());
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
     let mut row_numbers = vec![0; n_classes];
-    let mut sequences = Sequence::several(1, matrix.values().len(), UNLIMITED);
+    let mut sequences = Sequence::several(1, matrix.values().len(), LEVELS);
     let sequence = &mut sequences[0];
     let rows = matrix.rows().zip(reference.rows());
     for ((row, known), is_exact) in rows.zip(is_exact) {
@@ -223,7 +223,7 @@ pub fn decode(
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
     let n_classes = reference.n_classes();
-    let contexts = ContextDecoder::read_from(reader, 1, groups_alphabet(keep_top), UNLIMITED)?;
+    let contexts = ContextDecoder::read_from(reader, 1, groups_alphabet(keep_top), LEVELS)?;
     let alphabets = alphabets(keep_top, contexts.alphabets());
     let (tables, [reader]) = Tables::read_from(reader, &alphabets, watch)?;
     let mut stream = contexts.stream(reader);

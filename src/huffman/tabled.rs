@@ -9,7 +9,7 @@ use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence};
 use super::meter::{Part, Watch};
 use super::plain;
 use super::quantizer::{from_ordered, ordered};
-use super::tokens::{LEVELS, UNLIMITED};
+use super::tokens::LEVELS;
 use crate::matrix::Rows;
 
 const RAW: usize = 0;
@@ -184,7 +184,7 @@ pub fn encode(matrix: Rows<'_>, by: By, coder: Coder) -> Coded {
     let n_classes = matrix.n_classes();
     let table = Table::of(matrix.values());
     let places_of_numbers = table.places();
-    let mut sequences = Sequence::several(1, matrix.values().len(), UNLIMITED);
+    let mut sequences = Sequence::several(1, matrix.values().len(), LEVELS);
     let sequence = &mut sequences[0];
     let (mut places, mut above) = (Vec::with_capacity(n_classes), Vec::new());
     let place_of = |number: i32| {
@@ -231,7 +231,7 @@ pub fn decode(
 ) -> Result<(), Corrupt> {
     let table = Table::read_from(reader)?;
     let values_of_places: Vec<f32> = table.numbers.into_iter().map(from_ordered).collect();
-    let contexts = ContextDecoder::read_from(reader, N_BANDS, N_ALPHABETS, UNLIMITED)?;
+    let contexts = ContextDecoder::read_from(reader, N_BANDS, N_ALPHABETS, LEVELS)?;
     let (tables, [reader]) = Tables::read_from(reader, &alphabets(contexts.alphabets()), watch)?;
     let mut stream = contexts.stream(reader);
     let (mut places, mut above) = (Vec::with_capacity(n_classes), Vec::new());

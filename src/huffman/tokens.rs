@@ -12,15 +12,20 @@ pub struct Tokens {
     max_extra_bits: u32,
 }
 
-/// What tokens leave in schemes that are not limited: fewer bits than this.
-pub const UNLIMITED: u32 = u32::BITS;
-
 /// The tokens of levels, ranks, residuals and other numbers of up to 32 bits.
 pub const LEVELS: Tokens = Tokens {
     n_direct_bits: 4,
     n_mantissa_bits: 2,
     n_bits: 32,
-    max_extra_bits: UNLIMITED,
+    max_extra_bits: u32::BITS,
+};
+
+/// As many tokens, of levels below 2^22 of which few large ones occur, again and again.
+pub const FINE_LEVELS: Tokens = Tokens {
+    n_direct_bits: 6,
+    n_mantissa_bits: 2,
+    n_bits: 22,
+    max_extra_bits: u32::BITS,
 };
 
 /// The tokens of runs, below 2^23: coarser, since there are fewer of them.
@@ -28,7 +33,7 @@ pub const RUNS: Tokens = Tokens {
     n_direct_bits: 2,
     n_mantissa_bits: 1,
     n_bits: 23,
-    max_extra_bits: UNLIMITED,
+    max_extra_bits: u32::BITS,
 };
 
 /// The tokens of ranges, two for each power of two: contexts, whose extra bits do not matter.
@@ -36,7 +41,7 @@ pub const RANGES: Tokens = Tokens {
     n_direct_bits: 1,
     n_mantissa_bits: 1,
     n_bits: 21,
-    max_extra_bits: UNLIMITED,
+    max_extra_bits: u32::BITS,
 };
 
 /// A number as a token and extra bits.
@@ -117,7 +122,7 @@ mod tests {
 
     #[test]
     fn tokens_cover_all_numbers_in_order() {
-        for tokens in [LEVELS, RUNS, RANGES] {
+        for tokens in [LEVELS, FINE_LEVELS, RUNS, RANGES] {
             let largest = ((1u64 << tokens.n_bits) - 1) as u32;
             let mut last = 0;
             for number in (0..70_000).chain([1 << 20, (1 << 20) + 1, largest]) {
@@ -135,6 +140,30 @@ mod tests {
             (LEVELS.count(), RUNS.count(), RANGES.count()),
             (128, 46, 42)
         );
+    }
+
+    #[test]
+    fn limited_tokens_are_as_wide_from_some_number_on() {
+        for max_extra_bits in [2, 8, 13] {
+            let tokens = LEVELS.limited_to(max_extra_bits);
+            assert_eq!(tokens.count(), LEVELS.count());
+            let mut last = 0;
+            for number in 0..400 << max_extra_bits {
+                let token = tokens.split(number);
+                let usual = LEVELS.split(number);
+                if usual.n_extra_bits <= max_extra_bits {
+                    assert_eq!(token, usual);
+                }
+                assert_eq!(token.n_extra_bits, usual.n_extra_bits.min(max_extra_bits));
+                assert!(token.value == last || token.value == last + 1);
+                let (base, n_extra_bits) = tokens.meaning(token.value);
+                assert_eq!(
+                    (base + token.extra, n_extra_bits),
+                    (number, token.n_extra_bits)
+                );
+                last = token.value;
+            }
+        }
     }
 
     #[test]

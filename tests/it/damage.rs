@@ -184,12 +184,16 @@ fn what_a_version_brought_is_refused_in_those_before() {
         // The bits are no news to version 3, but the payload is not what they say.
         assert_refused(with_bit(3), is_other);
     }
-    // Several bitstreams of expected rows are news to version 3; tables and shares to version 4; minifloats to version 5.
+    // Several bitstreams of expected rows are news to version 3; tables and shares to version 4; minifloats and
+    // spheres to version 5.
     let of_tables_and_shares = [13, 14, 15, 0x8D, 0x8E, 0x8F, 16, 0x50, 0x90, 0xD0];
+    let of_version_6 = [
+        17, 18, 19, 0x51, 0x92, 0xD3, 20, 21, 0x94, 0x95, 22, 0xD6, 23, 0x57, 24, 0x98,
+    ];
     for (version_before, first_bytes) in [
         (3, &[0x41, 0x42, 0xC1, 0xC2][..]),
         (4, &of_tables_and_shares),
-        (5, &[17, 18, 19, 0x51, 0x92, 0xD3, 20, 21, 0x94, 0x95]),
+        (5, &of_version_6),
     ] {
         for &first_byte in first_bytes {
             let of = |version: u8| {

@@ -372,6 +372,12 @@ const LEVELS: Scheme = Scheme {
     n_tokens: 128,
     limit: None,
 };
+const FINE_LEVELS: Scheme = Scheme {
+    d: 6,
+    m: 2,
+    n_tokens: 128,
+    limit: None,
+};
 const RUNS: Scheme = Scheme {
     d: 2,
     m: 1,
@@ -1129,9 +1135,12 @@ fn expected_rows(
     let most_levels = match model {
         16 => (1 << 12) - 1,
         19 => 1 << 24,
+        // The scale.
+        22 | 23 => 1 << 14,
         _ => 1 << 20,
     };
-    assert!(n_levels.is_none_or(|n_levels| n_levels <= most_levels));
+    assert!(n_levels.is_none_or(|n_levels| (1..=most_levels).contains(&n_levels)));
+    let is_sphere = matches!(model, 22 | 23);
     // Of floats.
     let mantissa = (model == 19).then(|| bits.number(5) as u32);
     let mut contexts = Contexts::read(bits, 4);
@@ -1139,6 +1148,9 @@ fn expected_rows(
         assert!(m <= 23);
         bits.seen.mantissas.insert((model, m));
         contexts.levels.limit = Some(m.saturating_sub(2).max(2));
+    }
+    if matches!(model, 23 | 24) {
+        contexts.levels = FINE_LEVELS;
     }
     let r = shift(n);
     let n_heads = ((n - 1) >> r) + 1;
@@ -1195,6 +1207,12 @@ fn expected_rows(
         if !is_certain {
             together.push((top, features));
         }
+        if is_sphere {
+            let mut row = sphere(&levels, top, n_levels.unwrap());
+            order.finish(bits, Some(top), &mut row);
+            values.extend(row);
+            continue;
+        }
         // Step 5.
         let (likely, largest) = likely_top(&levels, n_levels, fineness);
         let mut level = likely;
@@ -1228,6 +1246,31 @@ fn expected_rows(
         values.extend(row);
     }
     values
+}
+
+/// Section 4, sphere.
+fn sphere(levels: &[u32], top: usize, scale: u32) -> Vec<f32> {
+    let square = |number: u32| u128::from(number) * u128::from(number);
+    let others = |class: &usize| *class != top;
+    assert!(levels.iter().all(|&level| level <= scale));
+    let s: u128 = (0..levels.len())
+        .filter(others)
+        .map(|c| square(levels[c]))
+        .sum();
+    assert!(s <= square(scale));
+    let mut weights: Vec<u128> = levels
+        .iter()
+        .map(|&level| match level {
+            0 => square(scale),
+            _ => 32 * square(scale) * square(level),
+        })
+        .collect();
+    let left = square(scale) - s;
+    let largest = (0..levels.len()).filter(others).map(|c| weights[c]).max();
+    weights[top] = (8 * left * left).max(largest.unwrap_or(0));
+    let sum: u128 = weights.iter().sum();
+    let share = |&weight: &u128| (weight as f64 / sum as f64) as f32;
+    weights.iter().map(share).collect()
 }
 
 /// Section 8, step 5: *l*, and the largest of the other levels.
@@ -1685,7 +1728,7 @@ fn payload(
     bits.is_several = bits.bit() == 1;
     bits.is_rans = bits.bit() == 1;
     assert!(version >= 3 || !bits.is_several && !bits.is_rans);
-    assert!(!bits.is_several || [1, 2, 3, 4, 5, 16, 17, 18, 19].contains(&model));
+    assert!(!bits.is_several || [1, 2, 3, 4, 5, 16, 17, 18, 19, 22, 23, 24].contains(&model));
     assert!(version >= 4 || !bits.is_several || model >= 3);
     assert!(version >= 5 || model < 13);
     assert!(version >= 6 || model < 17);
@@ -1696,7 +1739,7 @@ fn payload(
     }
     let values = match model {
         0 => ranked_rows(&mut bits, n_rows, n, keep_top),
-        1 | 2 | 16 | 19 => expected_rows(&mut bits, model, n_rows, n, keep_top),
+        1 | 2 | 16 | 19 | 22..=24 => expected_rows(&mut bits, model, n_rows, n, keep_top),
         3..=5 | 17 | 18 => predicted_rows(&mut bits, model, n_rows, n, keep_top),
         6 => multiples(&mut bits, n_rows, n, keep_top),
         7 => plain_rows(&mut bits, n_rows, n),
@@ -2098,7 +2141,7 @@ fn a_decoder_written_from_the_specification_gives_the_same_probabilities() {
     for model in [0, 1, 2] {
         assert!((1..=4).all(|i| seen.orders.contains(&(model, i))));
     }
-    assert_eq!(seen.certain_models, BTreeSet::from([1, 2, 16]));
+    assert_eq!(seen.certain_models, BTreeSet::from([1, 2, 16, 22]));
     assert!(seen.bands_alike.len() > 1);
     assert!(seen.n_followers > 0 && seen.n_runs_without_follower > 0);
     assert!(seen.n_joint_misses > 0 && seen.n_tied_ranks > 0 && seen.n_set_apart > 0);
@@ -2140,7 +2183,7 @@ fn a_decoder_written_from_the_specification_reads_fractions() {
     assert_eq!(seen.n_exact_rows, 0);
     assert_eq!(
         seen.first_bytes,
-        BTreeSet::from([0x00, 0x41, 0x50, 0x81, 0x90, 0x93])
+        BTreeSet::from([0x00, 0x41, 0x50, 0x81, 0x90])
     );
 }
 
@@ -2612,6 +2655,12 @@ fn a_decoder_written_from_the_specification_reads_minifloats() {
         let promise = promise(Kind::Probabilities, Bound::Exact, 1);
         check(&mut seen, &[(&few, promise)]);
     }
+    // Few rows, and few classes in which the first one is certain more often than not.
+    for (n_rows, n_classes, scale) in [(120, 5, 0.5), (300, 8, 1.0), (200, 4, 9.0), (900, 3, 9.0)] {
+        let rows = map(softmax_rows(n_rows, n_classes, scale, 96), float16);
+        let promise = promise(Kind::Probabilities, Bound::Exact, 1);
+        check(&mut seen, &[(&rows, promise)]);
+    }
     // Beside a reference.
     for (n_rows, n_classes) in [(900, 10), (61, 130), (40, 1), (150, 3), (30, 1100)] {
         for (seed, scale, share) in [(91, 3.0, 0.05), (92, 3.0, 0.001), (93, 60.0, 0.05)] {
@@ -2673,6 +2722,78 @@ fn a_decoder_written_from_the_specification_reads_minifloats() {
         seen.panel_sizes
             .is_superset(&BTreeSet::from([10, 20, 50, 128, 130]))
     );
+}
+
+#[test]
+fn a_decoder_written_from_the_specification_reads_spheres_and_fine_levels() {
+    let mut seen = Seen::default();
+    let two_classes = |n_rows: usize, seed: u64, mut of: Box<dyn FnMut(f32) -> f32>| {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let first = (0..n_rows).map(|_| of(rng.random_range(0.0..1.0f32)));
+        PredictionMatrix::new(2, first.flat_map(|p| [p, 1.0 - p]).collect())
+    };
+    let few = |p: f32| ((p * p * 60.0).floor() / 59.3).min(1.0);
+    let ends = |p: f32| match (p * 100.0) as u32 {
+        0..40 => 0.0,
+        40..50 => 1.0,
+        50..55 => 0.5,
+        55..80 => p.powi(30),
+        _ => 1.0 - p.powi(9),
+    };
+    let with_certain = |matrix: PredictionMatrix| {
+        let n = matrix.n_classes();
+        let mut values = matrix.into_values();
+        for (number, row) in values.chunks_exact_mut(n).enumerate() {
+            match number % 9 {
+                3 => {
+                    row.fill(0.0);
+                    row[number % n] = 1.0;
+                }
+                5 => row.fill(1.0 / n as f32),
+                _ => (),
+            }
+        }
+        PredictionMatrix::new(n, values)
+    };
+    let matrices = [
+        two_classes(3000, 1, Box::new(|p| p)),
+        two_classes(50, 2, Box::new(|p| p)),
+        two_classes(5000, 3, Box::new(few)),
+        two_classes(3000, 4, Box::new(ends)),
+        two_classes(1, 5, Box::new(|p| p)),
+        with_certain(softmax_rows(2000, 3, 2.0, 6)),
+        with_certain(softmax_rows(700, 5, 1.0, 7)),
+        with_certain(softmax_rows(300, 6, 4.0, 8)),
+        with_certain(softmax_rows(300, 12, 2.0, 9)),
+    ];
+    for (i, matrix) in matrices.iter().enumerate() {
+        for max_kl in [1e-2, 1e-3, 1e-4, 1e-6] {
+            let promise = promise(Kind::Probabilities, Bound::MaxKl(max_kl), 1 + i % 3);
+            check(&mut seen, &[(matrix, promise)]);
+        }
+        for max_error in [0.1, 1.0 / 510.0, 1e-4] {
+            let promise = promise(Kind::Probabilities, Bound::MaxError(max_error), 1 + i % 3);
+            check(&mut seen, &[(matrix, promise)]);
+        }
+    }
+    // Several bitstreams.
+    let of = |bound| promise(Kind::Probabilities, bound, 1);
+    let many = [
+        two_classes(150_003, 10, Box::new(few)),
+        two_classes(150_000, 11, Box::new(|p| p)),
+    ];
+    check(&mut seen, &[(&many[0], of(Bound::MaxKl(1e-4)))]);
+    check(&mut seen, &[(&many[0], of(Bound::MaxError(1.0 / 510.0)))]);
+    check(&mut seen, &[(&many[1], of(Bound::MaxKl(1e-3)))]);
+    let three = softmax_rows(120_000, 3, 2.0, 12);
+    check(&mut seen, &[(&three, of(Bound::MaxKl(1e-3)))]);
+    for first_byte in [0x16, 0x17, 0x18, 0x96, 0x97, 0x98] {
+        assert!(seen.first_bytes.contains(&first_byte), "{first_byte:x}");
+    }
+    for model in [22, 23, 24] {
+        assert!(seen.certain_models.contains(&model), "{model}");
+        assert!(seen.orders.contains(&(model, 1)), "{model}");
+    }
 }
 
 #[test]
