@@ -1569,6 +1569,16 @@ mod tests {
     }
 
     #[test]
+    fn many_large_levels_of_floats_survive() {
+        // Their squares have no sum of 64 bits.
+        let mut ones = vec![1.0; 2 << 17];
+        ones[5] = half::f16::from_f32(0.3).to_f32();
+        let matrix = PredictionMatrix::new(1 << 17, ones);
+        let model = Model::Expected(Levels::Uniform(Uniform::floats(1 << 24, 10).unwrap()));
+        assert_kept(model, &matrix, &promise(Bound::Exact, 1));
+    }
+
+    #[test]
     fn rows_marked_exact_keep_every_bit() {
         let matrix = PredictionMatrix::new(2, vec![f32::NAN, -7.5, 0.25, 0.75]);
         let steps = Model::Predicted(Numbers::Steps(Step::new(0.1, 1.0).unwrap()));

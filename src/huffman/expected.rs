@@ -295,7 +295,9 @@ impl Others {
         self.n += usize::from(level > 0);
         self.largest = self.largest.max(level);
         self.sum += u64::from(level);
-        self.sum_of_squares += u64::from(level) * u64::from(level);
+        // Of floats it may be too large, and does not count.
+        let square = u64::from(level) * u64::from(level);
+        self.sum_of_squares = self.sum_of_squares.wrapping_add(square);
     }
 
     /// What the top level most likely is: the mass left, but not below the largest other level.

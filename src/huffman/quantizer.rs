@@ -462,7 +462,7 @@ impl Sphere {
         let square = |number: u32| u64::from(number) * u64::from(number);
         let of_scale = square(self.scale);
         let weight = |level: u32| of_scale * (32 * square(level)).max(1);
-        let (mut squares, mut largest, mut sum) = (0, 0, 0);
+        let (mut squares, mut largest, mut n_zeros) = (0, 0, 0);
         for (class, &level) in levels.iter().enumerate() {
             if level > self.scale {
                 return Err(Corrupt("a level is out of range"));
@@ -470,11 +470,13 @@ impl Sphere {
             if class != top {
                 squares += square(level);
                 largest = largest.max(level);
-                sum += weight(level);
+                n_zeros += u64::from(level == 0);
             }
         }
         let left = of_scale.checked_sub(squares);
         let left = left.ok_or(Corrupt("the levels of a row are too large"))?;
+        // Below 2^62, as the squares are no more than that of the scale.
+        let sum = of_scale * (32 * squares + n_zeros);
         let of_top = match levels.len() {
             1 => 1,
             _ => (8 * left * left).max(weight(largest)),
@@ -665,6 +667,9 @@ mod tests {
         assert!(Sphere::of(rows, &none, -1.0).is_some());
         assert!(Sphere::new(0).is_err() && Sphere::new((1 << 14) + 1).is_err());
         let sphere = Sphere::new(1 << 14).unwrap();
+        // Weights that have no sum of 64 bits.
+        let all = [1 << 14; 40];
+        assert!(sphere.dequantize_row(&all, 0, &mut [0.0; 40]).is_err());
         let mut decoded = [0.0; 3];
         assert!(
             sphere
