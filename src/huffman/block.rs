@@ -10,12 +10,13 @@ use super::bitstream::{BitReader, BitWriter, Coder};
 use super::codebook::{self, Alphabet, Code, Codebook, entropy_bits, read_gamma, write_gamma};
 use super::contexts::{Groups, Sequence};
 use super::expected::{self, Levels};
+use super::fineness;
 use super::meter::{Meter, PayloadBits, Watch};
 use super::minifloat::Minifloat;
 use super::plain::{self, Multiples};
 use super::predicted::{self, Numbers};
 use super::promise::{Bound, Kind, Promise};
-use super::quantizer::{F32_MARGIN, Sphere, Step, Uniform};
+use super::quantizer::{F32_MARGIN, Roots, Sphere, Step, Uniform};
 use super::regression::{Columns, Regression};
 use super::tabled::{self, By, Table};
 use super::tokens::Token;
@@ -180,6 +181,15 @@ enum Model {
 }
 
 impl Model {
+    /// The same of rows that are not beside those of a reference.
+    fn alone(self) -> Self {
+        match self {
+            Self::ExpectedBeside(levels) => Self::Expected(levels),
+            Self::PredictedBeside(numbers) => Self::Predicted(numbers),
+            _ => self,
+        }
+    }
+
     /// Its number. Format-stable.
     fn id(self) -> u32 {
         match self {
@@ -188,7 +198,10 @@ impl Model {
             Self::Expected(Levels::Uniform(uniform)) if uniform.is_floats() => EXPECTED_MINIFLOATS,
             Self::Expected(Levels::Uniform(uniform)) if uniform.has_fine_tokens() => EXPECTED_FINE,
             Self::Expected(Levels::Uniform(_)) => 1,
-            Self::Expected(Levels::Root { .. }) => 2,
+            Self::Expected(Levels::Root { roots, .. }) => match roots {
+                Roots::HALVING => 2,
+                _ => EXPECTED_ROOTS + u32::from(roots.are_linear()),
+            },
             Self::Expected(Levels::Sphere(sphere)) => {
                 EXPECTED_SPHERE + u32::from(sphere.has_fine_tokens())
             }
@@ -234,6 +247,9 @@ impl Model {
                 }
             }
             Self::Expected(Levels::Sphere(sphere)) => write_gamma(writer, sphere.scale()),
+            Self::Expected(Levels::Root { roots, .. }) if roots != Roots::HALVING => {
+                writer.write(roots.log_n_steps(), 2);
+            }
             Self::Predicted(numbers) | Self::PredictedBeside(numbers) => match numbers {
                 Numbers::Steps(step) => write_step(writer, step),
                 Numbers::OrderedBits(of) | Numbers::Bits(of) => {
@@ -269,7 +285,7 @@ impl Model {
         }
         // Those of expected rows and of predicted ones.
         if n_streams > 1
-            && !matches!(id, 1..=5 | SHARES..=EXPECTED_MINIFLOATS | EXPECTED_SPHERE..=EXPECTED_FINE)
+            && !matches!(id, 1..=5 | SHARES..=EXPECTED_MINIFLOATS | EXPECTED_SPHERE..=LAST_EXPECTED)
         {
             return Err(Error::Corrupt(
                 "a block has several bitstreams, which its model has not",
@@ -283,7 +299,7 @@ impl Model {
         let model = match id {
             0 => Self::Ranked(uniform(reader)?),
             1 => Self::Expected(Levels::Uniform(uniform(reader)?)),
-            2 => Self::Expected(Levels::Root { max_kl: f64::NAN }),
+            2 => Self::Expected(Levels::of_roots(Roots::HALVING)),
             3 => Self::Predicted(Numbers::Steps(read_step(reader)?)),
             4 => Self::Predicted(Numbers::OrderedBits(Minifloat::F32)),
             5 => Self::Predicted(Numbers::Bits(Minifloat::F32)),
@@ -301,6 +317,11 @@ impl Model {
                 Self::Expected(Levels::Sphere(sphere))
             }
             EXPECTED_FINE => Self::Expected(Levels::Uniform(uniform(reader)?.with_fine_tokens())),
+            EXPECTED_ROOTS => Self::Expected(Levels::of_roots(Roots::of_steps(reader.read(2)?))),
+            LAST_EXPECTED => {
+                let roots = Roots::of_steps(reader.read(2)?).linear();
+                Self::Expected(Levels::of_roots(roots))
+            }
             EXPECTED_MINIFLOATS => {
                 let (n_levels, n_mantissa_bits) = (read_gamma(reader)?, reader.read(5)?);
                 let floats = Uniform::floats(n_levels, n_mantissa_bits)?;
@@ -317,7 +338,7 @@ impl Model {
                 ));
             }
             FIRST_BESIDE => Self::ExpectedBeside(Levels::Uniform(uniform(reader)?)),
-            9 => Self::ExpectedBeside(Levels::Root { max_kl: f64::NAN }),
+            9 => Self::ExpectedBeside(Levels::of_roots(Roots::HALVING)),
             10 => Self::PredictedBeside(Numbers::Steps(read_step(reader)?)),
             11 => Self::PredictedBeside(Numbers::OrderedBits(Minifloat::F32)),
             12 => Self::PredictedBeside(Numbers::Bits(Minifloat::F32)),
@@ -376,6 +397,7 @@ const ANS: u8 = 0x80;
 /// The first version of the format that has the way in which a payload is coded.
 pub fn first_version(payload: &[u8]) -> u8 {
     match payload.first() {
+        Some(&first) if u32::from(model_id(first)) >= EXPECTED_ROOTS => 7,
         Some(&first) if u32::from(model_id(first)) >= PREDICTED_MINIFLOATS => 6,
         Some(&first) if u32::from(model_id(first)) >= FIRST_TABLED => 5,
         Some(&first) if first & STREAMS != 0 && matches!(model_id(first), 1 | 2) => 4,
@@ -390,7 +412,7 @@ pub fn n_working_bytes(payload: &[u8], n_classes: usize) -> u64 {
     let first = payload.first().copied().unwrap_or_default();
     let n_streams = if first & STREAMS == 0 { 1 } else { N_STREAMS };
     match model_id(first).into() {
-        1..=5 | SHARES..=EXPECTED_MINIFLOATS | EXPECTED_SPHERE..=EXPECTED_FINE => {
+        1..=5 | SHARES..=EXPECTED_MINIFLOATS | EXPECTED_SPHERE..=LAST_EXPECTED => {
             Regression::n_bytes(n_classes, n_streams)
         }
         id if is_beside(id) => Columns::new(n_classes).n_bytes(),
@@ -406,7 +428,7 @@ fn model_id(first: u8) -> u8 {
 /// The model, and the coder if it is not Huffman, that the first byte of a payload names (FORMAT.md, section 5); none
 /// if that is nothing.
 pub fn model_name(first: u8) -> Option<String> {
-    const NAMES: [&str; 25] = [
+    const NAMES: [&str; 27] = [
         "ranked",
         "expected",
         "expected, root",
@@ -432,6 +454,8 @@ pub fn model_name(first: u8) -> Option<String> {
         "expected, sphere",
         "expected, sphere, fine levels",
         "expected, fine levels",
+        "expected, root, stated steps",
+        "expected, root, stated steps, linear",
     ];
     let name = NAMES.get(usize::from(model_id(first)))?;
     let coder = if first & ANS != 0 { ", rANS" } else { "" };
@@ -467,6 +491,10 @@ const EXPECTED_SPHERE: u32 = 22;
 
 /// The model of uniform levels of which few occur. Format-stable.
 const EXPECTED_FINE: u32 = 24;
+
+/// The models of roots that state the steps of finenesses, the second of linear ones. Format-stable.
+const EXPECTED_ROOTS: u32 = 25;
+const LAST_EXPECTED: u32 = 26;
 
 /// Whether a payload needs the rows of a reference.
 pub fn needs_reference(payload: &[u8]) -> bool {
@@ -567,7 +595,7 @@ pub type Payload = (Vec<u8>, BitCounts);
 /// Which of the models that keep a promise suits some rows best, and which coder, and what a value took with these.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Choice {
-    model_id: u32,
+    model: Model,
     coder: Coder,
     bytes_a_value: f64,
 }
@@ -578,12 +606,33 @@ pub fn choose(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) ->
     let n_rows = rows.n_rows().min(SAMPLE_ROWS);
     let (sample, reference) = (rows.first(n_rows), reference.map(|rows| rows.first(n_rows)));
     let mut is_exact = vec![false; sample.n_rows()];
-    let models = models(sample, reference, &mut is_exact, promise);
+    let models = models(sample, reference, &mut is_exact, promise, Search::Large);
     encode_best(&models, sample, reference, &mut is_exact, promise, true).1
 }
 
 /// Rows that stand for a large block when its model is chosen.
 pub const SAMPLE_ROWS: usize = 2048;
+
+/// What models are looked for.
+#[derive(Debug, Clone, Copy)]
+enum Search {
+    /// All that suit a small block.
+    Small,
+    /// All that suit a large one, of which these rows are a sample: time counts as well as bytes.
+    Large,
+    /// One that was chosen already, with the parameters that suit these rows.
+    Like(Model),
+}
+
+impl Search {
+    /// Whether one of the models of these numbers is looked for.
+    fn wants(self, ids: &[u32]) -> bool {
+        match self {
+            Self::Small | Self::Large => true,
+            Self::Like(model) => ids.contains(&model.alone().id()),
+        }
+    }
+}
 
 /// The models that keep a promise, in the order of their speed. Rows that no quantizer suits get marked.
 fn models(
@@ -591,8 +640,9 @@ fn models(
     reference: Option<Rows<'_>>,
     is_exact: &mut [bool],
     promise: &Promise,
+    search: Search,
 ) -> Vec<Model> {
-    let mut models = models_alone(matrix, is_exact, promise);
+    let mut models = models_alone(matrix, is_exact, promise, search);
     if reference.is_some() {
         let beside = models.clone().into_iter().filter_map(|model| match model {
             Model::Expected(Levels::Uniform(uniform))
@@ -601,6 +651,13 @@ fn models(
                 None
             }
             Model::Expected(Levels::Sphere(_)) => None,
+            Model::Expected(Levels::Root { roots, .. }) if roots.are_linear() => None,
+            Model::Expected(Levels::Root { max_kl, .. }) => {
+                Some(Model::ExpectedBeside(Levels::Root {
+                    roots: Roots::HALVING,
+                    max_kl,
+                }))
+            }
             Model::Expected(levels) => Some(Model::ExpectedBeside(levels)),
             Model::Predicted(numbers) => Some(Model::PredictedBeside(numbers)),
             _ => None,
@@ -610,7 +667,13 @@ fn models(
     models
 }
 
-fn models_alone(matrix: Rows<'_>, is_exact: &mut [bool], promise: &Promise) -> Vec<Model> {
+fn models_alone(
+    matrix: Rows<'_>,
+    is_exact: &mut [bool],
+    promise: &Promise,
+    search: Search,
+) -> Vec<Model> {
+    let mut models = Vec::new();
     match promise.bound {
         Bound::MaxError(max_error) if promise.kind == Kind::Probabilities => {
             let uniform = Uniform::new(max_error).expect("a promise that can be kept");
@@ -618,57 +681,74 @@ fn models_alone(matrix: Rows<'_>, is_exact: &mut [bool], promise: &Promise) -> V
             let most = (max_error - F32_MARGIN).min(1e-6);
             let keeps = |value: f32, decoded: f32| f64::from((value - decoded).abs()) <= most;
             let coarser = Uniform::of_fractions(matrix.values(), uniform.n_levels(), keeps);
-            models_of_levels(coarser.unwrap_or(uniform), matrix.n_classes())
+            models.extend(models_of_levels(
+                coarser.unwrap_or(uniform),
+                matrix.n_classes(),
+            ));
         }
         Bound::MaxError(max_error) => {
             let step = step(matrix, is_exact, max_error);
-            let mut models = vec![
-                Model::Multiples(Multiples::of(matrix, is_exact, step)),
-                Model::Predicted(Numbers::Steps(step)),
-            ];
-            let minifloats = Minifloat::of(matrix.values());
-            models.extend(minifloats.into_iter().flat_map(models_of_bits));
-            models
+            models.push(Model::Multiples(Multiples::of(matrix, is_exact, step)));
+            models.push(Model::Predicted(Numbers::Steps(step)));
+            if search.wants(&[PREDICTED_MINIFLOATS, 18]) {
+                let minifloats = Minifloat::of(matrix.values());
+                models.extend(minifloats.into_iter().flat_map(models_of_bits));
+            }
         }
         Bound::MaxKl(max_kl) => {
-            let keeps = |value: f32, decoded: f32| (value - decoded).abs() <= 1e-6;
-            let shares = Uniform::of_fractions(matrix.values(), Uniform::FEW, keeps)
-                .and_then(|uniform| uniform.into_shares().ok())
-                .filter(|&shares| are_kept(matrix, shares, promise));
-            let of_shares = shares.map(|shares| Model::Expected(Levels::Uniform(shares)));
-            let of_roots = Model::Expected(Levels::Root { max_kl });
-            // Of more classes, roots are as good.
-            let sphere = match matrix.n_classes() <= FEW_CLASSES {
-                true => Sphere::of(matrix, is_exact, max_kl),
-                false => None,
+            if search.wants(&[SHARES]) {
+                let keeps = |value: f32, decoded: f32| (value - decoded).abs() <= 1e-6;
+                let shares = Uniform::of_fractions(matrix.values(), Uniform::FEW, keeps)
+                    .and_then(|uniform| uniform.into_shares().ok())
+                    .filter(|&shares| are_kept(matrix, shares, promise));
+                models.extend(shares.map(|shares| Model::Expected(Levels::Uniform(shares))));
+            }
+            let roots = match search {
+                Search::Like(Model::Expected(Levels::Root { roots, .. })) => vec![roots],
+                Search::Like(_) => vec![Roots::HALVING],
+                Search::Small | Search::Large => {
+                    let is_large = matches!(search, Search::Large);
+                    let roots = fineness::suiting(matrix, is_exact, max_kl, is_large);
+                    match matrix.n_classes() >= MANY_CLASSES {
+                        true => vec![roots, roots.linear()],
+                        false => vec![roots],
+                    }
+                }
             };
-            let spheres = sphere.map(|sphere| [sphere, sphere.with_fine_tokens()]);
-            let spheres = spheres.into_iter().flatten();
-            let of_spheres = spheres.map(|sphere| Model::Expected(Levels::Sphere(sphere)));
-            of_shares
+            let of_roots = roots
                 .into_iter()
-                .chain([of_roots])
-                .chain(of_spheres)
-                .collect()
+                .map(|roots| Levels::Root { roots, max_kl });
+            models.extend(of_roots.map(Model::Expected));
+            // Of more classes, roots are as good.
+            if matrix.n_classes() <= FEW_CLASSES && search.wants(&[EXPECTED_SPHERE, 23]) {
+                let sphere = Sphere::of(matrix, is_exact, max_kl);
+                let spheres = sphere.map(|sphere| [sphere, sphere.with_fine_tokens()]);
+                let of_spheres = spheres.into_iter().flatten().map(Levels::Sphere);
+                models.extend(of_spheres.map(Model::Expected));
+            }
         }
         Bound::Exact => {
-            let mut models = vec![Model::Bits];
+            models.push(Model::Bits);
             models.extend(models_of_bits(Minifloat::F32));
-            if let Some(minifloats) = Minifloat::of(matrix.values()) {
+            if search.wants(&[PREDICTED_MINIFLOATS, 18, EXPECTED_MINIFLOATS])
+                && let Some(minifloats) = Minifloat::of(matrix.values())
+            {
                 models.extend(models_of_bits(minifloats));
                 let levels = Uniform::of_minifloats(minifloats, matrix.values());
                 models.extend(levels.map(|levels| Model::Expected(Levels::Uniform(levels))));
             }
-            if Table::is_likely(matrix.values()) {
+            if search.wants(&[FIRST_TABLED, 14, 15]) && Table::is_likely(matrix.values()) {
                 models.extend(By::ALL.map(Model::Tabled));
             }
             let keeps = |value: f32, decoded: f32| value.to_bits() == decoded.to_bits();
-            if let Some(uniform) = Uniform::of_fractions(matrix.values(), u32::MAX, keeps) {
+            if search.wants(&[0, 1, EXPECTED_FINE])
+                && let Some(uniform) = Uniform::of_fractions(matrix.values(), u32::MAX, keeps)
+            {
                 models.extend(models_of_levels(uniform, matrix.n_classes()));
             }
-            models
         }
     }
+    models
 }
 
 /// Whether all rows come back from such levels as promised: of many classes, zeros take a little from the others.
@@ -691,6 +771,9 @@ fn models_of_bits(of: Minifloat) -> [Model; 2] {
 
 /// Of so few classes, other models may suit than of more.
 const FEW_CLASSES: usize = 6;
+
+/// Of so many classes, levels may be better expected as they are than by their logarithms.
+const MANY_CLASSES: usize = 16;
 
 /// The models of rows of such levels.
 fn models_of_levels(uniform: Uniform, n_classes: usize) -> Vec<Model> {
@@ -718,18 +801,28 @@ pub fn encode(
     promise: &Promise,
     choice: Option<Choice>,
 ) -> Payload {
-    let models = models(matrix, reference, is_exact, promise);
     // What was chosen may be a model that the values of this block do not have.
-    let way = |choice: Choice| {
-        let model = models.iter().find(|model| model.id() == choice.model_id)?;
-        Some(Way::of(*model, choice.coder, matrix, choice.bytes_a_value))
+    let way = |choice: Choice, is_exact: &mut [bool]| {
+        let search = Search::Like(choice.model);
+        let models = models(matrix, reference, is_exact, promise, search);
+        let mut models = models.into_iter();
+        let model = models.find(|model| model.id() == choice.model.id())?;
+        Some(Way::of(model, choice.coder, matrix, choice.bytes_a_value))
     };
-    let chosen =
-        choice.and_then(|choice| way(choice).or_else(|| way(choose(matrix, reference, promise))));
+    let chosen = choice.and_then(|choice| {
+        let way_chosen = way(choice, is_exact);
+        way_chosen.or_else(|| way(choose(matrix, reference, promise), is_exact))
+    });
     let payload = match chosen {
         Some(way) => encode_with(way, matrix, reference, is_exact, promise.keep_top),
         None => {
             let is_large = matrix.values().len() >= LARGE;
+            let search = if is_large {
+                Search::Large
+            } else {
+                Search::Small
+            };
+            let models = models(matrix, reference, is_exact, promise, search);
             encode_best(&models, matrix, reference, is_exact, promise, is_large).0
         }
     };
@@ -802,7 +895,7 @@ fn encode_best(
     }
     is_exact.copy_from_slice(&marked);
     let choice = Choice {
-        model_id: models[best].id(),
+        model: models[best],
         coder,
         bytes_a_value: payload.0.len() as f64 / matrix.values().len() as f64,
     };
@@ -1323,14 +1416,16 @@ mod tests {
     }
 
     /// A model of every kind.
-    fn every_model() -> [Model; 18] {
+    fn every_model() -> [Model; 20] {
         let [ranked, expected] = uniform_models(0.002);
         let step = Step::new(0.002, 1.0).unwrap();
         let [as_such, as_values] = models_of_bits(float16());
         [
             ranked,
             expected,
-            Model::Expected(Levels::Root { max_kl: 1e-3 }),
+            Model::Expected(Levels::of_roots(Roots::HALVING)),
+            Model::Expected(Levels::of_roots(Roots::of_steps(2))),
+            Model::Expected(Levels::of_roots(Roots::of_steps(3).linear())),
             Model::Predicted(Numbers::Steps(step)),
             Model::Multiples(multiples(step)),
             Model::Bits,
@@ -1395,6 +1490,13 @@ mod tests {
                 None
             }
             Model::Expected(Levels::Sphere(_)) => None,
+            Model::Expected(Levels::Root { roots, .. }) if roots.are_linear() => None,
+            Model::Expected(Levels::Root { max_kl, .. }) => {
+                Some(Model::ExpectedBeside(Levels::Root {
+                    roots: Roots::HALVING,
+                    max_kl,
+                }))
+            }
             Model::Expected(levels) => Some(Model::ExpectedBeside(levels)),
             Model::Predicted(numbers) => Some(Model::PredictedBeside(numbers)),
             _ => None,
@@ -1442,6 +1544,7 @@ mod tests {
                 6
             }
             Model::Expected(Levels::Sphere(_)) => 6,
+            Model::Expected(Levels::Root { roots, .. }) if roots != Roots::HALVING => 7,
             Model::Tabled(_) => 5,
             Model::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => 5,
             Model::Expected(_) if way.n_streams > 1 => 4,
@@ -1724,7 +1827,9 @@ mod tests {
             }
             let matrix = PredictionMatrix::new(n_classes, matrix);
             let promise = promise(Bound::MaxKl(max_kl), keep_top);
-            assert_kept(Model::Expected(Levels::Root { max_kl }), &matrix, &promise);
+            for roots in [Roots::HALVING, Roots::of_steps(1), Roots::of_steps(3).linear()] {
+                assert_kept(Model::Expected(Levels::Root { roots, max_kl }), &matrix, &promise);
+            }
             if let Some(sphere) = Sphere::of(matrix.view(), &vec![false; matrix.n_rows()], max_kl) {
                 assert_kept(Model::Expected(Levels::Sphere(sphere)), &matrix, &promise);
             }

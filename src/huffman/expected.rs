@@ -14,7 +14,7 @@ use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence, Stream};
 use super::fineness::{self, FinenessFinder, Need};
 use super::meter::{Part, Watch};
 use super::order::Order;
-use super::quantizer::{Root, Sphere, Uniform};
+use super::quantizer::{Root, Roots, Sphere, Uniform};
 use super::regression::{Regression, Ridge, Visitor};
 use super::tokens::{LEVELS, Tokens, from_zigzag, zigzag};
 use crate::matrix::{Rows, argmax};
@@ -34,6 +34,12 @@ pub(super) const RIDGE: Ridge = Ridge {
     relative: 0.0,
 };
 
+/// That of levels which are shares of the level of 1.
+const RIDGE_OF_LINEAR: Ridge = Ridge {
+    absolute: 0.1,
+    relative: 0.0,
+};
+
 /// How probabilities become levels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Levels {
@@ -42,6 +48,8 @@ pub enum Levels {
     /// As square roots, in each row as fine as its divergence asks for; encoders keep it below so many
     /// bits.
     Root {
+        /// The finenesses that rows state.
+        roots: Roots,
         /// The bound in bits; decoders do not look at it.
         max_kl: f64,
     },
@@ -50,6 +58,19 @@ pub enum Levels {
 }
 
 impl Levels {
+    /// Those of roots, as a decoder needs to know them.
+    pub fn of_roots(roots: Roots) -> Self {
+        Self::Root {
+            roots,
+            max_kl: f64::NAN,
+        }
+    }
+
+    /// Whether levels are for the regression shares of that of 1.
+    fn are_linear(self) -> bool {
+        matches!(self, Self::Root { roots, .. } if roots.are_linear())
+    }
+
     /// The scheme of tokens of levels.
     fn tokens(self) -> Tokens {
         match self {
@@ -81,21 +102,17 @@ static FEATURES: [f32; 256] = {
     features
 };
 
-/// The features of several levels, by operations that vectors have as well.
-#[inline(always)]
-fn features<const N: usize>(levels: [u32; N]) -> [f32; N] {
-    match N {
-        1 => levels.map(feature),
-        _ => levels.map(compute_feature),
-    }
-}
-
 /// A number of binary32 has its logarithm in its bits: the exponent and, as a fraction, the way to the next one.
 #[inline(always)]
 const fn compute_feature(level: u32) -> f32 {
-    const SCALE: f32 = 1.0 / (1 << (f32::MANTISSA_DIGITS - 1)) as f32;
     // Vectors convert signed integers faster. What becomes of levels that there cannot be does not matter.
-    let number = level.wrapping_mul(4).wrapping_add(1) as i32 as f32;
+    logarithm(level.wrapping_mul(4).wrapping_add(1) as i32 as f32)
+}
+
+/// The logarithm of a number that is not below 1.
+#[inline(always)]
+const fn logarithm(number: f32) -> f32 {
+    const SCALE: f32 = 1.0 / (1 << (f32::MANTISSA_DIGITS - 1)) as f32;
     (number.to_bits() - 1.0f32.to_bits()) as i32 as f32 * SCALE
 }
 
@@ -139,6 +156,85 @@ fn positions<const N: usize>(expectations: [f32; N]) -> [u16; N] {
     positions
 }
 
+/// What levels of `N` rows are for the regression.
+trait Features<const N: usize>: Copy {
+    /// Those of rows that have these quantizers, if they have any.
+    fn of_rows(scales: [Option<Scale>; N]) -> Self;
+
+    /// The features of levels of a class.
+    fn features(self, levels: [u32; N]) -> [f32; N];
+
+    /// The feature of the level of one row.
+    fn feature(self, row: usize, level: u32) -> f32;
+
+    /// The [`position`]s of expectations of features.
+    fn positions(self, expectations: [f32; N]) -> [u16; N];
+}
+
+/// Their logarithms: [`feature`].
+#[derive(Clone, Copy)]
+struct Logarithms;
+
+impl<const N: usize> Features<N> for Logarithms {
+    #[inline(always)]
+    fn of_rows(_: [Option<Scale>; N]) -> Self {
+        Self
+    }
+
+    #[inline(always)]
+    fn features(self, levels: [u32; N]) -> [f32; N] {
+        // By operations that vectors have as well.
+        match N {
+            1 => levels.map(feature),
+            _ => levels.map(compute_feature),
+        }
+    }
+
+    #[inline(always)]
+    fn feature(self, _: usize, level: u32) -> f32 {
+        feature(level)
+    }
+
+    #[inline(always)]
+    fn positions(self, expectations: [f32; N]) -> [u16; N] {
+        positions(expectations)
+    }
+}
+
+/// Shares of the level of 1, which is this in each row. Format-stable.
+#[derive(Clone, Copy)]
+struct Linear<const N: usize>([f32; N]);
+
+impl<const N: usize> Features<N> for Linear<N> {
+    #[inline(always)]
+    fn of_rows(scales: [Option<Scale>; N]) -> Self {
+        Self(scales.map(|scale| match scale {
+            Some(Scale::Root(root)) => root.level_of_one(),
+            _ => 1.0,
+        }))
+    }
+
+    #[inline(always)]
+    fn features(self, levels: [u32; N]) -> [f32; N] {
+        std::array::from_fn(|row| self.feature(row, levels[row]))
+    }
+
+    #[inline(always)]
+    fn feature(self, row: usize, level: u32) -> f32 {
+        level as i32 as f32 / self.0[row]
+    }
+
+    #[inline(always)]
+    fn positions(self, expectations: [f32; N]) -> [u16; N] {
+        positions(std::array::from_fn(|row| {
+            let level = expectations[row] * self.0[row];
+            // Not so for what is no number.
+            let level = if level > 0.0 { level } else { 0.0 };
+            logarithm(4.0 * level + 1.0)
+        }))
+    }
+}
+
 /// What encoder and decoder know alike of the levels of the other classes.
 struct Expecting {
     regression: Regression,
@@ -147,9 +243,13 @@ struct Expecting {
 }
 
 impl Expecting {
-    fn new(n_classes: usize, n_rows: usize) -> Self {
+    fn new(n_classes: usize, n_rows: usize, levels: Levels) -> Self {
+        let ridge = match levels.are_linear() {
+            true => RIDGE_OF_LINEAR,
+            false => RIDGE,
+        };
         Self {
-            regression: Regression::new(n_classes, n_rows, true, RIDGE),
+            regression: Regression::new(n_classes, n_rows, true, ridge),
             first_contexts: vec![0; n_classes],
         }
     }
@@ -190,9 +290,9 @@ struct ContextFinder<const N: usize> {
 }
 
 impl<const N: usize> ContextFinder<N> {
-    fn new(n_classes: usize, n_rows: usize) -> Self {
+    fn new(n_classes: usize, n_rows: usize, levels: Levels) -> Self {
         Self {
-            expecting: Expecting::new(n_classes, n_rows),
+            expecting: Expecting::new(n_classes, n_rows, levels),
             features: vec![[0.0; N]; n_classes],
             contexts: vec![[0; N]; n_classes],
             contexts_of_rows: vec![0; N * n_classes],
@@ -202,13 +302,19 @@ impl<const N: usize> ContextFinder<N> {
     /// Finds the contexts of all levels in those of the next rows that have a top class here. If these are not
     /// together for a decoder, a fit may come after each of them.
     #[inline(always)]
-    fn find(&mut self, tops: [Option<usize>; N], levels_of_rows: &[u32], are_together: bool) {
+    fn find(
+        &mut self,
+        features: impl Features<N>,
+        tops: [Option<usize>; N],
+        levels_of_rows: &[u32],
+        are_together: bool,
+    ) {
         let n_classes = self.features.len();
         self.features.fill([0.0; N]);
         for (side, row_levels) in levels_of_rows.chunks_exact(n_classes).enumerate() {
             if let Some(top) = tops[side] {
-                for (features, &level) in self.features.iter_mut().zip(row_levels) {
-                    features[side] = feature(level);
+                for (of_class, &level) in self.features.iter_mut().zip(row_levels) {
+                    of_class[side] = features.feature(side, level);
                 }
                 self.features[top][side] = 0.0;
             }
@@ -222,6 +328,7 @@ impl<const N: usize> ContextFinder<N> {
                     .for_each(|top| *top = None);
             }
             let mut visitor = KnownLevels {
+                scheme: features,
                 features: &self.features,
                 first_contexts: &self.expecting.first_contexts,
                 contexts: &mut self.contexts,
@@ -243,20 +350,21 @@ impl<const N: usize> ContextFinder<N> {
 }
 
 /// Shows the levels of all classes, and takes their contexts.
-struct KnownLevels<'a, const N: usize> {
+struct KnownLevels<'a, F, const N: usize> {
+    scheme: F,
     features: &'a [[f32; N]],
     first_contexts: &'a [u16],
     contexts: &'a mut [[u16; N]],
 }
 
-impl<const N: usize> Visitor<N> for KnownLevels<'_, N> {
+impl<F: Features<N>, const N: usize> Visitor<N> for KnownLevels<'_, F, N> {
     const IS_SPARSE: bool = true;
 
     #[inline(always)]
     fn features(&mut self, class: usize, expectations: [f32; N]) -> Result<[f32; N], Corrupt> {
         let first = self.first_contexts[class];
-        let contexts = positions(expectations).map(|position| first + position);
-        self.contexts[class] = contexts;
+        let positions = self.scheme.positions(expectations);
+        self.contexts[class] = positions.map(|position| first + position);
         Ok(self.features[class])
     }
 }
@@ -418,7 +526,9 @@ impl Quantized {
                 }
                 Scale::Uniform(uniform)
             }
-            Levels::Root { .. } => Scale::Root(finder.quantize(row, top, needs[index], row_levels)),
+            Levels::Root { roots, .. } => {
+                Scale::Root(finder.quantize(row, top, roots, needs[index], row_levels))
+            }
             Levels::Sphere(sphere) => {
                 sphere.quantize(row, top, row_levels);
                 Scale::Sphere(sphere)
@@ -458,13 +568,28 @@ pub fn encode<const N: usize>(
     coder: Coder,
     n_streams: usize,
 ) -> Coded {
+    match levels.are_linear() {
+        true => encode_as::<N, Linear<N>>(matrix, is_exact, levels, keep_top, coder, n_streams),
+        false => encode_as::<N, Logarithms>(matrix, is_exact, levels, keep_top, coder, n_streams),
+    }
+}
+
+#[inline(always)]
+fn encode_as<const N: usize, F: Features<N>>(
+    matrix: Rows<'_>,
+    is_exact: &[bool],
+    levels: Levels,
+    keep_top: usize,
+    coder: Coder,
+    n_streams: usize,
+) -> Coded {
     let n_classes = matrix.n_classes();
     let class_symbols = ClassSymbols::new(n_classes);
-    let mut context_finder = ContextFinder::<N>::new(n_classes, matrix.n_rows());
+    let mut context_finder = ContextFinder::<N>::new(n_classes, matrix.n_rows(), levels);
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
-    let mut finder = FinenessFinder::new();
+    let mut finder = FinenessFinder::new(levels);
     let mut last_fineness = 0;
-    let needs = finder.needs(matrix, is_exact, levels, |_| 0);
+    let needs = finder.needs(matrix, is_exact, |_| 0);
     let tells_certain = !fineness::are_rarely_certain(&needs, n_classes);
     let mut sequences = Sequence::several(n_streams, matrix.values().len(), levels.tokens());
 
@@ -487,7 +612,9 @@ pub fn encode<const N: usize>(
             }
             quantized[side] = Some(of_row);
         }
-        context_finder.find(tops, &levels_of_rows, n_streams == N);
+        let scales = quantized.each_ref().map(|row| Some(row.as_ref()?.scale));
+        let features = F::of_rows(scales);
+        context_finder.find(features, tops, &levels_of_rows, n_streams == N);
 
         let row_levels = levels_of_rows.chunks_exact(n_classes);
         let known = row_levels.zip(context_finder.contexts_of_rows.chunks_exact(n_classes));
@@ -547,12 +674,27 @@ pub fn decode<const N: usize>(
     values: &mut [f32],
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
+    match levels.are_linear() {
+        true => decode_as::<N, Linear<N>>(reader, n_classes, levels, keep_top, values, watch),
+        false => decode_as::<N, Logarithms>(reader, n_classes, levels, keep_top, values, watch),
+    }
+}
+
+#[inline(always)]
+fn decode_as<const N: usize, F: Features<N>>(
+    reader: &mut BitReader,
+    n_classes: usize,
+    levels: Levels,
+    keep_top: usize,
+    values: &mut [f32],
+    watch: impl Watch,
+) -> Result<(), Corrupt> {
     let contexts =
         ContextDecoder::read_from(reader, N_BANDS, groups_alphabet(keep_top), levels.tokens())?;
     let alphabets = alphabets(n_classes, keep_top, contexts.alphabets());
     let (tables, readers) = Tables::read_from(reader, &alphabets, watch)?;
     let mut streams = readers.map(|reader| contexts.stream(reader));
-    let mut expecting = Expecting::new(n_classes, values.len() / n_classes);
+    let mut expecting = Expecting::new(n_classes, values.len() / n_classes, levels);
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
     let class_symbols = ClassSymbols::new(n_classes);
     let mut fineness = 0;
@@ -579,10 +721,10 @@ pub fn decode<const N: usize>(
             let top = class_symbols.read(head % n_symbols, &mut stream.reader)?;
             let scale = match levels {
                 Levels::Uniform(uniform) => Scale::Uniform(uniform),
-                Levels::Root { .. } => {
+                Levels::Root { roots, .. } => {
                     let number = contexts.number(FINENESS, &tables, stream)?;
                     fineness = from_zigzag(number).wrapping_add(fineness);
-                    Scale::Root(Root::new(fineness)?)
+                    Scale::Root(roots.root(fineness)?)
                 }
                 Levels::Sphere(sphere) => Scale::Sphere(sphere),
             };
@@ -593,6 +735,7 @@ pub fn decode<const N: usize>(
             }
         }
         let mut visitor = LevelReader {
+            features: F::of_rows(heads.map(|head| Some(head?.1))),
             streams: &mut streams,
             tables: &tables,
             contexts: &contexts,
@@ -638,7 +781,8 @@ pub fn decode<const N: usize>(
 }
 
 /// Reads the levels of all classes but the top ones, of rows that have one here.
-struct LevelReader<'a, 'b, W, const N: usize> {
+struct LevelReader<'a, 'b, F, W, const N: usize> {
+    features: F,
     streams: &'a mut [Stream<'b>; N],
     tables: &'a Tables<W>,
     contexts: &'a ContextDecoder,
@@ -650,13 +794,13 @@ struct LevelReader<'a, 'b, W, const N: usize> {
     levels: &'a mut [[u32; N]],
 }
 
-impl<W: Watch, const N: usize> Visitor<N> for LevelReader<'_, '_, W, N> {
+impl<F: Features<N>, W: Watch, const N: usize> Visitor<N> for LevelReader<'_, '_, F, W, N> {
     const IS_SPARSE: bool = true;
 
     #[inline(always)]
     fn features(&mut self, class: usize, expectations: [f32; N]) -> Result<[f32; N], Corrupt> {
         let first = self.first_contexts[class];
-        let positions = positions(expectations);
+        let positions = self.features.positions(expectations);
         let mut levels = [0; N];
         for row in 0..N {
             if self.tops[row].is_some_and(|top| top != class) {
@@ -673,7 +817,7 @@ impl<W: Watch, const N: usize> Visitor<N> for LevelReader<'_, '_, W, N> {
             levels = levels.map(|number| floats.level(number));
         }
         self.levels[class] = levels;
-        Ok(features(levels))
+        Ok(self.features.features(levels))
     }
 }
 
@@ -707,7 +851,13 @@ mod tests {
             }
             let matrix = Rows::new(n_classes, &values);
             let uniform = Levels::Uniform(Uniform::new(1e-3).unwrap());
-            for levels in [uniform, Levels::Root { max_kl: 1e-3 }] {
+            for levels in [
+                uniform,
+                Levels::Root {
+                    roots: Roots::HALVING,
+                    max_kl: 1e-3,
+                },
+            ] {
                 let of_one = encode::<1>(matrix, &is_exact, levels, 1, Coder::Huffman, 1);
                 let of_sides = encode::<N_STREAMS>(matrix, &is_exact, levels, 1, Coder::Huffman, 1);
                 let [of_one, of_sides] = [of_one, of_sides].map(|coded| match coded.rows {

@@ -20,7 +20,7 @@ use super::expected::{
 use super::fineness::FinenessFinder;
 use super::meter::{Part, Watch};
 use super::order::Order;
-use super::quantizer::Root;
+use super::quantizer::{Root, Roots};
 use super::regression::{Columns, Regression, Visitor};
 use super::tokens::{LEVELS, from_zigzag, zigzag};
 use crate::matrix::Rows;
@@ -101,7 +101,7 @@ impl Walk {
                 }
             }
             Scale::Root(root) => {
-                let scale = (1u64 << root.fineness()) as f64;
+                let scale = root.square_of_one() as f64;
                 for (&(column, _), &value) in known {
                     let root = (f64::from(value) * scale).sqrt();
                     self.features[column] = beside::feature(root, 1.0);
@@ -155,8 +155,8 @@ pub fn encode(
     let mut walk = Walk::new(n_classes, matrix.n_rows());
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
     let mut row_levels = vec![0; n_classes];
-    let mut finder = FinenessFinder::new();
-    let needs = finder.needs(matrix, is_exact, levels, |row| {
+    let mut finder = FinenessFinder::new(levels);
+    let needs = finder.needs(matrix, is_exact, |row| {
         let known = reference.rows().nth(row);
         walk.known.take(known.unwrap_or_default());
         walk.known.doubt()
@@ -249,7 +249,7 @@ pub fn decode(
                 let number = decoder.number(FINENESS + doubt)?;
                 let last = &mut decoder.walk.last_fineness[doubt];
                 *last = from_zigzag(number).wrapping_add(*last);
-                Scale::Root(Root::new(*last)?)
+                Scale::Root(Roots::HALVING.root(*last)?)
             }
             Levels::Sphere(_) => unreachable!("{NOT_BESIDE}"),
         };

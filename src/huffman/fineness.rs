@@ -4,7 +4,7 @@
 use super::contexts::N_POSITIONS;
 use super::expected::{Levels, Others, Scale};
 use super::logarithm::log2;
-use super::quantizer::Root;
+use super::quantizer::{Root, Roots};
 use crate::matrix::{Rows, argmax};
 
 /// What the divergence of a row asks of its levels.
@@ -26,6 +26,8 @@ pub(super) struct Need {
 
 /// Finds quantizers of square roots that keep the divergence of each row within a bound.
 pub(super) struct FinenessFinder {
+    /// Those of the rows, and the bound; none if levels are not of roots.
+    of: Option<(Roots, f64)>,
     /// That of the row before: where the search begins.
     fineness: u32,
     roots: Vec<f64>,
@@ -36,8 +38,12 @@ pub(super) struct FinenessFinder {
 }
 
 impl FinenessFinder {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(levels: Levels) -> Self {
         Self {
+            of: match levels {
+                Levels::Root { roots, max_kl } => Some((roots, max_kl)),
+                _ => None,
+            },
             fineness: 0,
             roots: Vec::new(),
             shares: Vec::new(),
@@ -55,16 +61,15 @@ impl FinenessFinder {
         &mut self,
         matrix: Rows<'_>,
         is_exact: &[bool],
-        levels: Levels,
         mut group_of: impl FnMut(usize) -> usize,
     ) -> Vec<Need> {
-        let Levels::Root { max_kl } = levels else {
+        let Some((roots, max_kl)) = self.of else {
             return Vec::new();
         };
         let mut needs = vec![Need::default(); matrix.n_rows()];
         for ((row, is_exact), need) in matrix.rows().zip(is_exact).zip(&mut needs) {
             if !is_exact {
-                *need = self.need(row, argmax(row), max_kl);
+                *need = self.need(row, argmax(row), roots, max_kl);
             }
         }
         let mut groups: Vec<Vec<&mut Need>> = Vec::new();
@@ -74,13 +79,15 @@ impl FinenessFinder {
                 groups[group_of(row)].push(need);
             }
         }
-        groups.iter_mut().for_each(|group| choose(group));
+        for group in &mut groups {
+            choose(group, roots);
+        }
         needs
     }
 
     /// What a row needs.
     #[inline(always)]
-    fn need(&mut self, row: &[f32], top: usize, max_kl: f64) -> Need {
+    fn need(&mut self, row: &[f32], top: usize, roots: Roots, max_kl: f64) -> Need {
         /// What rounding of the decoded values to f32 may add.
         const F32_MARGIN: f64 = 2e-7;
         let scale = 1.0 / sum(row, f64::from);
@@ -90,42 +97,43 @@ impl FinenessFinder {
         let most = max_kl - F32_MARGIN - negentropy;
         let mut levels = std::mem::take(&mut self.levels);
         levels.resize(row.len(), 0);
-        let mut n_others = 0;
-        let mut fineness = self.fineness;
-        let (mut is_too_coarse, mut is_kept) = (false, false);
-        // The finest may still miss the bound; the row is then stored exactly.
-        loop {
-            match self.levels(Root { fineness }, top, most, &mut levels) {
-                Some(others) => {
-                    n_others = others.n;
-                    is_kept = true;
-                    if is_too_coarse || fineness == 0 {
-                        break;
-                    }
-                    fineness -= 1;
-                }
-                None if is_kept => {
-                    fineness += 1;
-                    break;
-                }
-                None if fineness + 1 == Root::COUNT => break,
-                None => {
-                    is_too_coarse = true;
-                    fineness += 1;
-                }
+        // Neighbours in the end: the finest that misses the bound, as far as is known, and the coarsest that keeps it.
+        let (mut missing, mut keeping) = (-1, roots.count() as i32);
+        let mut is_certain = false;
+        let mut fineness = self.fineness as i32;
+        while missing + 1 < keeping {
+            let root = roots.root(fineness).expect("a fineness between others");
+            let (others, excess) = self.levels(root, top, most, &mut levels);
+            if excess <= 0.0 {
+                (keeping, is_certain) = (fineness, others.n == 0);
+            } else {
+                missing = fineness;
             }
+            // The divergence is about halved with so many steps.
+            let n_halvings = log2((1.0 + excess / max_kl).max(f64::MIN_POSITIVE));
+            let n_steps = (n_halvings * f64::from(1u32 << roots.log_n_steps())).ceil() as i32;
+            fineness = (fineness + n_steps).clamp(missing + 1, (keeping - 1).max(missing + 1));
         }
+        // The finest may still miss the bound; the row is then stored exactly.
+        let fineness = keeping.min(roots.count() as i32 - 1) as u32;
         self.levels = levels;
         self.fineness = fineness;
-        // A level takes about log2(1 + 2 level) bits, and grows by the root of 2 with each step.
-        let twice = 2.0 * ((1u64 << fineness) as f64).sqrt();
+        // A level takes about log2(1 + 2 level) bits, and grows by the root of 2 with so many steps.
+        let twice = 2.0
+            * (Root {
+                of: roots,
+                fineness,
+            }
+            .square_of_one() as f64)
+                .sqrt();
         let size = |root: f64| twice * root / (1.0 + twice * root);
-        let slope = 0.5 * (sum(&self.roots, size) - size(self.roots[top]));
+        let slope = (sum(&self.roots, size) - size(self.roots[top]))
+            / f64::from(2u32 << roots.log_n_steps());
         Need {
             least: fineness,
             chosen: fineness,
             slope: slope as f32,
-            is_certain: n_others == 0,
+            is_certain,
             most,
             scale,
         }
@@ -137,25 +145,32 @@ impl FinenessFinder {
         &mut self,
         row: &[f32],
         top: usize,
+        roots: Roots,
         need: Need,
         levels: &mut [u32],
     ) -> Root {
         self.take(row, need.scale);
-        let mut finenesses = (need.chosen..Root::COUNT).map(|fineness| Root { fineness });
-        let kept = finenesses.find(|&root| self.levels(root, top, need.most, levels).is_some());
-        kept.unwrap_or(Root {
-            fineness: Root::COUNT - 1,
-        })
+        let mut root = Root {
+            of: roots,
+            fineness: need.chosen,
+        };
+        while self.levels(root, top, need.most, levels).1 > 0.0 && root.fineness + 1 < roots.count()
+        {
+            root.fineness += 1;
+        }
+        root
     }
 
     /// Takes a row, the shares of whose probabilities are these times `scale`.
     #[inline(always)]
     fn take(&mut self, row: &[f32], scale: f64) {
-        self.roots.clear();
-        self.roots.extend(row.iter().map(|&p| f64::from(p).sqrt()));
-        self.shares.clear();
-        self.shares
-            .extend(row.iter().map(|&p| f64::from(p) * scale));
+        self.roots.resize(row.len(), 0.0);
+        self.shares.resize(row.len(), 0.0);
+        let of_classes = self.roots.iter_mut().zip(&mut self.shares);
+        for (&p, (root, share)) in row.iter().zip(of_classes) {
+            *root = f64::from(p).sqrt();
+            *share = f64::from(p) * scale;
+        }
     }
 
     #[inline(always)]
@@ -166,9 +181,10 @@ impl FinenessFinder {
         }
     }
 
-    /// Fills in the levels of the row taken; returns those of the other classes, or `None` if the bound is not kept.
+    /// Fills in the levels of the row taken; returns those of the other classes, and by how much the divergence
+    /// exceeds the bound.
     #[inline(always)]
-    fn levels(&self, root: Root, top: usize, most: f64, levels: &mut [u32]) -> Option<Others> {
+    fn levels(&self, root: Root, top: usize, most: f64, levels: &mut [u32]) -> (Others, f64) {
         root.quantize(&self.roots, levels);
         let nearest = std::mem::take(&mut levels[top]);
         let mut others = Others::default();
@@ -184,15 +200,63 @@ impl FinenessFinder {
         sum += (levels.len() - 1 - others.n) as u64 * Root::weight(0);
         // The top level that is expected costs least.
         let likely = others.likely_top(Scale::Root(root));
+        let mut excess = 0.0;
         for level in [likely, nearest] {
             levels[top] = level;
             let cross = cross + self.shares[top] * self.log_weight(level);
-            if log2((sum + Root::weight(level)) as f64) - cross <= most {
-                return Some(others);
+            excess = log2((sum + Root::weight(level)) as f64) - cross - most;
+            if excess <= 0.0 {
+                break;
             }
         }
-        None
+        (others, excess)
     }
+}
+
+/// The steps of finenesses with which rows take about the fewest bits, as the first of them tell; finer ones, which
+/// take more time, must save something in a large block.
+pub(super) fn suiting(matrix: Rows<'_>, is_exact: &[bool], max_kl: f64, is_large: bool) -> Roots {
+    const N_ROWS: usize = 512;
+    const MAX_LOG_STEPS: u32 = 3;
+    /// In bits for each level, which takes about four.
+    const LEAST_SAVING: f32 = 0.06;
+    let finest = Roots::of_steps(MAX_LOG_STEPS);
+    let mut finder = FinenessFinder::new(Levels::Root {
+        roots: finest,
+        max_kl,
+    });
+    let rows = matrix.rows().zip(is_exact).take(N_ROWS);
+    let needs: Vec<Need> = rows
+        .filter(|(_, is_exact)| !**is_exact)
+        .map(|(row, _)| finder.need(row, argmax(row), finest, max_kl))
+        .collect();
+    let n_bits = |roots: Roots| {
+        // What a step is in the finest ones.
+        let step = 1 << (MAX_LOG_STEPS - roots.log_n_steps());
+        let mut n_bits = 0.0;
+        let mut needs = needs.clone();
+        for need in &mut needs {
+            let least = need.least.div_ceil(step).min(roots.count() - 1);
+            n_bits += need.slope * (least * step - need.least) as f32;
+            (need.least, need.slope) = (least, need.slope * step as f32);
+        }
+        n_bits + choose(&mut needs.iter_mut().collect::<Vec<_>>(), roots)
+    };
+    // A halving takes half a bit for each level.
+    let n_levels = needs.iter().map(|need| need.slope).sum::<f32>() * (2 << MAX_LOG_STEPS) as f32;
+    let least_saving = if is_large {
+        LEAST_SAVING * n_levels
+    } else {
+        0.0
+    };
+    let mut best = (Roots::HALVING, n_bits(Roots::HALVING) - least_saving);
+    for roots in (1..=MAX_LOG_STEPS).map(Roots::of_steps) {
+        let n_bits = n_bits(roots);
+        if n_bits < best.1 {
+            best = (roots, n_bits);
+        }
+    }
+    best.0
 }
 
 /// The sum of a function of values.
@@ -214,17 +278,15 @@ fn sum<T: Copy>(values: &[T], term: impl Fn(T) -> f64) -> f64 {
 
 /// Chooses the fineness of each row, of rows that each state the difference from the one before: half a bit for
 /// each level and step finer, against what the differences cost (the algorithm of Viterbi, "Error Bounds for
-/// Convolutional Codes", 1967).
-fn choose(needs: &mut [&mut Need]) {
+/// Convolutional Codes", 1967). Returns what all that takes, with the bits of steps above the least.
+fn choose(needs: &mut [&mut Need], roots: Roots) -> f32 {
     /// Finenesses above the least that are tried.
     const N: usize = 8;
-    const N_DIFFERENCES: usize = 2 * Root::COUNT as usize - 1;
-    const SAME: usize = Root::COUNT as usize - 1;
-    let index = |from: u32, to: u32| SAME + to as usize - from as usize;
-    let mut costs = [0.0f32; N_DIFFERENCES];
-    for (difference, cost) in costs.iter_mut().enumerate() {
-        *cost = 2.0 * log2(1.0 + difference.abs_diff(SAME) as f64) as f32;
-    }
+    let same = roots.count() as usize - 1;
+    let index = |from: u32, to: u32| same + to as usize - from as usize;
+    let guess = |difference: usize| 2.0 * log2(1.0 + difference.abs_diff(same) as f64) as f32;
+    let mut costs: Vec<f32> = (0..=2 * same).map(guess).collect();
+    let mut n_bits = 0.0;
     for _ in 0..3 {
         // The least bits up to each row, by steps above its least fineness, and from which steps these come.
         let mut bits = [0.0; N];
@@ -235,12 +297,12 @@ fn choose(needs: &mut [&mut Need]) {
             let mut come = [0; N];
             for (step, (next, come)) in next.iter_mut().zip(&mut come).enumerate() {
                 let fineness = need.least + step as u32;
-                if fineness >= Root::COUNT {
+                if fineness >= roots.count() {
                     break;
                 }
                 for (before, bits) in bits.iter().enumerate() {
                     let fineness_before = last + before as u32;
-                    if fineness_before < Root::COUNT {
+                    if fineness_before < roots.count() {
                         let total = bits + costs[index(fineness_before, fineness)];
                         if total < *next {
                             (*next, *come) = (total, before as u8);
@@ -255,17 +317,22 @@ fn choose(needs: &mut [&mut Need]) {
         }
         let best = bits.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1));
         let mut step = best.map_or(0, |(step, _)| step);
+        n_bits = bits[step];
         for (need, come) in needs.iter_mut().zip(&from).rev() {
             need.chosen = need.least + step as u32;
             step = come[step].into();
         }
-        let mut counts = [0.5f32; N_DIFFERENCES];
+        let mut counts = vec![0.5f32; costs.len()];
         for pair in needs.windows(2) {
             counts[index(pair[0].chosen, pair[1].chosen)] += 1.0;
         }
         let total: f32 = counts.iter().sum();
-        costs = counts.map(|count| log2((total / count).into()) as f32);
+        costs = counts
+            .iter()
+            .map(|count| log2((total / count).into()) as f32)
+            .collect();
     }
+    n_bits
 }
 
 /// Whether so few of the rows of few classes are certain that a symbol for it would make those of the other
@@ -283,19 +350,50 @@ mod tests {
     #[test]
     fn rows_get_the_coarsest_levels_that_keep_their_divergence() {
         let row = [0.9, 0.09, 0.009, 0.001];
-        let mut finder = FinenessFinder::new();
         let mut levels = [0; 4];
-        let mut last = 0;
-        for max_kl in [0.1, 0.01, 1e-3, 1e-4, 1e-6] {
-            let need = finder.need(&row, 0, max_kl);
-            let root = finder.quantize(&row, 0, need, &mut levels);
-            assert_eq!(root.fineness(), need.least);
-            let mut decoded = [0.0; 4];
-            Root::dequantize_row(&levels, &mut decoded).unwrap();
-            assert!(divergence(&row, &decoded) <= max_kl);
-            assert!(root.fineness() >= last);
-            last = root.fineness();
+        let mut decoded = [0.0; 4];
+        for log_n_steps in [0, 1, 3] {
+            let roots = Roots::of_steps(log_n_steps);
+            let mut finder = FinenessFinder::new(Levels::Root { roots, max_kl: 0.1 });
+            let mut last = 0;
+            for max_kl in [0.1, 0.01, 1e-3, 1e-4, 1e-6, 0.5] {
+                let need = finder.need(&row, 0, roots, max_kl);
+                let root = finder.quantize(&row, 0, roots, need, &mut levels);
+                assert_eq!(root.fineness(), need.least);
+                Root::dequantize_row(&levels, &mut decoded).unwrap();
+                assert!(divergence(&row, &decoded) <= max_kl);
+                assert!(root.fineness() >= last || max_kl > 0.1);
+                last = root.fineness();
+                // One step coarser does not.
+                if let Ok(coarser) = roots.root(root.fineness() as i32 - 1) {
+                    let (_, excess) = finder.levels(coarser, 0, need.most, &mut levels);
+                    assert!(excess > 0.0, "{max_kl}");
+                }
+            }
         }
+    }
+
+    #[test]
+    fn steps_are_finer_where_more_classes_live() {
+        let of = |n_classes: usize, is_large| {
+            let mut state = 1u32;
+            let mut values: Vec<f32> = (0..200 * n_classes)
+                .map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    0.05 + (state >> 8) as f32 / (1 << 24) as f32
+                })
+                .collect();
+            for row in values.chunks_exact_mut(n_classes) {
+                let sum: f32 = row.iter().sum();
+                row.iter_mut().for_each(|p| *p /= sum);
+            }
+            let none_exact = vec![false; 200];
+            let matrix = Rows::new(n_classes, &values);
+            suiting(matrix, &none_exact, 1e-3, is_large).log_n_steps()
+        };
+        let many = of(100, false);
+        assert!(many >= 2 && of(100, true) == many && of(2, true) == 0);
+        assert!(of(2, false) <= of(10, false) && of(10, false) < many);
     }
 
     #[test]
@@ -311,7 +409,7 @@ mod tests {
             let mut needs: Vec<Need> = (0..300)
                 .map(|row| need(5 - u32::from(row % 3 == 0), slope))
                 .collect();
-            choose(&mut needs.iter_mut().collect::<Vec<_>>());
+            choose(&mut needs.iter_mut().collect::<Vec<_>>(), Roots::HALVING);
             let least = needs.iter().filter(|need| need.chosen == need.least);
             assert!(needs.iter().all(|need| need.chosen >= need.least));
             least.count()
@@ -319,7 +417,7 @@ mod tests {
         // Saving a bit now and then is not worth telling it.
         assert_eq!(chosen(0.5), 200);
         assert_eq!(chosen(10.0), 300);
-        choose(&mut []);
+        choose(&mut [], Roots::HALVING);
     }
 
     #[test]

@@ -269,28 +269,86 @@ impl Uniform {
 /// the root spends the bits where the divergence is, and each row states how fine it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Root {
-    /// The level of probability 1 is the root of `2^fineness`.
+    pub(super) of: Roots,
     pub(super) fineness: u32,
 }
 
-impl Root {
+/// The finenesses of rows, and what their levels are for the regression.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roots {
+    log_n_steps: u32,
+    are_linear: bool,
+}
+
+impl Roots {
+    /// Those of steps of which each halves the divergence, about.
+    pub const HALVING: Self = Self::of_steps(0);
+
+    /// Two to this power are the steps that halve the divergence: the finer they are, the less of a bound is left over,
+    /// and the longer it takes to state them. At most 3.
+    pub const fn of_steps(log_n_steps: u32) -> Self {
+        Self {
+            log_n_steps,
+            are_linear: false,
+        }
+    }
+
+    /// The same, but for the regression, levels are shares of that of 1, not logarithms: averages over many trees
+    /// are about as uncertain wherever their roots are.
+    pub fn linear(self) -> Self {
+        Self {
+            are_linear: true,
+            ..self
+        }
+    }
+
+    /// Whether levels are for the regression shares of that of 1.
+    pub fn are_linear(self) -> bool {
+        self.are_linear
+    }
+
+    /// The logarithm of the number of steps that halve the divergence.
+    pub fn log_n_steps(self) -> u32 {
+        self.log_n_steps
+    }
+
     /// The number of finenesses. Format-stable.
-    pub const COUNT: u32 = 40;
+    pub fn count(self) -> u32 {
+        40 << self.log_n_steps
+    }
 
     /// The quantizer of a fineness that a row states.
     ///
     /// # Errors
-    /// [`Corrupt`] if it is not below [`COUNT`](Self::COUNT).
-    pub fn new(fineness: i32) -> Result<Self, Corrupt> {
+    /// [`Corrupt`] if it is not below their [number](Self::count).
+    pub fn root(self, fineness: i32) -> Result<Root, Corrupt> {
         match u32::try_from(fineness) {
-            Ok(fineness) if fineness < Self::COUNT => Ok(Self { fineness }),
+            Ok(fineness) if fineness < self.count() => Ok(Root { of: self, fineness }),
             _ => Err(Corrupt("the fineness of a row is out of range")),
         }
     }
+}
 
+impl Root {
     /// The fineness, for a row to state.
     pub fn fineness(self) -> u32 {
         self.fineness
+    }
+
+    /// The square of the level of probability 1, rounded down. Format-stable.
+    pub fn square_of_one(self) -> u64 {
+        /// 2^(k / 8) times 2^24, rounded down.
+        const POWERS: [u64; 8] = [
+            16_777_216, 18_295_683, 19_951_584, 21_757_357, 23_726_566, 25_874_004, 28_215_801,
+            30_769_549,
+        ];
+        let n_eighths = self.fineness << (3 - self.of.log_n_steps);
+        (POWERS[n_eighths as usize % 8] << (n_eighths / 8)) >> 24
+    }
+
+    /// The level of probability 1, were it no integer. Format-stable.
+    pub fn level_of_one(self) -> f32 {
+        (self.square_of_one() as f64).sqrt() as f32
     }
 
     /// Fills in the levels of probabilities, given their square roots.
@@ -298,7 +356,7 @@ impl Root {
     pub fn quantize(self, roots: &[f64], levels: &mut [u32]) {
         // Added to this, numbers below 2^32 are rounded to integers, which become the lowest bits.
         const TWO_TO_52: f64 = (1u64 << 52) as f64;
-        let level_of_one = ((1u64 << self.fineness) as f64).sqrt();
+        let level_of_one = (self.square_of_one() as f64).sqrt();
         for (level, root) in levels.iter_mut().zip(roots) {
             *level = (root * level_of_one + TWO_TO_52).to_bits() as u32;
         }
@@ -306,9 +364,7 @@ impl Root {
 
     /// The level of the top class if the levels of all others have `sum_of_squares`.
     pub fn likely_top(self, sum_of_squares: u64) -> u32 {
-        (1u64 << self.fineness)
-            .saturating_sub(sum_of_squares)
-            .isqrt() as u32
+        self.square_of_one().saturating_sub(sum_of_squares).isqrt() as u32
     }
 
     /// The weight of a level. Format-stable.
@@ -749,14 +805,41 @@ mod tests {
         let sum = 64.0 * 25.0 + 1.0;
         assert_eq!(row, [576.0 / sum, 1.0 / sum, 1024.0 / sum]);
         let mut levels = [0; 2];
-        Root { fineness: 10 }.quantize(&[1.0, 0.0], &mut levels);
+        Roots::HALVING
+            .root(10)
+            .unwrap()
+            .quantize(&[1.0, 0.0], &mut levels);
         assert_eq!(levels, [32, 0]);
-        Root { fineness: 11 }.quantize(&[1.0, 0.5], &mut levels);
+        Roots::HALVING
+            .root(11)
+            .unwrap()
+            .quantize(&[1.0, 0.5], &mut levels);
         assert_eq!(levels, [45, 23]);
-        assert_eq!(Root { fineness: 10 }.likely_top(24), 31);
-        assert_eq!(Root { fineness: 3 }.likely_top(9), 0);
+        assert_eq!(Roots::HALVING.root(10).unwrap().likely_top(24), 31);
+        assert_eq!(Roots::HALVING.root(3).unwrap().likely_top(9), 0);
         assert!(Root::dequantize_row(&[u32::MAX, 0, 0], &mut row).is_err());
         assert!(Root::dequantize_row(&[1 << 24; 70_000], &mut [0.0; 70_000]).is_err());
+    }
+
+    #[test]
+    fn finer_steps_of_roots_are_between_the_coarser_ones() {
+        for log_n_steps in 0..=3 {
+            let roots = Roots::of_steps(log_n_steps);
+            let mut before = 0;
+            for fineness in 0..roots.count() {
+                let square = roots.root(fineness as i32).unwrap().square_of_one();
+                assert!(square >= before);
+                before = square;
+                let power = (f64::from(fineness) / f64::from(1 << log_n_steps)).exp2();
+                assert!(power * (1.0 - 1e-7) - 1.0 < square as f64 && square as f64 <= power);
+                if fineness.is_multiple_of(1 << log_n_steps) {
+                    assert_eq!(square, 1 << (fineness >> log_n_steps));
+                }
+            }
+            for none in [roots.count() as i32, -1, i32::MIN] {
+                assert!(roots.root(none).is_err());
+            }
+        }
     }
 
     #[test]

@@ -532,7 +532,7 @@ mod tests {
         let message = read_all(&newer).unwrap_err().to_string();
         assert_eq!(
             message,
-            "format version 7 is newer than this pc supports (6); upgrade pc"
+            "format version 8 is newer than this pc supports (7); upgrade pc"
         );
     }
 

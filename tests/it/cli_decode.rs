@@ -129,10 +129,10 @@ fn damaged_truncated_and_foreign_files_are_named() {
         "write the file again",
     );
     let mut newer = good.clone();
-    newer[4] = 7;
+    newer[4] = 8;
     fails(
         &newer,
-        "format version 7 is newer than this pc supports (6); upgrade pc",
+        "format version 8 is newer than this pc supports (7); upgrade pc",
         "",
     );
     fails(

@@ -43,6 +43,8 @@ struct Seen {
     n_set_apart: u64,
     /// Models with certain rows.
     certain_models: BTreeSet<u64>,
+    /// Models of roots, how many steps halve the divergence, and finenesses modulo their number.
+    finenesses: BTreeSet<(u64, i32, i32)>,
     /// Numbers of values of tables.
     table_sizes: BTreeSet<usize>,
     /// How many bands were alike.
@@ -1118,7 +1120,12 @@ impl Regression {
 
 /// Section 8.
 fn feature(level: u32) -> f32 {
-    let z = f64::from((4 * level + 1) as f32);
+    logarithm_of((4 * level + 1) as f32)
+}
+
+/// Of *z*.
+fn logarithm_of(z: f32) -> f32 {
+    let z = f64::from(z);
     let q = z.log2().floor();
     (q + (z - q.exp2()) / q.exp2()) as f32
 }
@@ -1131,7 +1138,12 @@ fn expected_rows(
     n: usize,
     keep_top: usize,
 ) -> Vec<f32> {
-    let n_levels = (model != 2).then(|| bits.gamma());
+    let is_root = matches!(model, 2 | 25 | 26);
+    let n_levels = (!is_root).then(|| bits.gamma());
+    let n_steps = match model {
+        25 | 26 => 1 << bits.number(2),
+        _ => 1,
+    };
     let most_levels = match model {
         16 => (1 << 12) - 1,
         19 => 1 << 24,
@@ -1160,7 +1172,8 @@ fn expected_rows(
     let mut order = Order::read(bits, model, n, keep_top, true);
     contexts.read_codebooks(bits);
     bits.before_rows();
-    let mut regression = Regression::new(n, n_rows, true, (64.0, 0.0));
+    let absolute_ridge = if model == 26 { 0.1 } else { 64.0 };
+    let mut regression = Regression::new(n, n_rows, true, (absolute_ridge, 0.0));
     let mut fineness = 0;
     let mut values = Vec::new();
     let mut together = Vec::new();
@@ -1178,8 +1191,13 @@ fn expected_rows(
         // Step 2.
         if n_levels.is_none() {
             fineness += from_zigzag(contexts.number(bits, 95));
-            assert!((0..=39).contains(&fineness));
+            assert!((0..40 * n_steps).contains(&fineness));
+            bits.seen
+                .finenesses
+                .insert((model, n_steps, fineness % n_steps));
         }
+        let square_of_one = square_of_one(fineness, n_steps);
+        let level_of_one = (square_of_one as f64).sqrt() as f32;
         // Step 3.
         let mut levels = vec![0; n];
         let mut features = vec![0.0; n];
@@ -1191,14 +1209,22 @@ fn expected_rows(
                 if class != top {
                     let v = regression.v[class];
                     let band = [0.1, 0.3, 1.0].iter().filter(|&&bound| bound <= v).count();
-                    let e = expectations[class];
+                    let e = match model {
+                        26 => {
+                            logarithm_of(4.0 * (expectations[class] * level_of_one).max(0.0) + 1.0)
+                        }
+                        _ => expectations[class],
+                    };
                     let position = ((4.0 * e + 2.5) as i64).clamp(0, 89) as usize;
                     let number = contexts.number(bits, 96 * band + position);
                     levels[class] = match mantissa {
                         Some(m) => level_of_float(number.into(), m) as u32,
                         None => number,
                     };
-                    features[class] = feature(levels[class]);
+                    features[class] = match model {
+                        26 => levels[class] as f32 / level_of_one,
+                        _ => feature(levels[class]),
+                    };
                 }
                 regression.expect_later(&mut expectations, class, features[class]);
             }
@@ -1214,7 +1240,7 @@ fn expected_rows(
             continue;
         }
         // Step 5.
-        let (likely, largest) = likely_top(&levels, n_levels, fineness);
+        let (likely, largest) = likely_top(&levels, n_levels, square_of_one);
         let mut level = likely;
         if !is_certain {
             let n_others = levels.iter().filter(|&&level| level > 0).count();
@@ -1273,8 +1299,14 @@ fn sphere(levels: &[u32], top: usize, scale: u32) -> Vec<f32> {
     weights.iter().map(share).collect()
 }
 
+/// Section 4, root: *R*.
+fn square_of_one(fineness: i32, n_steps: i32) -> i128 {
+    let w = (24.0 + f64::from(fineness % n_steps) / f64::from(n_steps)).exp2();
+    ((w.floor() as i128) << (fineness / n_steps)) >> 24
+}
+
 /// Section 8, step 5: *l*, and the largest of the other levels.
-fn likely_top(levels: &[u32], n_levels: Option<u32>, fineness: i32) -> (i64, i64) {
+fn likely_top(levels: &[u32], n_levels: Option<u32>, square_of_one: i128) -> (i64, i64) {
     let largest = i64::from(levels.iter().copied().max().unwrap());
     let left = match n_levels {
         Some(n_levels) => {
@@ -1284,7 +1316,7 @@ fn likely_top(levels: &[u32], n_levels: Option<u32>, fineness: i32) -> (i64, i64
         None => {
             let square = |&level: &u32| i128::from(level) * i128::from(level);
             let sum: i128 = levels.iter().map(square).sum();
-            ((1i128 << fineness) - sum).max(0).isqrt() as i64
+            (square_of_one - sum).max(0).isqrt() as i64
         }
     };
     (left.max(largest), largest)
@@ -1594,7 +1626,7 @@ fn expected_rows_beside(
             regression.learn(bits, &[(top, features)]);
         }
         // Step 5.
-        let (likely, largest) = likely_top(&levels, n_levels, fineness);
+        let (likely, largest) = likely_top(&levels, n_levels, square_of_one(fineness, 1));
         let mut level = likely;
         if !is_certain {
             let n_others = levels.iter().filter(|&&level| level > 0).count();
@@ -1728,10 +1760,13 @@ fn payload(
     bits.is_several = bits.bit() == 1;
     bits.is_rans = bits.bit() == 1;
     assert!(version >= 3 || !bits.is_several && !bits.is_rans);
-    assert!(!bits.is_several || [1, 2, 3, 4, 5, 16, 17, 18, 19, 22, 23, 24].contains(&model));
+    assert!(
+        !bits.is_several || [1, 2, 3, 4, 5, 16, 17, 18, 19, 22, 23, 24, 25, 26].contains(&model)
+    );
     assert!(version >= 4 || !bits.is_several || model >= 3);
     assert!(version >= 5 || model < 13);
     assert!(version >= 6 || model < 17);
+    assert!(version >= 7 || model < 25);
     bits.seen.models.insert(model);
     bits.seen.first_bytes.insert(payload[0]);
     if bits.is_several {
@@ -1739,7 +1774,7 @@ fn payload(
     }
     let values = match model {
         0 => ranked_rows(&mut bits, n_rows, n, keep_top),
-        1 | 2 | 16 | 19 | 22..=24 => expected_rows(&mut bits, model, n_rows, n, keep_top),
+        1 | 2 | 16 | 19 | 22..=26 => expected_rows(&mut bits, model, n_rows, n, keep_top),
         3..=5 | 17 | 18 => predicted_rows(&mut bits, model, n_rows, n, keep_top),
         6 => multiples(&mut bits, n_rows, n, keep_top),
         7 => plain_rows(&mut bits, n_rows, n),
@@ -1817,7 +1852,7 @@ fn frame(bytes: &mut Bytes, seen: &mut Seen, reference: Option<&PredictionMatrix
     let start = bytes.position;
     assert_eq!(bytes.take(4), b"\x89HUF");
     let version = bytes.byte();
-    assert!((1..=6).contains(&version));
+    assert!((1..=7).contains(&version));
     let n_json = bytes.varint() as usize;
     let json: serde_json::Value = serde_json::from_slice(bytes.take(n_json)).unwrap();
     bytes.checksum(start);
@@ -2141,7 +2176,7 @@ fn a_decoder_written_from_the_specification_gives_the_same_probabilities() {
     for model in [0, 1, 2] {
         assert!((1..=4).all(|i| seen.orders.contains(&(model, i))));
     }
-    assert_eq!(seen.certain_models, BTreeSet::from([1, 2, 16, 22]));
+    assert_eq!(seen.certain_models, BTreeSet::from([1, 2, 16, 22, 25]));
     assert!(seen.bands_alike.len() > 1);
     assert!(seen.n_followers > 0 && seen.n_runs_without_follower > 0);
     assert!(seen.n_joint_misses > 0 && seen.n_tied_ranks > 0 && seen.n_set_apart > 0);
@@ -2797,6 +2832,93 @@ fn a_decoder_written_from_the_specification_reads_spheres_and_fine_levels() {
 }
 
 #[test]
+fn a_decoder_written_from_the_specification_reads_steps_of_finenesses() {
+    let mut seen = Seen::default();
+    // Averages of many trees, and some certain rows.
+    let forest = |n_rows: usize, n_classes: usize, n_trees: usize, seed: u64| {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut values = softmax_rows(n_rows, n_classes, 2.0, seed).into_values();
+        for (number, row) in values.chunks_exact_mut(n_classes).enumerate() {
+            let mut votes = vec![0.0f32; n_classes];
+            for _ in 0..n_trees {
+                let mut left = rng.random_range(0.0..1.0f32);
+                let class = row.iter().position(|p| {
+                    left -= p;
+                    left < 0.0
+                });
+                // A leaf has other classes as well.
+                let share = rng.random_range(0.3..1.0f32);
+                votes[class.unwrap_or(0)] += share;
+                votes[rng.random_range(0..n_classes)] += 1.0 - share;
+            }
+            match number % 11 {
+                7 => {
+                    row.fill(0.0);
+                    row[number % n_classes] = 1.0;
+                }
+                _ => {
+                    let sum: f32 = votes.iter().sum();
+                    row.iter_mut()
+                        .zip(votes)
+                        .for_each(|(p, vote)| *p = vote / sum);
+                }
+            }
+        }
+        PredictionMatrix::new(n_classes, values)
+    };
+    for (i, (n_rows, n_classes, n_trees)) in [
+        (300, 20, 40),
+        (200, 100, 300),
+        (90, 300, 300),
+        (61, 16, 9),
+        (12, 1100, 3000),
+        (700, 10, 60),
+        (3, 100, 300),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let matrix = forest(n_rows, n_classes, n_trees, 70 + i as u64);
+        for max_kl in [1e-2, 1e-3, 1e-4, 1e-6] {
+            let promise = promise(Kind::Probabilities, Bound::MaxKl(max_kl), 1 + i % 3);
+            check(&mut seen, &[(&matrix, promise)]);
+        }
+    }
+    for (n_rows, n_classes, scale, max_kl) in [
+        (400, 100, 2.0, 1e-3),
+        (400, 100, 3.0, 1e-5),
+        (300, 300, 2.0, 1e-3),
+        (900, 40, 6.0, 1e-4),
+        (2000, 10, 4.0, 1e-2),
+    ] {
+        let matrix = softmax_rows(n_rows, n_classes, scale, 80);
+        let promise = promise(Kind::Probabilities, Bound::MaxKl(max_kl), 1);
+        check(&mut seen, &[(&matrix, promise)]);
+    }
+    // Several bitstreams.
+    let many = forest(6000, 60, 100, 90);
+    let of = |max_kl| promise(Kind::Probabilities, Bound::MaxKl(max_kl), 2);
+    check(&mut seen, &[(&many, of(1e-3)), (&many, of(1e-5))]);
+    let many = softmax_rows(6000, 60, 2.0, 91);
+    check(&mut seen, &[(&many, of(1e-3)), (&many, of(1e-5))]);
+    for first_byte in [0x02, 0x19, 0x1A, 0x59, 0x5A, 0x99, 0x9A] {
+        assert!(seen.first_bytes.contains(&first_byte), "{first_byte:x}");
+    }
+    for steps in [(25, 2), (25, 4), (25, 8), (26, 1), (26, 2), (26, 8)] {
+        let (model, n_steps) = steps;
+        let all = (0..n_steps).map(|step| (model, n_steps, step));
+        assert!(
+            all.into_iter().all(|step| seen.finenesses.contains(&step)),
+            "{steps:?}"
+        );
+    }
+    for model in [25, 26] {
+        assert!(seen.certain_models.contains(&model), "{model}");
+        assert!((1..3).all(|i| seen.orders.contains(&(model, i))), "{model}");
+    }
+}
+
+#[test]
 fn a_decoder_written_from_the_specification_reads_several_bitstreams_of_levels() {
     let mut seen = Seen::default();
     // Some rows are certain, among them all of the first eight.
@@ -2843,20 +2965,26 @@ fn a_decoder_written_from_the_specification_reads_several_bitstreams_of_levels()
         let promise = promise(Kind::Probabilities, bound, 2);
         check(&mut seen, &[(&even, promise)]);
     }
+    // So few classes that it does not pay to state finer steps.
+    let promise = promise(Kind::Probabilities, Bound::MaxKl(1e-5), 3);
+    check(&mut seen, &[(&softmax_rows(16_384, 10, 1.0, 18), promise)]);
+    let mut even = noise(16_384, 7, 19, |rng| -f32::ln(rng.random_range(1e-6..1.0)));
+    even.normalize();
+    check(&mut seen, &[(&even, promise)]);
     let n_rows = BTreeSet::from([7001, 7002, 7003, 7004, 7005, 7007, 5001, 1001, 1 << 14]);
     assert!(
         seen.n_rows_of_several.is_superset(&n_rows),
         "{:?}",
         seen.n_rows_of_several
     );
-    for first_byte in [0x41, 0x42, 0xC1, 0xC2] {
+    for first_byte in [0x41, 0x42, 0x59, 0xC1, 0xC2, 0xD9] {
         assert!(seen.first_bytes.contains(&first_byte), "{first_byte:x}");
     }
     assert!(seen.first_bytes_with_exact_rows.contains(&0x41));
     assert!((1..5).all(|i| seen.first_bytes_with_orders.contains(&(0x41, i))));
-    assert!((1..3).all(|i| seen.first_bytes_with_orders.contains(&(0x42, i))));
-    assert_eq!(seen.certain_models, BTreeSet::from([1, 2]));
-    assert_eq!(seen.panel_sizes, BTreeSet::from([20, 50, 128]));
+    assert!((1..3).all(|i| seen.first_bytes_with_orders.contains(&(0x59, i))));
+    assert_eq!(seen.certain_models, BTreeSet::from([1, 2, 25]));
+    assert_eq!(seen.panel_sizes, BTreeSet::from([7, 10, 20, 50, 128]));
 }
 
 #[test]
@@ -2954,8 +3082,9 @@ fn a_decoder_written_from_the_specification_reads_rans() {
 
 #[test]
 fn the_example_of_the_specification_decodes_to_its_rows() {
-    // Version 6, and versions 5, 4, 3 and 1 of the same.
+    // Version 7, and versions 6, 5, 4, 3 and 1 of the same.
     for (version, checksum) in [
+        ("07", "ed fc 15 cf"),
         ("06", "86 c4 73 96"),
         ("05", "3b 8c d9 7d"),
         ("04", "50 b4 bf 24"),
