@@ -691,8 +691,8 @@ fn models_alone(
             models.push(Model::Multiples(Multiples::of(matrix, is_exact, step)));
             models.push(Model::Predicted(Numbers::Steps(step)));
             if search.wants(&[PREDICTED_MINIFLOATS, 18]) {
-                let minifloats = Minifloat::of(matrix.values());
-                models.extend(minifloats.into_iter().flat_map(models_of_bits));
+                let of_minifloats = models_of_minifloats(matrix.values(), search).into_iter();
+                models.extend(of_minifloats.filter(|model| matches!(model, Model::Predicted(_))));
             }
         }
         Bound::MaxKl(max_kl) => {
@@ -729,14 +729,14 @@ fn models_alone(
         }
         Bound::Exact => {
             models.push(Model::Bits);
-            models.extend(models_of_bits(Minifloat::F32));
-            if search.wants(&[PREDICTED_MINIFLOATS, 18, EXPECTED_MINIFLOATS])
-                && let Some(minifloats) = Minifloat::of(matrix.values())
-            {
-                models.extend(models_of_bits(minifloats));
-                let levels = Uniform::of_minifloats(minifloats, matrix.values());
-                models.extend(levels.map(|levels| Model::Expected(Levels::Uniform(levels))));
+            let mut of_bits = Vec::new();
+            if search.wants(&[PREDICTED_MINIFLOATS, 18, EXPECTED_MINIFLOATS]) {
+                of_bits = models_of_minifloats(matrix.values(), search);
             }
+            if of_bits.is_empty() {
+                of_bits.extend(models_of_bits(Minifloat::F32));
+            }
+            models.extend(of_bits);
             if search.wants(&[FIRST_TABLED, 14, 15]) && Table::is_likely(matrix.values()) {
                 models.extend(By::ALL.map(Model::Tabled));
             }
@@ -762,6 +762,28 @@ fn are_kept(matrix: Rows<'_>, shares: Uniform, promise: &Promise) -> bool {
         shares.dequantize_row(&levels, &mut decoded);
         promise.measure(row, &decoded).is_some()
     })
+}
+
+/// The models of values of few bits, the last one only if they are probabilities; none if they have more bits.
+fn models_of_minifloats(values: &[f32], search: Search) -> Vec<Model> {
+    // What was chosen for other values is likely to keep these as well.
+    if let Search::Like(model) = search {
+        let keeps = match model.alone() {
+            Model::Predicted(Numbers::OrderedBits(of) | Numbers::Bits(of)) => of.keep(values),
+            Model::Expected(Levels::Uniform(floats)) => floats.keep(values),
+            _ => false,
+        };
+        if keeps {
+            return vec![model.alone()];
+        }
+    }
+    let Some(minifloats) = Minifloat::of(values) else {
+        return Vec::new();
+    };
+    let mut models = models_of_bits(minifloats).to_vec();
+    let floats = Uniform::of_minifloats(minifloats, values);
+    models.extend(floats.map(|floats| Model::Expected(Levels::Uniform(floats))));
+    models
 }
 
 /// The models of all bits of such values.

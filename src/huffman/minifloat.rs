@@ -103,22 +103,41 @@ impl Minifloat {
         /// Float32 has as many numbers for a change of the value to the fourfold.
         const FEW: i32 = 1 << 24;
         let mut numbers = Self::new(unit, 0).ok()?;
-        for value in values {
+        let mut rest = values;
+        loop {
+            rest = &rest[numbers.n_first_kept(rest)..];
+            let Some(value) = rest.first() else {
+                return Some(numbers);
+            };
+            // This one takes more bits.
             let multiple = (f64::from(value.abs()) / unit.size()).round();
             // Larger ones have more bits than float32, if they are not infinite.
             let integer = multiple.min((1u64 << 62) as f64) as u64;
             let n_bits = u64::BITS - integer.leading_zeros() - integer.trailing_zeros() % u64::BITS;
-            if n_bits > numbers.n_mantissa_bits + 1 {
-                numbers = Self::new(unit, n_bits - 1).ok()?;
-                if numbers.number(largest) >= FEW {
-                    return None;
-                }
+            if n_bits <= numbers.n_mantissa_bits + 1 {
+                return None;
             }
-            if numbers.value(numbers.number(*value)).to_bits() != value.to_bits() {
+            numbers = Self::new(unit, n_bits - 1).ok()?;
+            if numbers.number(largest) >= FEW || !numbers.keeps(*value) {
                 return None;
             }
         }
-        Some(numbers)
+    }
+
+    /// Whether a value comes back, bit for bit.
+    #[inline(always)]
+    fn keeps(self, value: f32) -> bool {
+        self.value(self.number(value)).to_bits() == value.to_bits()
+    }
+
+    /// Whether all values do.
+    pub fn keep(self, values: &[f32]) -> bool {
+        self.n_first_kept(values) == values.len()
+    }
+
+    /// How many values come back before the first that does not.
+    fn n_first_kept(self, values: &[f32]) -> usize {
+        pulp::Arch::new().dispatch(FirstKept(self, values))
     }
 
     /// The unit.
@@ -141,6 +160,13 @@ impl Minifloat {
     #[inline(always)]
     fn bias(self) -> u64 {
         (u64::from(self.n_mantissa_bits) + 1022) << self.n_mantissa_bits
+    }
+
+    /// The number of an infinite multiple, or the largest one.
+    #[inline(always)]
+    fn infinite(self) -> i32 {
+        let infinite = (0x7FF << self.n_mantissa_bits) - self.bias();
+        infinite.min(i32::MAX as u64) as i32
     }
 
     /// Fills in the numbers of values.
@@ -171,6 +197,31 @@ impl Minifloat {
             true => fill(Float32, numbers, values),
             false => fill(self, numbers, values),
         }
+    }
+}
+
+/// Counts the values that come back, with the vector instructions of this machine.
+struct FirstKept<'a>(Minifloat, &'a [f32]);
+
+impl pulp::WithSimd for FirstKept<'_> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> usize {
+        /// So many at a time without a branch.
+        const CHUNK: usize = 64;
+        let Self(numbers, values) = self;
+        let keep = |chunk: &&[f32]| {
+            let kept = chunk.iter().map(|&value| numbers.keeps(value));
+            kept.fold(true, |all, is_kept| all & is_kept)
+        };
+        let n_kept = CHUNK * values.chunks(CHUNK).take_while(keep).count();
+        let rest = values.get(n_kept..).unwrap_or_default();
+        n_kept.min(values.len())
+            + rest
+                .iter()
+                .take_while(|&&value| numbers.keeps(value))
+                .count()
     }
 }
 
@@ -206,8 +257,7 @@ impl Float for Minifloat {
         let multiple = if number >> self.n_mantissa_bits == 0 {
             f64::from(number)
         } else {
-            let infinite = 0x7FF << self.n_mantissa_bits;
-            let bits = (number as u64 + self.bias()).min(infinite);
+            let bits = number.min(self.infinite()) as u64 + self.bias();
             f64::from_bits(bits << (52 - self.n_mantissa_bits))
         };
         let value = (multiple * self.unit.size()) as f32;

@@ -155,13 +155,17 @@ impl Uniform {
     pub fn of_minifloats(numbers: Minifloat, values: &[f32]) -> Option<Self> {
         let n_levels = 1.0 / numbers.unit().size();
         let floats = Self::floats(n_levels as u32, numbers.n_mantissa_bits()).ok()?;
-        let is_kept = |&value: &f32| {
-            let level = floats.quantize(value);
+        floats.keep(values).then_some(floats)
+    }
+
+    /// Whether these levels have all values, bit for bit.
+    pub fn keep(self, values: &[f32]) -> bool {
+        values.iter().all(|&value| {
+            let level = self.quantize(value);
             (0.0..=1.0).contains(&value)
-                && floats.dequantize(level).to_bits() == value.to_bits()
-                && floats.level(floats.number(level)) == level
-        };
-        values.iter().all(is_kept).then_some(floats)
+                && self.dequantize(level).to_bits() == value.to_bits()
+                && self.level(self.number(level)) == level
+        })
     }
 
     /// Whether levels are those of floating-point numbers.
