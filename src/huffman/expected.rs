@@ -14,8 +14,9 @@ use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence, Stream};
 use super::fineness::{self, FinenessFinder, Need};
 use super::meter::{Part, Watch};
 use super::order::Order;
-use super::quantizer::{Root, Roots, Sphere, Uniform};
+use super::quantizer::{Root, Roots, Uniform};
 use super::regression::{Regression, Ridge, Visitor};
+use super::sphere::Sphere;
 use super::tokens::{LEVELS, Tokens, from_zigzag, zigzag};
 use crate::matrix::{Rows, argmax};
 

@@ -26,6 +26,7 @@ pub mod ranks;
 mod reader;
 pub mod regression;
 pub mod rounding;
+pub mod sphere;
 mod tabled;
 pub mod tokens;
 mod writer;

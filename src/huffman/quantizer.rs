@@ -4,7 +4,7 @@
 //!   fractions of few, or floating-point numbers of few bits.
 //! - [`Root`]: probabilities within `max_kl`; levels of their square roots, so that small ones are kept
 //!   finer than large ones.
-//! - [`Sphere`]: the same, in steps that are even for few classes.
+//! - [`Sphere`](super::sphere::Sphere): the same, in steps that are even for few classes.
 //! - [`Step`]: any values within `max_error`.
 //! - [`ordered`]: any values bit for bit, as integers in the order of the values; there are fewer of these for
 //!   [`Minifloat`]s.
@@ -13,7 +13,6 @@ use super::logarithm::log2;
 use super::minifloat::Minifloat;
 use super::tokens::{FINE_LEVELS, LEVELS, Tokens};
 use super::{Corrupt, Error};
-use crate::matrix::{Rows, argmax};
 
 /// The smallest `max_error` for probabilities; below it, float32 itself is hardly finer.
 pub const MIN_MAX_ERROR: f64 = 1e-6;
@@ -409,147 +408,6 @@ impl Root {
     }
 }
 
-/// Probabilities to levels on a sphere and back, of all classes but the top one: the roots of the probabilities are a
-/// point on the unit sphere, projected stereographically from the point opposite to the top class.
-///
-/// The divergence is about the square of the distance on the sphere, and the projection keeps distances alike in all
-/// directions, whatever is left for the top class. Of few classes, the levels of [`Root`] are not as even.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sphere {
-    scale: u32,
-    has_fine_tokens: bool,
-}
-
-impl Sphere {
-    /// The largest scale. Format-stable: the weights of a row have a sum below 2^63.
-    const MAX_SCALE: u32 = 1 << 14;
-
-    /// The quantizer that a block states.
-    ///
-    /// # Errors
-    /// [`Corrupt`] if the scale is 0 or too large.
-    pub fn new(scale: u32) -> Result<Self, Corrupt> {
-        match (1..=Self::MAX_SCALE).contains(&scale) {
-            true => Ok(Self {
-                scale,
-                has_fine_tokens: false,
-            }),
-            false => Err(Corrupt("the scale of a sphere is out of range")),
-        }
-    }
-
-    /// About the coarsest one from whose levels all rows that are not stored exactly come back within a divergence in bits;
-    /// `None` if there is none.
-    pub fn of(rows: Rows<'_>, is_exact: &[bool], max_kl: f64) -> Option<Self> {
-        const MAX_ROUNDS: usize = 8;
-        let mut levels = vec![0; rows.n_classes()];
-        let mut decoded = vec![0.0; rows.n_classes()];
-        let mut is_kept = |sphere: Self, row: &[f32]| {
-            let top = argmax(row);
-            sphere.quantize(row, top, &mut levels);
-            sphere.dequantize_row(&levels, top, &mut decoded).is_ok()
-                && divergence(row, &decoded) <= max_kl
-        };
-        let mut sphere = Self::new(1).ok()?;
-        for _ in 0..MAX_ROUNDS {
-            let scale_before = sphere.scale;
-            for (row, _) in rows
-                .rows()
-                .zip(is_exact)
-                .filter(|(_, is_exact)| !**is_exact)
-            {
-                while !is_kept(sphere, row) {
-                    sphere = Self::new(sphere.scale + 1 + sphere.scale / 64).ok()?;
-                }
-            }
-            // What a coarser one has kept, a finer one may not.
-            if sphere.scale == scale_before {
-                return Some(sphere);
-            }
-        }
-        None
-    }
-
-    /// The same, with tokens for single levels even where these are not small: where few levels occur.
-    pub fn with_fine_tokens(self) -> Self {
-        Self {
-            has_fine_tokens: true,
-            ..self
-        }
-    }
-
-    /// Whether it has such tokens.
-    pub fn has_fine_tokens(self) -> bool {
-        self.has_fine_tokens
-    }
-
-    /// The tokens of levels. Format-stable.
-    pub fn tokens(self) -> Tokens {
-        match self.has_fine_tokens {
-            true => FINE_LEVELS,
-            false => LEVELS,
-        }
-    }
-
-    /// The scale, for a block to state.
-    pub fn scale(self) -> u32 {
-        self.scale
-    }
-
-    /// Fills in the levels of all classes but the top one, which gets 0.
-    #[inline(always)]
-    pub fn quantize(self, row: &[f32], top: usize, levels: &mut [u32]) {
-        let sum: f64 = row.iter().map(|&p| f64::from(p)).sum();
-        let factor = f64::from(self.scale) / (sum.sqrt() + f64::from(row[top]).sqrt());
-        for (level, &p) in levels.iter_mut().zip(row) {
-            *level = (f64::from(p).sqrt() * factor).round() as u32;
-        }
-        levels[top] = 0;
-    }
-
-    /// Decodes a row from the levels of all classes but the top one, which has 0. Format-stable: one IEEE division in f64
-    /// each, rounded to f32.
-    ///
-    /// # Errors
-    /// [`Corrupt`] if these leave nothing for the top class.
-    #[inline(always)]
-    pub fn dequantize_row(
-        self,
-        levels: &[u32],
-        top: usize,
-        row: &mut [f32],
-    ) -> Result<(), Corrupt> {
-        let square = |number: u32| u64::from(number) * u64::from(number);
-        let of_scale = square(self.scale);
-        let weight = |level: u32| of_scale * (32 * square(level)).max(1);
-        let (mut squares, mut largest, mut n_zeros) = (0, 0, 0);
-        for (class, &level) in levels.iter().enumerate() {
-            if level > self.scale {
-                return Err(Corrupt("a level is out of range"));
-            }
-            if class != top {
-                squares += square(level);
-                largest = largest.max(level);
-                n_zeros += u64::from(level == 0);
-            }
-        }
-        let left = of_scale.checked_sub(squares);
-        let left = left.ok_or(Corrupt("the levels of a row are too large"))?;
-        // Below 2^62, as the squares are no more than that of the scale.
-        let sum = of_scale * (32 * squares + n_zeros);
-        let of_top = match levels.len() {
-            1 => 1,
-            _ => (8 * left * left).max(weight(largest)),
-        };
-        let sum = (sum + of_top) as f64;
-        for (value, &level) in row.iter_mut().zip(levels) {
-            *value = (weight(level) as f64 / sum) as f32;
-        }
-        row[top] = (of_top as f64 / sum) as f32;
-        Ok(())
-    }
-}
-
 /// The divergence of Kullback and Leibler of a decoded row from the original, in bits; infinite where a
 /// class that is possible has become impossible. The original's sum counts as 1.
 #[inline(always)]
@@ -697,54 +555,6 @@ mod tests {
             Uniform::of_fractions(&[f32::INFINITY, -1e30], 5000, same),
             None
         );
-    }
-
-    #[test]
-    fn a_sphere_is_as_coarse_as_the_divergence_allows() {
-        let rows: Vec<f32> = (0..=2000)
-            .flat_map(|i| [i as f32 / 2e3, 1.0 - i as f32 / 2e3])
-            .collect();
-        let rows = Rows::new(2, &rows);
-        let all = vec![false; rows.n_rows()];
-        let mut decoded = [0.0; 2];
-        for (max_kl, scale) in [(1e-2, 17.0), (1e-3, 53.7), (1e-4, 169.9), (1e-6, 1699.0)] {
-            let sphere = Sphere::of(rows, &all, max_kl).unwrap();
-            // Between two levels, the divergence is about 2 / ln 2 times the square of half a step, the reciprocal of the
-            // scale.
-            let ratio = f64::from(sphere.scale()) / scale;
-            assert!((0.93..1.07).contains(&ratio), "{} {scale}", sphere.scale());
-            for row in rows.rows() {
-                let (mut levels, top) = ([0; 2], argmax(row));
-                sphere.quantize(row, top, &mut levels);
-                sphere.dequantize_row(&levels, top, &mut decoded).unwrap();
-                assert!(divergence(row, &decoded) <= max_kl);
-                assert!(decoded[top] >= decoded[1 - top] && decoded[1 - top] > 0.0);
-            }
-        }
-        // No row has a divergence below 0; rows stored exactly do not count.
-        assert_eq!(Sphere::of(rows, &all, -1.0), None);
-        let none = vec![true; rows.n_rows()];
-        assert!(Sphere::of(rows, &none, -1.0).is_some());
-        assert!(Sphere::new(0).is_err() && Sphere::new((1 << 14) + 1).is_err());
-        let sphere = Sphere::new(1 << 14).unwrap();
-        // Weights that have no sum of 64 bits.
-        let all = [1 << 14; 40];
-        assert!(sphere.dequantize_row(&all, 0, &mut [0.0; 40]).is_err());
-        let mut decoded = [0.0; 3];
-        assert!(
-            sphere
-                .dequantize_row(&[0, 1 << 14, 1], 0, &mut decoded)
-                .is_err()
-        );
-        assert!(
-            sphere
-                .dequantize_row(&[0, (1 << 14) + 1, 0], 0, &mut decoded)
-                .is_err()
-        );
-        sphere
-            .dequantize_row(&[0, 1 << 14, 0], 0, &mut decoded)
-            .unwrap();
-        assert_eq!(decoded[..2], [0.5; 2]);
     }
 
     #[test]
