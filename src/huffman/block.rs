@@ -1443,12 +1443,16 @@ mod tests {
         let [ranked, expected] = uniform_models(0.002);
         let step = Step::new(0.002, 1.0).unwrap();
         let [as_such, as_values] = models_of_bits(float16());
+        let roots = |roots| {
+            let max_kl = 1e-3;
+            Model::Expected(Levels::Root { roots, max_kl })
+        };
         [
             ranked,
             expected,
-            Model::Expected(Levels::of_roots(Roots::HALVING)),
-            Model::Expected(Levels::of_roots(Roots::of_steps(2))),
-            Model::Expected(Levels::of_roots(Roots::of_steps(3).linear())),
+            roots(Roots::HALVING),
+            roots(Roots::of_steps(2)),
+            roots(Roots::of_steps(3).linear()),
             Model::Predicted(Numbers::Steps(step)),
             Model::Multiples(multiples(step)),
             Model::Bits,

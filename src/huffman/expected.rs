@@ -210,7 +210,7 @@ impl<const N: usize> Features<N> for Linear<N> {
     #[inline(always)]
     fn of_rows(scales: [Option<Scale>; N]) -> Self {
         Self(scales.map(|scale| match scale {
-            Some(Scale::Root(root)) => root.level_of_one(),
+            Some(Scale::Root(root)) => root.level_of_one() as f32,
             _ => 1.0,
         }))
     }
@@ -527,9 +527,7 @@ impl Quantized {
                 }
                 Scale::Uniform(uniform)
             }
-            Levels::Root { roots, .. } => {
-                Scale::Root(finder.quantize(row, top, roots, needs[index], row_levels))
-            }
+            Levels::Root { .. } => Scale::Root(finder.quantize(row, top, needs[index], row_levels)),
             Levels::Sphere(sphere) => {
                 sphere.quantize(row, top, row_levels);
                 Scale::Sphere(sphere)

@@ -26,11 +26,13 @@ pub(super) struct Need {
 
 /// Finds quantizers of square roots that keep the divergence of each row within a bound.
 pub(super) struct FinenessFinder {
-    /// Those of the rows, and the bound; none if levels are not of roots.
-    of: Option<(Roots, f64)>,
+    roots: Roots,
+    /// The bound in bits; NaN if levels are not of roots, and there is nothing to find.
+    max_kl: f64,
     /// That of the row before: where the search begins.
     fineness: u32,
-    roots: Vec<f64>,
+    /// Of the row at hand: the square roots of its probabilities, and these as shares of their sum.
+    roots_of_row: Vec<f64>,
     shares: Vec<f64>,
     levels: Vec<u32>,
     /// The logarithms of the weights of the levels that nearly all classes have: looking them up is faster.
@@ -39,13 +41,15 @@ pub(super) struct FinenessFinder {
 
 impl FinenessFinder {
     pub(super) fn new(levels: Levels) -> Self {
+        let (roots, max_kl) = match levels {
+            Levels::Root { roots, max_kl } => (roots, max_kl),
+            _ => (Roots::HALVING, f64::NAN),
+        };
         Self {
-            of: match levels {
-                Levels::Root { roots, max_kl } => Some((roots, max_kl)),
-                _ => None,
-            },
+            roots,
+            max_kl,
             fineness: 0,
-            roots: Vec::new(),
+            roots_of_row: Vec::new(),
             shares: Vec::new(),
             levels: Vec::new(),
             log_weights: (0..256)
@@ -63,13 +67,13 @@ impl FinenessFinder {
         is_exact: &[bool],
         mut group_of: impl FnMut(usize) -> usize,
     ) -> Vec<Need> {
-        let Some((roots, max_kl)) = self.of else {
+        if self.max_kl.is_nan() {
             return Vec::new();
-        };
+        }
         let mut needs = vec![Need::default(); matrix.n_rows()];
         for ((row, is_exact), need) in matrix.rows().zip(is_exact).zip(&mut needs) {
             if !is_exact {
-                *need = self.need(row, argmax(row), roots, max_kl);
+                *need = self.need(row, argmax(row));
             }
         }
         let mut groups: Vec<Vec<&mut Need>> = Vec::new();
@@ -80,16 +84,17 @@ impl FinenessFinder {
             }
         }
         for group in &mut groups {
-            choose(group, roots);
+            choose(group, self.roots);
         }
         needs
     }
 
     /// What a row needs.
     #[inline(always)]
-    fn need(&mut self, row: &[f32], top: usize, roots: Roots, max_kl: f64) -> Need {
+    fn need(&mut self, row: &[f32], top: usize) -> Need {
         /// What rounding of the decoded values to f32 may add.
         const F32_MARGIN: f64 = 2e-7;
+        let (roots, max_kl) = (self.roots, self.max_kl);
         let scale = 1.0 / sum(row, f64::from);
         self.take(row, scale);
         // Whatever the logarithm of 0 is, it counts nothing.
@@ -102,8 +107,7 @@ impl FinenessFinder {
         let mut is_certain = false;
         let mut fineness = self.fineness as i32;
         while missing + 1 < keeping {
-            let root = roots.root(fineness).expect("a fineness between others");
-            let (others, excess) = self.levels(root, top, most, &mut levels);
+            let (others, excess) = self.levels(fineness as u32, top, most, &mut levels);
             if excess <= 0.0 {
                 (keeping, is_certain) = (fineness, others.n == 0);
             } else {
@@ -119,16 +123,10 @@ impl FinenessFinder {
         self.levels = levels;
         self.fineness = fineness;
         // A level takes about log2(1 + 2 level) bits, and grows by the root of 2 with so many steps.
-        let twice = 2.0
-            * (Root {
-                of: roots,
-                fineness,
-            }
-            .square_of_one() as f64)
-                .sqrt();
+        let twice = 2.0 * self.root(fineness).level_of_one();
         let size = |root: f64| twice * root / (1.0 + twice * root);
-        let slope = (sum(&self.roots, size) - size(self.roots[top]))
-            / f64::from(2u32 << roots.log_n_steps());
+        let n_levels = sum(&self.roots_of_row, size) - size(self.roots_of_row[top]);
+        let slope = n_levels / f64::from(2u32 << roots.log_n_steps());
         Need {
             least: fineness,
             chosen: fineness,
@@ -145,28 +143,32 @@ impl FinenessFinder {
         &mut self,
         row: &[f32],
         top: usize,
-        roots: Roots,
         need: Need,
         levels: &mut [u32],
     ) -> Root {
         self.take(row, need.scale);
-        let mut root = Root {
-            of: roots,
-            fineness: need.chosen,
-        };
-        while self.levels(root, top, need.most, levels).1 > 0.0 && root.fineness + 1 < roots.count()
+        let mut fineness = need.chosen;
+        while self.levels(fineness, top, need.most, levels).1 > 0.0
+            && fineness + 1 < self.roots.count()
         {
-            root.fineness += 1;
+            fineness += 1;
         }
-        root
+        self.root(fineness)
+    }
+
+    fn root(&self, fineness: u32) -> Root {
+        Root {
+            of: self.roots,
+            fineness,
+        }
     }
 
     /// Takes a row, the shares of whose probabilities are these times `scale`.
     #[inline(always)]
     fn take(&mut self, row: &[f32], scale: f64) {
-        self.roots.resize(row.len(), 0.0);
+        self.roots_of_row.resize(row.len(), 0.0);
         self.shares.resize(row.len(), 0.0);
-        let of_classes = self.roots.iter_mut().zip(&mut self.shares);
+        let of_classes = self.roots_of_row.iter_mut().zip(&mut self.shares);
         for (&p, (root, share)) in row.iter().zip(of_classes) {
             *root = f64::from(p).sqrt();
             *share = f64::from(p) * scale;
@@ -184,8 +186,9 @@ impl FinenessFinder {
     /// Fills in the levels of the row taken; returns those of the other classes, and by how much the divergence
     /// exceeds the bound.
     #[inline(always)]
-    fn levels(&self, root: Root, top: usize, most: f64, levels: &mut [u32]) -> (Others, f64) {
-        root.quantize(&self.roots, levels);
+    fn levels(&self, fineness: u32, top: usize, most: f64, levels: &mut [u32]) -> (Others, f64) {
+        let root = self.root(fineness);
+        root.quantize(&self.roots_of_row, levels);
         let nearest = std::mem::take(&mut levels[top]);
         let mut others = Others::default();
         let (mut sum, mut cross) = (0, 0.0);
@@ -228,7 +231,7 @@ pub(super) fn suiting(matrix: Rows<'_>, is_exact: &[bool], max_kl: f64, is_large
     let rows = matrix.rows().zip(is_exact).take(N_ROWS);
     let needs: Vec<Need> = rows
         .filter(|(_, is_exact)| !**is_exact)
-        .map(|(row, _)| finder.need(row, argmax(row), finest, max_kl))
+        .map(|(row, _)| finder.need(row, argmax(row)))
         .collect();
     let n_bits = |roots: Roots| {
         // What a step is in the finest ones.
@@ -354,18 +357,19 @@ mod tests {
         let mut decoded = [0.0; 4];
         for log_n_steps in [0, 1, 3] {
             let roots = Roots::of_steps(log_n_steps);
-            let mut finder = FinenessFinder::new(Levels::Root { roots, max_kl: 0.1 });
+            let mut finder = FinenessFinder::new(Levels::of_roots(roots));
             let mut last = 0;
             for max_kl in [0.1, 0.01, 1e-3, 1e-4, 1e-6, 0.5] {
-                let need = finder.need(&row, 0, roots, max_kl);
-                let root = finder.quantize(&row, 0, roots, need, &mut levels);
+                finder.max_kl = max_kl;
+                let need = finder.need(&row, 0);
+                let root = finder.quantize(&row, 0, need, &mut levels);
                 assert_eq!(root.fineness(), need.least);
                 Root::dequantize_row(&levels, &mut decoded).unwrap();
                 assert!(divergence(&row, &decoded) <= max_kl);
                 assert!(root.fineness() >= last || max_kl > 0.1);
                 last = root.fineness();
                 // One step coarser does not.
-                if let Ok(coarser) = roots.root(root.fineness() as i32 - 1) {
+                if let Some(coarser) = root.fineness().checked_sub(1) {
                     let (_, excess) = finder.levels(coarser, 0, need.most, &mut levels);
                     assert!(excess > 0.0, "{max_kl}");
                 }

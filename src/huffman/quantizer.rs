@@ -350,8 +350,8 @@ impl Root {
     }
 
     /// The level of probability 1, were it no integer. Format-stable.
-    pub fn level_of_one(self) -> f32 {
-        (self.square_of_one() as f64).sqrt() as f32
+    pub fn level_of_one(self) -> f64 {
+        (self.square_of_one() as f64).sqrt()
     }
 
     /// Fills in the levels of probabilities, given their square roots.
@@ -359,7 +359,7 @@ impl Root {
     pub fn quantize(self, roots: &[f64], levels: &mut [u32]) {
         // Added to this, numbers below 2^32 are rounded to integers, which become the lowest bits.
         const TWO_TO_52: f64 = (1u64 << 52) as f64;
-        let level_of_one = (self.square_of_one() as f64).sqrt();
+        let level_of_one = self.level_of_one();
         for (level, root) in levels.iter_mut().zip(roots) {
             *level = (root * level_of_one + TWO_TO_52).to_bits() as u32;
         }
