@@ -191,12 +191,21 @@ impl Model {
         }
     }
 
+    /// The same of rows beside those of a reference, if there is one.
+    fn beside(self) -> Option<Self> {
+        match self {
+            Self::Expected(levels) => levels.beside().map(Self::ExpectedBeside),
+            Self::Predicted(numbers) => Some(Self::PredictedBeside(numbers)),
+            _ => None,
+        }
+    }
+
     /// Its number. Format-stable.
     fn id(self) -> u32 {
         match self {
             Self::Ranked(_) => 0,
             Self::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => SHARES,
-            Self::Expected(Levels::Uniform(uniform)) if uniform.is_floats() => EXPECTED_MINIFLOATS,
+            Self::Expected(Levels::Uniform(uniform)) if uniform.is_floats() => EXPECTED_FLOATS,
             Self::Expected(Levels::Uniform(uniform)) if uniform.has_fine_tokens() => EXPECTED_FINE,
             Self::Expected(Levels::Uniform(_)) => 1,
             Self::Expected(Levels::Root { roots, .. }) => match roots {
@@ -284,10 +293,7 @@ impl Model {
         if reader.read(1)? == 1 {
             reader.expect(Coder::Ans);
         }
-        // Those of expected rows and of predicted ones.
-        if n_streams > 1
-            && !matches!(id, 1..=5 | SHARES..=EXPECTED_MINIFLOATS | EXPECTED_SPHERE..=LAST_EXPECTED)
-        {
+        if n_streams > 1 && !may_have_streams(id) {
             return Err(Error::Corrupt(
                 "a block has several bitstreams, which its model has not",
             ));
@@ -323,7 +329,7 @@ impl Model {
                 let roots = Roots::of_steps(reader.read(2)?).linear();
                 Self::Expected(Levels::of_roots(roots))
             }
-            EXPECTED_MINIFLOATS => {
+            EXPECTED_FLOATS => {
                 let (n_levels, n_mantissa_bits) = (read_gamma(reader)?, reader.read(5)?);
                 let floats = Uniform::floats(n_levels, n_mantissa_bits)?;
                 Self::Expected(Levels::Uniform(floats))
@@ -413,9 +419,7 @@ pub fn n_working_bytes(payload: &[u8], n_classes: usize) -> u64 {
     let first = payload.first().copied().unwrap_or_default();
     let n_streams = if first & STREAMS == 0 { 1 } else { N_STREAMS };
     match model_id(first).into() {
-        1..=5 | SHARES..=EXPECTED_MINIFLOATS | EXPECTED_SPHERE..=LAST_EXPECTED => {
-            Regression::n_bytes(n_classes, n_streams)
-        }
+        id if may_have_streams(id) => Regression::n_bytes(n_classes, n_streams),
         id if is_beside(id) => Columns::new(n_classes).n_bytes(),
         _ => 0,
     }
@@ -449,7 +453,7 @@ pub fn model_name(first: u8) -> Option<String> {
         "expected, shares",
         "predicted, minifloats",
         "predicted, minifloats as values",
-        "expected, minifloats",
+        "expected, floats",
         "predicted beside a reference, minifloats",
         "predicted beside a reference, minifloats as values",
         "expected, sphere",
@@ -476,15 +480,21 @@ fn is_beside(id: u32) -> bool {
     matches!(id, FIRST_BESIDE..=12 | MINIFLOATS_BESIDE..=21)
 }
 
+/// Whether the model of this number may have several bitstreams: those of expected and of predicted rows, which learn a
+/// [`Regression`].
+fn may_have_streams(id: u32) -> bool {
+    matches!(id, 1..=5 | SHARES..=EXPECTED_FLOATS | EXPECTED_SPHERE..=LAST_EXPECTED)
+}
+
 /// The models of values of a table, by what their contexts are. Format-stable.
 const FIRST_TABLED: u32 = 13;
 
 /// The model of expected shares. Format-stable.
 const SHARES: u32 = 16;
 
-/// The models of minifloats, two of each but expected ones. Format-stable.
+/// The models of minifloats, two of each, and that of expected floats. Format-stable.
 const PREDICTED_MINIFLOATS: u32 = 17;
-const EXPECTED_MINIFLOATS: u32 = 19;
+const EXPECTED_FLOATS: u32 = 19;
 const MINIFLOATS_BESIDE: u32 = 20;
 
 /// The models of levels on a sphere, the second of fine ones. Format-stable.
@@ -515,7 +525,11 @@ fn read_step(reader: &mut BitReader) -> Result<Step, Corrupt> {
 }
 
 fn read_minifloat(reader: &mut BitReader) -> Result<Minifloat, Corrupt> {
-    Minifloat::new(read_step(reader)?, reader.read(5)?)
+    let minifloat = Minifloat::new(read_step(reader)?, reader.read(5)?)?;
+    match minifloat.is_f32() {
+        false => Ok(minifloat),
+        true => Err(Corrupt("minifloats are those of another model")),
+    }
 }
 
 /// What a model makes of the rows of a block.
@@ -645,24 +659,7 @@ fn models(
 ) -> Vec<Model> {
     let mut models = models_alone(matrix, is_exact, promise, search);
     if reference.is_some() {
-        let beside = models.clone().into_iter().filter_map(|model| match model {
-            Model::Expected(Levels::Uniform(uniform))
-                if uniform.is_shares() || uniform.is_floats() || uniform.has_fine_tokens() =>
-            {
-                None
-            }
-            Model::Expected(Levels::Sphere(_)) => None,
-            Model::Expected(Levels::Root { roots, .. }) if roots.are_linear() => None,
-            Model::Expected(Levels::Root { max_kl, .. }) => {
-                Some(Model::ExpectedBeside(Levels::Root {
-                    roots: Roots::HALVING,
-                    max_kl,
-                }))
-            }
-            Model::Expected(levels) => Some(Model::ExpectedBeside(levels)),
-            Model::Predicted(numbers) => Some(Model::PredictedBeside(numbers)),
-            _ => None,
-        });
+        let beside: Vec<Model> = models.iter().filter_map(|model| model.beside()).collect();
         models.extend(beside);
     }
     models
@@ -731,7 +728,7 @@ fn models_alone(
         Bound::Exact => {
             models.push(Model::Bits);
             let mut of_bits = Vec::new();
-            if search.wants(&[PREDICTED_MINIFLOATS, 18, EXPECTED_MINIFLOATS]) {
+            if search.wants(&[PREDICTED_MINIFLOATS, 18, EXPECTED_FLOATS]) {
                 of_bits = models_of_minifloats(matrix.values(), search);
             }
             if of_bits.is_empty() {
@@ -849,10 +846,12 @@ pub fn encode(
             encode_best(&models, matrix, reference, is_exact, promise, is_large).0
         }
     };
-    // Where many rows are stored exactly, predicting the bits of all costs less.
+    // Where many rows are stored exactly, or any beside such as are predicted bit for bit, predicting the bits of all
+    // costs less.
     let n_exact = is_exact.iter().filter(|&&is_exact| is_exact).count();
     let is_of_errors = matches!(promise.bound, Bound::MaxError(_));
-    if !is_of_errors || n_exact * 8 <= matrix.n_rows() {
+    let are_many = n_exact * 8 > matrix.n_rows() || n_exact > 0 && is_of_bits(payload.0[0]);
+    if !is_of_errors || !are_many {
         return payload;
     }
     let exact = Promise {
@@ -1508,28 +1507,6 @@ mod tests {
         }
     }
 
-    /// The same model beside a reference, if there is one.
-    fn beside(model: Model) -> Option<Model> {
-        match model {
-            Model::Expected(Levels::Uniform(uniform))
-                if uniform.is_shares() || uniform.is_floats() || uniform.has_fine_tokens() =>
-            {
-                None
-            }
-            Model::Expected(Levels::Sphere(_)) => None,
-            Model::Expected(Levels::Root { roots, .. }) if roots.are_linear() => None,
-            Model::Expected(Levels::Root { max_kl, .. }) => {
-                Some(Model::ExpectedBeside(Levels::Root {
-                    roots: Roots::HALVING,
-                    max_kl,
-                }))
-            }
-            Model::Expected(levels) => Some(Model::ExpectedBeside(levels)),
-            Model::Predicted(numbers) => Some(Model::PredictedBeside(numbers)),
-            _ => None,
-        }
-    }
-
     /// References for rows: the same, others, and such as nobody would take.
     fn references(matrix: &PredictionMatrix) -> [PredictionMatrix; 3] {
         let values = matrix.values();
@@ -1546,7 +1523,7 @@ mod tests {
         for way in ways(model) {
             assert_kept_beside(way, matrix, None, promise);
         }
-        for way in beside(model).into_iter().flat_map(ways) {
+        for way in model.beside().into_iter().flat_map(ways) {
             for reference in references(matrix) {
                 assert_kept_beside(way, matrix, Some(reference.view()), promise);
             }
@@ -1709,6 +1686,59 @@ mod tests {
     }
 
     #[test]
+    fn minifloats_of_float32_are_refused() {
+        let reference = PredictionMatrix::new(1, vec![0.5]);
+        for model in [PREDICTED_MINIFLOATS, 18, MINIFLOATS_BESIDE, 21] {
+            let mut writer = BitWriter::new();
+            writer.write(model, 8);
+            if is_beside(model) {
+                writer.write(beside::checksum(reference.view()), 32);
+            }
+            write_step(&mut writer, Minifloat::F32.unit());
+            writer.write(Minifloat::F32.n_mantissa_bits(), 5);
+            let payload = writer.finish();
+            let error = decode_beside(&payload, 1, 1, Some(reference.view()), 1).unwrap_err();
+            assert!(
+                matches!(error, Error::Corrupt(what) if what.contains("another model")),
+                "{model}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn rows_without_a_step_cost_no_more_than_exact_ones() {
+        // Multiples of 1 / 64; some rows have a value for which a step as fine as the bound is no finer than float32.
+        let mut state = 1u32;
+        let values: Vec<f32> = (0..400 * 20)
+            .map(|i| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let of_row = if i / 20 % 10 == 3 && i % 20 == 0 {
+                    40.0
+                } else {
+                    0.0
+                };
+                of_row + (state >> 24) as f32 / 64.0
+            })
+            .collect();
+        let matrix = PredictionMatrix::new(20, values);
+        let n_bytes = |bound| {
+            let promise = Promise::new(Kind::Logits, bound);
+            let mut is_exact = vec![false; 400];
+            let (payload, _) = encode(matrix.view(), None, &mut is_exact, &promise, None);
+            (
+                payload.len(),
+                is_exact.iter().filter(|&&is_exact| is_exact).count(),
+            )
+        };
+        let (exact, _) = n_bytes(Bound::Exact);
+        let (within, n_exact) = n_bytes(Bound::MaxError(1e-5));
+        assert!(
+            within <= exact && n_exact == 40,
+            "{within} {exact} {n_exact}"
+        );
+    }
+
+    #[test]
     fn rows_marked_exact_keep_every_bit() {
         let matrix = PredictionMatrix::new(2, vec![f32::NAN, -7.5, 0.25, 0.75]);
         let steps = Model::Predicted(Numbers::Steps(Step::new(0.1, 1.0).unwrap()));
@@ -1780,7 +1810,11 @@ mod tests {
     fn every_flipped_bit_beside_a_reference_decodes_or_is_refused_without_a_panic() {
         let (matrix, reference) = alike();
         let reference = Some(reference.view());
-        for way in every_model().into_iter().filter_map(beside).flat_map(ways) {
+        for way in every_model()
+            .into_iter()
+            .filter_map(Model::beside)
+            .flat_map(ways)
+        {
             let mut is_exact = [false; 30];
             let (payload, _) = encode_with(way, matrix.view(), reference, &mut is_exact, 4);
             for bit in 0..payload.len() * 8 {

@@ -67,6 +67,19 @@ impl Levels {
         }
     }
 
+    /// Those that a model beside a reference has for such, if there is one.
+    pub fn beside(self) -> Option<Self> {
+        match self {
+            Self::Uniform(uniform) => uniform.is_plain().then_some(self),
+            Self::Root { roots, .. } if roots.are_linear() => None,
+            Self::Root { max_kl, .. } => Some(Self::Root {
+                roots: Roots::HALVING,
+                max_kl,
+            }),
+            Self::Sphere(_) => None,
+        }
+    }
+
     /// Whether levels are for the regression shares of that of 1.
     fn are_linear(self) -> bool {
         matches!(self, Self::Root { roots, .. } if roots.are_linear())

@@ -93,7 +93,9 @@ impl Minifloat {
         let units = decimals
             .chain([f64::from(least)])
             .chain(is_worth_it.then(|| lowest_bit(values)));
-        let found = units.filter_map(|unit| of_unit(unit, values));
+        let found = units
+            .filter_map(|unit| of_unit(unit, values))
+            .filter(|(_, numbers)| !numbers.is_f32());
         found.min_by_key(|&(largest, _)| largest).map(|(_, of)| of)
     }
 
@@ -111,9 +113,8 @@ impl Minifloat {
             };
             // This one takes more bits.
             let multiple = (f64::from(value.abs()) / unit.size()).round();
-            // Larger ones have more bits than float32, if they are not infinite.
-            let integer = multiple.min((1u64 << 62) as f64) as u64;
-            let n_bits = u64::BITS - integer.leading_zeros() - integer.trailing_zeros() % u64::BITS;
+            // From the leading bit of its mantissa, which binary64 leaves out, to the last that is set.
+            let n_bits = 53 - (multiple.to_bits() | 1 << 52).trailing_zeros();
             if n_bits <= numbers.n_mantissa_bits + 1 {
                 return None;
             }
@@ -285,7 +286,7 @@ fn lowest_bit(values: &[f32]) -> f64 {
         let mantissa = value.to_bits() & 0x7F_FFFF | u32::from(field > 0) << 23;
         least = least.min(field.max(1) - 150 + mantissa.trailing_zeros() as i32);
     }
-    2f64.powi(least)
+    f64::from_bits(((1023 + least) as u64) << 52)
 }
 
 #[cfg(test)]
@@ -379,8 +380,16 @@ mod tests {
         assert_eq!(of(&halves(0.0)), Some(F16));
         assert_eq!(of(&halves(f32::NEG_INFINITY)), Some(F16));
         assert_eq!(of(&halves(f32::NAN)), None);
-        let brains = values.iter().map(|&v| half::bf16::from_f32(v).to_f32());
-        assert_eq!(of(&brains.collect::<Vec<_>>()).unwrap().1, 7);
+        // Of all sizes, in any order.
+        let wide = [0.97, 1e-30, 3e-39, 1.0].map(|scale| values.iter().map(move |v| v * scale));
+        let brains = wide.into_iter().flatten();
+        let mut brains: Vec<f32> = brains.map(|v| half::bf16::from_f32(v).to_f32()).collect();
+        for _ in 0..3 {
+            assert_eq!(of(&brains).unwrap().1, 7);
+            brains.rotate_left(values.len());
+        }
+        // Those of float32 are no minifloats.
+        assert_eq!(of(&[0x80_0001, 0x80_0003].map(f32::from_bits)), None);
         for (n_places, unit) in
             [(1, 0.1), (100, 0.01), (1000, 0.001)].map(|(n, unit)| (n as f32, unit))
         {

@@ -153,7 +153,7 @@ impl Uniform {
     /// Those that have all of the values, which are some of `numbers`, bit for bit.
     pub fn of_minifloats(numbers: Minifloat, values: &[f32]) -> Option<Self> {
         let n_levels = 1.0 / numbers.unit().size();
-        let floats = Self::floats(n_levels as u32, numbers.n_mantissa_bits()).ok()?;
+        let floats = Self::floats(n_levels.round() as u32, numbers.n_mantissa_bits()).ok()?;
         floats.keep(values).then_some(floats)
     }
 
@@ -165,6 +165,11 @@ impl Uniform {
                 && self.dequantize(level).to_bits() == value.to_bits()
                 && self.level(self.number(level)) == level
         })
+    }
+
+    /// Whether levels are neither shares nor floating-point numbers, and have the usual tokens.
+    pub fn is_plain(&self) -> bool {
+        *self == Self::of(self.n_levels)
     }
 
     /// Whether levels are those of floating-point numbers.

@@ -111,10 +111,7 @@ impl Sphere {
         let left = left.ok_or(Corrupt("the levels of a row are too large"))?;
         // Below 2^62, as the squares are no more than that of the scale.
         let sum = of_scale * (32 * squares + n_zeros);
-        let of_top = match levels.len() {
-            1 => 1,
-            _ => (8 * left * left).max(weight(largest)),
-        };
+        let of_top = (8 * left * left).max(weight(largest));
         let sum = (sum + of_top) as f64;
         for (value, &level) in row.iter_mut().zip(levels) {
             *value = (weight(level) as f64 / sum) as f32;
@@ -158,12 +155,10 @@ impl Sphere {
                 n_zeros[row] += if is_top || level > 0.0 { 0.0 } else { 1.0 };
             }
         }
-        let (mut sums, mut weights_of_tops) = ([0.0; N], [1.0; N]);
+        let (mut sums, mut weights_of_tops) = ([0.0; N], [0.0; N]);
         for row in 0..N {
             let left = of_scale - squares[row];
-            if columns.len() > 1 {
-                weights_of_tops[row] = (8.0 * left * left).max(weight(largest[row]));
-            }
+            weights_of_tops[row] = (8.0 * left * left).max(weight(largest[row]));
             let others = of_scale * (32.0 * squares[row] + n_zeros[row]);
             sums[row] = if left < 0.0 {
                 f64::NAN

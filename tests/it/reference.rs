@@ -691,10 +691,8 @@ impl Numbers {
                 let m = bits.number(5) as u32;
                 assert!(m <= 23);
                 bits.seen.mantissas.insert((model, m));
-                match (unit, m) {
-                    (unit, 23) if unit == 2f64.powi(-149) => Self::OrderedBits,
-                    _ => Self::Minifloats(unit, m),
-                }
+                assert!((unit, m) != (2f64.powi(-149), 23));
+                Self::Minifloats(unit, m)
             }
             (_, None) => Self::OrderedBits,
         }
@@ -2539,10 +2537,13 @@ fn near_constants(n_rows: usize, n_classes: usize, seed: u64) -> PredictionMatri
     PredictionMatrix::new(n_classes, values)
 }
 
-/// Values of which only the last bits differ.
+/// Columns of which only the last bits differ, each about another power of two, so that these are no minifloats.
 fn few_patterns(n_rows: usize, n_classes: usize, seed: u64) -> PredictionMatrix {
+    let mut class = 0;
     map(logits(n_rows, n_classes, 3.0, seed), |value| {
-        f32::from_bits(1f32.to_bits() + (2.0 * value + 100.0) as u32)
+        class = (class + 1) % n_classes;
+        let power = f32::powi(2.0, class as i32 - 5);
+        f32::from_bits(power.to_bits() + (2.0 * value + 100.0) as u32)
     })
 }
 
