@@ -54,6 +54,12 @@ fn main() {
             probabilities(Bound::MaxError(1e-4)),
             vec![1],
         ),
+        (
+            "digit-pairs-probs",
+            100_000,
+            probabilities(Bound::MaxKl(1e-3)),
+            vec![1],
+        ),
         ("fashion-mnist-logits", 100_000, logits(0.05), vec![1, 2]),
         ("fashion-mnist-logits", 100_000, logits(0.01), vec![1]),
         ("digit-pairs-logits", 100_000, logits(0.05), vec![1]),
