@@ -222,7 +222,7 @@ pub(super) fn suiting(matrix: Rows<'_>, is_exact: &[bool], max_kl: f64, is_large
     const N_ROWS: usize = 512;
     const MAX_LOG_STEPS: u32 = 3;
     /// In bits for each level, which takes about four.
-    const LEAST_SAVING: f32 = 0.06;
+    const LEAST_SAVING: f32 = 0.03;
     let finest = Roots::of_steps(MAX_LOG_STEPS);
     let mut finder = FinenessFinder::new(Levels::Root {
         roots: finest,

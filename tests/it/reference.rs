@@ -2896,6 +2896,10 @@ fn a_decoder_written_from_the_specification_reads_steps_of_finenesses() {
         let promise = promise(Kind::Probabilities, Bound::MaxKl(max_kl), 1);
         check(&mut seen, &[(&matrix, promise)]);
     }
+    // A block large enough that finer steps must save something.
+    let few_trees = forest(5000, 16, 20, 90);
+    let coarse = promise(Kind::Probabilities, Bound::MaxKl(1e-3), 1);
+    check(&mut seen, &[(&few_trees, coarse)]);
     // Several bitstreams.
     let many = forest(6000, 60, 100, 90);
     let of = |max_kl| promise(Kind::Probabilities, Bound::MaxKl(max_kl), 2);
@@ -2968,7 +2972,7 @@ fn a_decoder_written_from_the_specification_reads_several_bitstreams_of_levels()
     }
     // So few classes that it does not pay to state finer steps.
     let promise = promise(Kind::Probabilities, Bound::MaxKl(1e-5), 3);
-    check(&mut seen, &[(&softmax_rows(16_384, 10, 1.0, 18), promise)]);
+    check(&mut seen, &[(&softmax_rows(16_384, 9, 1.0, 18), promise)]);
     let mut even = noise(16_384, 7, 19, |rng| -f32::ln(rng.random_range(1e-6..1.0)));
     even.normalize();
     check(&mut seen, &[(&even, promise)]);
@@ -2985,7 +2989,7 @@ fn a_decoder_written_from_the_specification_reads_several_bitstreams_of_levels()
     assert!((1..5).all(|i| seen.first_bytes_with_orders.contains(&(0x41, i))));
     assert!((1..3).all(|i| seen.first_bytes_with_orders.contains(&(0x59, i))));
     assert_eq!(seen.certain_models, BTreeSet::from([1, 2, 25]));
-    assert_eq!(seen.panel_sizes, BTreeSet::from([7, 10, 20, 50, 128]));
+    assert_eq!(seen.panel_sizes, BTreeSet::from([7, 9, 20, 50, 128]));
 }
 
 #[test]
