@@ -859,7 +859,8 @@ pub fn encode(
         ..*promise
     };
     let mut none = vec![false; matrix.n_rows()];
-    let of_bits = encode(matrix, reference, &mut none, &exact, None);
+    let choice = choice.filter(|_| is_of_bits(payload.0[0]));
+    let of_bits = encode(matrix, reference, &mut none, &exact, choice);
     if of_bits.0.len() >= payload.0.len() {
         return payload;
     }

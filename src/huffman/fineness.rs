@@ -240,7 +240,7 @@ pub(super) fn suiting(matrix: Rows<'_>, is_exact: &[bool], max_kl: f64, is_large
         let mut needs = needs.clone();
         for need in &mut needs {
             let least = need.least.div_ceil(step).min(roots.count() - 1);
-            n_bits += need.slope * (least * step - need.least) as f32;
+            n_bits += need.slope * (least * step).saturating_sub(need.least) as f32;
             (need.least, need.slope) = (least, need.slope * step as f32);
         }
         n_bits + choose(&mut needs.iter_mut().collect::<Vec<_>>(), roots)

@@ -119,7 +119,8 @@ impl Minifloat {
                 return None;
             }
             numbers = Self::new(unit, n_bits - 1).ok()?;
-            if numbers.number(largest) >= FEW || !numbers.keeps(*value) {
+            // That of an infinite value may not fit.
+            if !(0..FEW).contains(&numbers.number(largest)) || !numbers.keeps(*value) {
                 return None;
             }
         }
@@ -380,6 +381,7 @@ mod tests {
         assert_eq!(of(&halves(0.0)), Some(F16));
         assert_eq!(of(&halves(f32::NEG_INFINITY)), Some(F16));
         assert_eq!(of(&halves(f32::NAN)), None);
+        assert_eq!(of(&[&[f32::NEG_INFINITY], &values[..]].concat()), None);
         // Of all sizes, in any order.
         let wide = [0.97, 1e-30, 3e-39, 1.0].map(|scale| values.iter().map(move |v| v * scale));
         let brains = wide.into_iter().flatten();

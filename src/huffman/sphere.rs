@@ -37,7 +37,7 @@ impl Sphere {
     /// About the coarsest one from whose levels all rows that are not stored exactly come back within a divergence in bits;
     /// `None` if there is none.
     pub fn of(rows: Rows<'_>, is_exact: &[bool], max_kl: f64) -> Option<Self> {
-        pulp::Arch::new().dispatch(Search {
+        pulp::Arch::new().dispatch(CoarsestSphere {
             rows,
             is_exact,
             max_kl,
@@ -201,13 +201,13 @@ const TWO_TO_52: f64 = (1u64 << 52) as f64;
 const NONE: f64 = -1.0;
 
 /// The search for the coarsest sphere, with the vector instructions of this machine.
-struct Search<'a> {
+struct CoarsestSphere<'a> {
     rows: Rows<'a>,
     is_exact: &'a [bool],
     max_kl: f64,
 }
 
-impl pulp::WithSimd for Search<'_> {
+impl pulp::WithSimd for CoarsestSphere<'_> {
     type Output = Option<Sphere>;
 
     #[inline(always)]
