@@ -626,7 +626,12 @@ pub fn choose(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) ->
 }
 
 /// Rows that stand for a large block when its model is chosen.
-pub const SAMPLE_ROWS: usize = 2048;
+const SAMPLE_ROWS: usize = 2048;
+
+/// Whether a block is too large for trying all models on all of its rows.
+pub fn is_large(rows: Rows<'_>) -> bool {
+    rows.values().len() >= LARGE || rows.n_rows() > 2 * SAMPLE_ROWS
+}
 
 /// What models are looked for.
 #[derive(Debug, Clone, Copy)]
@@ -836,11 +841,10 @@ pub fn encode(
     let payload = match chosen {
         Some(way) => encode_with(way, matrix, reference, is_exact, promise.keep_top),
         None => {
-            let is_large = matrix.values().len() >= LARGE;
-            let search = if is_large {
-                Search::Large
-            } else {
-                Search::Small
+            let is_large = is_large(matrix);
+            let search = match is_large {
+                true => Search::Large,
+                false => Search::Small,
             };
             let models = models(matrix, reference, is_exact, promise, search);
             encode_best(&models, matrix, reference, is_exact, promise, is_large).0
@@ -1722,21 +1726,24 @@ mod tests {
             })
             .collect();
         let matrix = PredictionMatrix::new(20, values);
-        let n_bytes = |bound| {
+        let n_bytes = |bound, is_chosen: bool| {
             let promise = Promise::new(Kind::Logits, bound);
+            let choice = is_chosen.then(|| choose(matrix.view(), None, &promise));
             let mut is_exact = vec![false; 400];
-            let (payload, _) = encode(matrix.view(), None, &mut is_exact, &promise, None);
+            let (payload, _) = encode(matrix.view(), None, &mut is_exact, &promise, choice);
             (
                 payload.len(),
                 is_exact.iter().filter(|&&is_exact| is_exact).count(),
             )
         };
-        let (exact, _) = n_bytes(Bound::Exact);
-        let (within, n_exact) = n_bytes(Bound::MaxError(1e-5));
-        assert!(
-            within <= exact && n_exact == 40,
-            "{within} {exact} {n_exact}"
-        );
+        for is_chosen in [false, true] {
+            let (exact, _) = n_bytes(Bound::Exact, is_chosen);
+            let (within, n_exact) = n_bytes(Bound::MaxError(1e-5), is_chosen);
+            assert!(
+                within <= exact && n_exact == 40,
+                "{within} {exact} {n_exact}"
+            );
+        }
     }
 
     #[test]

@@ -220,10 +220,9 @@ impl FinenessFinder {
 /// take more time, must save something in a large block.
 pub(super) fn suiting(matrix: Rows<'_>, is_exact: &[bool], max_kl: f64, is_large: bool) -> Roots {
     const N_ROWS: usize = 512;
-    const MAX_LOG_STEPS: u32 = 3;
     /// In bits for each level, which takes about four.
     const LEAST_SAVING: f32 = 0.03;
-    let finest = Roots::of_steps(MAX_LOG_STEPS);
+    let finest = Roots::of_steps(Roots::MAX_LOG_STEPS);
     let mut finder = FinenessFinder::new(Levels::Root {
         roots: finest,
         max_kl,
@@ -235,7 +234,7 @@ pub(super) fn suiting(matrix: Rows<'_>, is_exact: &[bool], max_kl: f64, is_large
         .collect();
     let n_bits = |roots: Roots| {
         // What a step is in the finest ones.
-        let step = 1 << (MAX_LOG_STEPS - roots.log_n_steps());
+        let step = 1 << (Roots::MAX_LOG_STEPS - roots.log_n_steps());
         let mut n_bits = 0.0;
         let mut needs = needs.clone();
         for need in &mut needs {
@@ -246,14 +245,15 @@ pub(super) fn suiting(matrix: Rows<'_>, is_exact: &[bool], max_kl: f64, is_large
         n_bits + choose(&mut needs.iter_mut().collect::<Vec<_>>(), roots)
     };
     // A halving takes half a bit for each level.
-    let n_levels = needs.iter().map(|need| need.slope).sum::<f32>() * (2 << MAX_LOG_STEPS) as f32;
+    let n_levels =
+        needs.iter().map(|need| need.slope).sum::<f32>() * (2 << Roots::MAX_LOG_STEPS) as f32;
     let least_saving = if is_large {
         LEAST_SAVING * n_levels
     } else {
         0.0
     };
     let mut best = (Roots::HALVING, n_bits(Roots::HALVING) - least_saving);
-    for roots in (1..=MAX_LOG_STEPS).map(Roots::of_steps) {
+    for roots in (1..=Roots::MAX_LOG_STEPS).map(Roots::of_steps) {
         let n_bits = n_bits(roots);
         if n_bits < best.1 {
             best = (roots, n_bits);

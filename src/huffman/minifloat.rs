@@ -1,7 +1,7 @@
 //! Values that take fewer bits than float32 has, as integers in the order of the values (FORMAT.md, section 4).
 
 use super::Corrupt;
-use super::quantizer::{Step, from_ordered, ordered};
+use super::quantizer::{Step, TWO_TO_52, from_ordered, ordered};
 
 /// Values as integers in their order.
 pub trait Float: Copy {
@@ -231,8 +231,6 @@ impl pulp::WithSimd for FirstKept<'_> {
 impl Float for Minifloat {
     #[inline(always)]
     fn number(self, value: f32) -> i32 {
-        // Added to this, numbers below 2^32 are rounded to integers, which become the lowest bits.
-        const TWO_TO_52: f64 = (1u64 << 52) as f64;
         if self.is_f32() {
             return Float32.number(value);
         }

@@ -30,6 +30,9 @@ pub const MAX_LEVELS_OF_FLOATS: u32 = 1 << 24;
 /// Bits that all levels have.
 const ALL_BITS: u32 = 31;
 
+/// Added to this, numbers below 2^32 are rounded to integers, which become the lowest bits.
+pub(super) const TWO_TO_52: f64 = (1u64 << 52) as f64;
+
 /// What f32 rounding (half a unit in the last place below 1, 2^-25) and the argmax nudge (one unit,
 /// 2^-24) may take of the bound.
 pub(super) const F32_MARGIN: f64 = 1.5 / (1 << 24) as f64;
@@ -233,8 +236,6 @@ impl Uniform {
     /// The level of a probability in 0..=1: the nearest.
     #[inline]
     pub fn quantize(&self, probability: f32) -> u32 {
-        // Added to this, numbers below 2^32 are rounded to integers, which become the lowest bits.
-        const TWO_TO_52: f64 = (1u64 << 52) as f64;
         (f64::from(probability) * f64::from(self.n_levels) + TWO_TO_52).to_bits() as u32
     }
 
@@ -292,8 +293,11 @@ impl Roots {
     /// Those of steps of which each halves the divergence, about.
     pub const HALVING: Self = Self::of_steps(0);
 
+    /// The largest logarithm of the number of steps. Format-stable.
+    pub const MAX_LOG_STEPS: u32 = 3;
+
     /// Two to this power are the steps that halve the divergence: the finer they are, the less of a bound is left over,
-    /// and the longer it takes to state them. At most 3.
+    /// and the longer it takes to state them. At most that of [`MAX_LOG_STEPS`](Self::MAX_LOG_STEPS).
     pub const fn of_steps(log_n_steps: u32) -> Self {
         Self {
             log_n_steps,
@@ -350,7 +354,7 @@ impl Root {
             16_777_216, 18_295_683, 19_951_584, 21_757_357, 23_726_566, 25_874_004, 28_215_801,
             30_769_549,
         ];
-        let n_eighths = self.fineness << (3 - self.of.log_n_steps);
+        let n_eighths = self.fineness << (Roots::MAX_LOG_STEPS - self.of.log_n_steps);
         (POWERS[n_eighths as usize % 8] << (n_eighths / 8)) >> 24
     }
 
@@ -362,8 +366,6 @@ impl Root {
     /// Fills in the levels of probabilities, given their square roots.
     #[inline(always)]
     pub fn quantize(self, roots: &[f64], levels: &mut [u32]) {
-        // Added to this, numbers below 2^32 are rounded to integers, which become the lowest bits.
-        const TWO_TO_52: f64 = (1u64 << 52) as f64;
         let level_of_one = self.level_of_one();
         for (level, root) in levels.iter_mut().zip(roots) {
             *level = (root * level_of_one + TWO_TO_52).to_bits() as u32;
@@ -642,7 +644,7 @@ mod tests {
 
     #[test]
     fn finer_steps_of_roots_are_between_the_coarser_ones() {
-        for log_n_steps in 0..=3 {
+        for log_n_steps in 0..=Roots::MAX_LOG_STEPS {
             let roots = Roots::of_steps(log_n_steps);
             let mut before = 0;
             for fineness in 0..roots.count() {

@@ -2,6 +2,7 @@
 
 use super::Corrupt;
 use super::logarithm::log2;
+use super::quantizer::TWO_TO_52;
 use super::tokens::{FINE_LEVELS, LEVELS, Tokens};
 use crate::matrix::Rows;
 
@@ -193,9 +194,6 @@ impl Sphere {
         divergences
     }
 }
-
-/// Added to this, numbers below 2^32 are rounded to integers, which become the lowest bits.
-const TWO_TO_52: f64 = (1u64 << 52) as f64;
 
 /// The level that a top class has among those of others.
 const NONE: f64 = -1.0;

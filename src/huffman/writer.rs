@@ -258,8 +258,7 @@ impl<W: Write> FrameWriter<W> {
                     known => Some(Rows::new(n_classes, known)),
                 };
                 // A small block can afford to try everything.
-                let is_large =
-                    values.len() >= block::LARGE || rows.n_rows() > 2 * block::SAMPLE_ROWS;
+                let is_large = block::is_large(rows);
                 if is_large && number.is_multiple_of(BLOCKS_PER_CHOICE) {
                     self.choice = Some(block::choose(rows, known, &promise));
                 }

@@ -1123,6 +1123,10 @@ fn feature(level: u32) -> f32 {
 
 /// Of *z*.
 fn logarithm_of(z: f32) -> f32 {
+    // Which has the last context.
+    if z.is_infinite() {
+        return z;
+    }
     let z = f64::from(z);
     let q = z.log2().floor();
     (q + (z - q.exp2()) / q.exp2()) as f32
