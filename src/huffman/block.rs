@@ -990,7 +990,10 @@ fn encode_with(
         }
         let mut payload = writer.finish();
         let n_bits_before = 8 * payload.len() as u64;
-        payload.extend(streams.concat());
+        payload.reserve_exact(streams.iter().map(Vec::len).sum());
+        for stream in &streams {
+            payload.extend_from_slice(stream);
+        }
         (payload, n_bits_before, n_row_bits)
     };
     let n_state_bits = match coder {

@@ -119,7 +119,7 @@ impl Sequence {
         let empty = || Self {
             tokens,
             entries: Vec::with_capacity(n_numbers.div_ceil(n)),
-            large: Vec::new(),
+            large: Vec::with_capacity(n_numbers.div_ceil(n)),
             symbols: Vec::new(),
         };
         std::iter::repeat_with(empty).take(n).collect()

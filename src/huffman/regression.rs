@@ -489,18 +489,22 @@ impl Regression {
         self.n_rows += self.recent_tops.len();
 
         let width = self.width;
-        let weights = vec![1.0; self.recent_tops.len()];
+        let weights = [1.0; CACHED_ROWS];
+        let mut panel = vec![0.0; CACHED_ROWS * width];
         for first in (0..n).step_by(width) {
             let end = (first + width).min(n);
-            let mut panel = vec![0.0; weights.len() * (end - first)];
-            let rows = panel.chunks_exact_mut(end - first);
-            for (row, features) in rows.zip(self.recent.chunks_exact(n)) {
-                for (value, &feature) in row.iter_mut().zip(&features[first..end]) {
-                    *value = f64::from(feature);
-                }
-            }
             let products = &mut self.products[first * width..end * width];
-            add_products(&panel, &weights, end - first, products, width);
+            for features in self.recent.chunks(CACHED_ROWS * n) {
+                let n_rows = features.len() / n;
+                let panel = &mut panel[..n_rows * (end - first)];
+                let rows = panel.chunks_exact_mut(end - first);
+                for (row, features) in rows.zip(features.chunks_exact(n)) {
+                    for (value, &feature) in row.iter_mut().zip(&features[first..end]) {
+                        *value = f64::from(feature);
+                    }
+                }
+                add_products(panel, &weights[..n_rows], end - first, products, width);
+            }
         }
         self.recent.clear();
         self.recent_tops.clear();
@@ -696,6 +700,9 @@ impl pulp::WithSimd for FillBase<'_> {
 /// Rows whose products are summed at once, in registers.
 const ROWS: usize = 4;
 
+/// So many rows stay in the fastest cache while they count for two classes at a time.
+const CACHED_ROWS: usize = 8 * ROWS;
+
 /// The features of a class in [`ROWS`] rows of `size`, times the weights of the rows.
 #[inline(always)]
 fn factors(rows: &[f64], weights: &[f64], size: usize, class: usize) -> [f64; ROWS] {
@@ -742,8 +749,6 @@ fn add_products(
     products: &mut [f64],
     stride: usize,
 ) {
-    /// So many rows stay in the fastest cache while they count for two classes at a time.
-    const CACHED_ROWS: usize = 8 * ROWS;
     let chunks = features.chunks(CACHED_ROWS * size);
     for (features, weights) in chunks.zip(weights.chunks(CACHED_ROWS)) {
         let n_grouped = weights.len() / ROWS * ROWS;

@@ -381,7 +381,10 @@ fn is_same(original: &[f32], decoded: &[f32]) -> bool {
 }
 
 fn block_bytes(n_rows: usize, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![BLOCK_TAG];
+    /// Room for the tag, two numbers and the checksum.
+    const ROOM: usize = 1 + 2 * 10 + 4;
+    let mut bytes = Vec::with_capacity(payload.len() + ROOM);
+    bytes.push(BLOCK_TAG);
     write_varint(&mut bytes, n_rows as u64);
     write_varint(&mut bytes, payload.len() as u64);
     bytes.extend_from_slice(payload);
