@@ -258,7 +258,7 @@ pub struct CompressArgs {
     #[command(flatten)]
     pub promise: PromiseOptions,
     /// Instead of a bound: the size that the file may have, as in 2MB; the smallest largest error is found under
-    /// which it fits, by compressing about 14 times. kB, MB and GB are powers of 1000; K, M and G, or KiB, MiB
+    /// which it fits, by bisection, in about 14 runs. kB, MB and GB are powers of 1000; K, M and G, or KiB, MiB
     /// and GiB, of 1024
     #[arg(long, value_name = "SIZE", value_parser = size, allow_hyphen_values = true, conflicts_with_all = ["max_error", "max_kl", "exact"])]
     pub size: Option<u64>,

@@ -18,6 +18,7 @@ use super::predicted::{self, Numbers};
 use super::promise::{Bound, Kind, Promise};
 use super::quantizer::{F32_MARGIN, Roots, Step, Uniform};
 use super::regression::{Columns, Regression};
+use super::repeats::{self, Repeats};
 use super::sphere::Sphere;
 use super::tabled::{self, By, Table};
 use super::tokens::Token;
@@ -404,6 +405,7 @@ const ANS: u8 = 0x80;
 /// The first version of the format that has the way in which a payload is coded.
 pub fn first_version(payload: &[u8]) -> u8 {
     match payload.first() {
+        Some(&first) if u32::from(model_id(first)) >= REPEATED => 8,
         Some(&first) if u32::from(model_id(first)) >= EXPECTED_ROOTS => 7,
         Some(&first) if u32::from(model_id(first)) >= PREDICTED_MINIFLOATS => 6,
         Some(&first) if u32::from(model_id(first)) >= FIRST_TABLED => 5,
@@ -415,7 +417,12 @@ pub fn first_version(payload: &[u8]) -> u8 {
 
 /// About how many bytes the decoder of a payload takes beside those of the payload and of the values: what it learns
 /// of many classes.
-pub fn n_working_bytes(payload: &[u8], n_classes: usize) -> u64 {
+pub fn n_working_bytes(payload: &[u8], n_rows: usize, n_classes: usize) -> u64 {
+    if let Ok(Some(repeated)) = Repeated::read_from(payload, n_rows) {
+        let n_distinct = repeated.n_distinct as u64;
+        let of_distinct = n_working_bytes(repeated.distinct, repeated.n_distinct, n_classes);
+        return of_distinct + n_distinct * (4 * n_classes as u64 + repeats::N_WORKING_BYTES);
+    }
     let first = payload.first().copied().unwrap_or_default();
     let n_streams = if first & STREAMS == 0 { 1 } else { N_STREAMS };
     match model_id(first).into() {
@@ -433,7 +440,7 @@ fn model_id(first: u8) -> u8 {
 /// The model, and the coder if it is not Huffman, that the first byte of a payload names (FORMAT.md, section 5); none
 /// if that is nothing.
 pub fn model_name(first: u8) -> Option<String> {
-    const NAMES: [&str; 27] = [
+    const NAMES: [&str; 28] = [
         "ranked",
         "expected",
         "expected, root",
@@ -461,15 +468,22 @@ pub fn model_name(first: u8) -> Option<String> {
         "expected, fine levels",
         "expected, root, stated steps",
         "expected, root, stated steps, linear",
+        "repeated rows",
     ];
     let name = NAMES.get(usize::from(model_id(first)))?;
     let coder = if first & ANS != 0 { ", rANS" } else { "" };
     Some(format!("{name}{coder}"))
 }
 
-/// Whether the model of this number codes all rows bit for bit.
-pub fn is_of_bits(first: u8) -> bool {
-    matches!(model_id(first), 4 | 5 | 7 | 11..=15 | 17..=18 | 20..=21)
+/// Whether the model of a payload codes all rows bit for bit.
+pub fn is_of_bits(payload: &[u8]) -> bool {
+    // The number of rows does not matter here.
+    if let Ok(Some(repeated)) = Repeated::read_from(payload, usize::MAX) {
+        return is_of_bits(repeated.distinct);
+    }
+    payload
+        .first()
+        .is_some_and(|&first| matches!(model_id(first), 4 | 5 | 7 | 11..=15 | 17..=18 | 20..=21))
 }
 
 /// The models beside a reference, but for those of minifloats. Format-stable.
@@ -506,6 +520,9 @@ const EXPECTED_FINE: u32 = 24;
 /// The models of roots that state the steps of finenesses, the second of linear ones. Format-stable.
 const EXPECTED_ROOTS: u32 = 25;
 const LAST_EXPECTED: u32 = 26;
+
+/// The model of rows that come again. Format-stable.
+const REPEATED: u32 = 27;
 
 /// Whether a payload needs the rows of a reference.
 pub fn needs_reference(payload: &[u8]) -> bool {
@@ -610,14 +627,38 @@ pub type Payload = (Vec<u8>, BitCounts);
 /// Which of the models that keep a promise suits some rows best, and which coder, and what a value took with these.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Choice {
+    /// Whether rows that come again are coded once; the rest is about the distinct ones.
+    is_repeated: bool,
     model: Model,
     coder: Coder,
     bytes_a_value: f64,
 }
 
-/// Chooses the model for large blocks of rows by trying all on the first of the rows, beside those of a reference
-/// if there is one, and the coder.
+/// Chooses the model for large blocks of rows, of which these are one, by trying all on the first of the rows, beside
+/// those of a reference if there is one, and the coder.
 pub fn choose(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) -> Choice {
+    let of_all = choose_model(rows, reference, promise);
+    let Some(repeats) = Repeats::of(rows) else {
+        return of_all;
+    };
+    let values = repeats.distinct(rows);
+    let distinct = Rows::new(rows.n_classes(), &values);
+    let of_distinct = choose_model(distinct, None, promise);
+    let n_bytes =
+        |choice: Choice, rows: Rows<'_>| choice.bytes_a_value * rows.values().len() as f64;
+    let n_bytes_of_distinct =
+        n_bytes(of_distinct, distinct) + write_repeats(&repeats).0.len() as f64;
+    match n_bytes_of_distinct < n_bytes(of_all, rows) {
+        true => Choice {
+            is_repeated: true,
+            ..of_distinct
+        },
+        false => of_all,
+    }
+}
+
+/// The same of all rows, whether they come again or not.
+fn choose_model(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) -> Choice {
     let n_rows = rows.n_rows().min(SAMPLE_ROWS);
     let (sample, reference) = (rows.first(n_rows), reference.map(|rows| rows.first(n_rows)));
     let mut is_exact = vec![false; sample.n_rows()];
@@ -826,6 +867,128 @@ pub fn encode(
     promise: &Promise,
     choice: Option<Choice>,
 ) -> Payload {
+    let may_repeat = choice.is_none_or(|choice| choice.is_repeated);
+    let repeated = match may_repeat && !is_exact.contains(&true) {
+        true => encode_repeated(matrix, promise, choice),
+        false => None,
+    };
+    match (repeated, choice) {
+        (Some(repeated), Some(_)) => repeated,
+        (Some(repeated), None) => {
+            let mut marked = is_exact.to_vec();
+            let payload = encode_all(matrix, reference, &mut marked, promise, choice);
+            if repeated.0.len() < payload.0.len() {
+                return repeated;
+            }
+            is_exact.copy_from_slice(&marked);
+            payload
+        }
+        (None, _) => encode_all(matrix, reference, is_exact, promise, choice),
+    }
+}
+
+/// Encodes each distinct row once; `None` where too few rows come again, or some would be stored exactly.
+fn encode_repeated(matrix: Rows<'_>, promise: &Promise, choice: Option<Choice>) -> Option<Payload> {
+    let repeats = Repeats::of(matrix)?;
+    let values = repeats.distinct(matrix);
+    let distinct = Rows::new(matrix.n_classes(), &values);
+    let mut is_exact = vec![false; distinct.n_rows()];
+    let choice = choice.filter(|_| is_large(distinct));
+    let (of_distinct, mut counts) = encode_all(distinct, None, &mut is_exact, promise, choice);
+    if is_exact.contains(&true) {
+        return None;
+    }
+    let (of_rows, counts_of_rows) = write_repeats(&repeats);
+    let payload = Repeated {
+        n_distinct: repeats.n_distinct(),
+        distinct: &of_distinct,
+        rows: &of_rows,
+    }
+    .to_bytes();
+    counts += counts_of_rows;
+    counts.codebooks += 8 * (payload.len() - of_distinct.len() - of_rows.len()) as u64;
+    Some((payload, counts))
+}
+
+/// Which distinct row each row is, as it stands in a payload.
+fn write_repeats(repeats: &Repeats) -> Payload {
+    write_rows(Coder::Huffman, 1, repeats.encode(), BitWriter::new())
+}
+
+/// The parts of a payload of [`REPEATED`] rows.
+struct Repeated<'a> {
+    n_distinct: usize,
+    /// The payload of the distinct rows.
+    distinct: &'a [u8],
+    /// Which of these each row is.
+    rows: &'a [u8],
+}
+
+impl<'a> Repeated<'a> {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut writer = BitWriter::new();
+        writer.write(REPEATED, 8);
+        write_gamma(&mut writer, self.n_distinct as u32);
+        write_gamma(&mut writer, self.distinct.len() as u32 + 1);
+        [&writer.finish(), self.distinct, self.rows].concat()
+    }
+
+    /// The parts of the payload of a block of so many rows, if it is such.
+    fn read_from(payload: &'a [u8], n_rows: usize) -> Result<Option<Self>, Corrupt> {
+        let is_repeated = |payload: &[u8]| {
+            let first = payload.first().copied().unwrap_or_default();
+            u32::from(model_id(first)) == REPEATED
+        };
+        if !is_repeated(payload) {
+            return Ok(None);
+        }
+        let mut reader = BitReader::new(payload);
+        if reader.read(8)? != REPEATED {
+            return Err(Corrupt("repeated rows have several bitstreams, or rANS"));
+        }
+        let n_distinct = read_gamma(&mut reader)? as usize;
+        let n_bytes = read_gamma(&mut reader)? as usize - 1;
+        if n_distinct > n_rows {
+            return Err(Corrupt("a block has more distinct rows than rows"));
+        }
+        let (distinct, rows) = reader
+            .rest()?
+            .split_at_checked(n_bytes)
+            .ok_or(Corrupt("the distinct rows are longer than their block"))?;
+        match is_repeated(distinct) {
+            false => Ok(Some(Self {
+                n_distinct,
+                distinct,
+                rows,
+            })),
+            true => Err(Corrupt("distinct rows come again")),
+        }
+    }
+
+    /// Decodes all rows, and shows which distinct row each is to a watch.
+    fn decode(
+        &self,
+        n_rows: usize,
+        n_classes: usize,
+        keep_top: usize,
+        watch: impl Watch,
+    ) -> Result<PredictionMatrix, Error> {
+        let distinct = decode(self.distinct, self.n_distinct, n_classes, keep_top)?;
+        let mut values = vec![0.0; n_rows * n_classes];
+        let reader = BitReader::new(self.rows);
+        repeats::decode(reader, distinct.view(), &mut values, watch)?;
+        Ok(PredictionMatrix::new(n_classes, values))
+    }
+}
+
+/// As [`encode`], with all rows as they come.
+fn encode_all(
+    matrix: Rows<'_>,
+    reference: Option<Rows<'_>>,
+    is_exact: &mut [bool],
+    promise: &Promise,
+    choice: Option<Choice>,
+) -> Payload {
     // What was chosen may be a model that the values of this block do not have.
     let way = |choice: Choice, is_exact: &mut [bool]| {
         let search = Search::Like(choice.model);
@@ -836,7 +999,7 @@ pub fn encode(
     };
     let chosen = choice.and_then(|choice| {
         let way_chosen = way(choice, is_exact);
-        way_chosen.or_else(|| way(choose(matrix, reference, promise), is_exact))
+        way_chosen.or_else(|| way(choose_model(matrix, reference, promise), is_exact))
     });
     let payload = match chosen {
         Some(way) => encode_with(way, matrix, reference, is_exact, promise.keep_top),
@@ -854,7 +1017,7 @@ pub fn encode(
     // costs less.
     let n_exact = is_exact.iter().filter(|&&is_exact| is_exact).count();
     let is_of_errors = matches!(promise.bound, Bound::MaxError(_));
-    let are_many = n_exact * 8 > matrix.n_rows() || n_exact > 0 && is_of_bits(payload.0[0]);
+    let are_many = n_exact * 8 > matrix.n_rows() || n_exact > 0 && is_of_bits(&payload.0);
     if !is_of_errors || !are_many {
         return payload;
     }
@@ -863,12 +1026,12 @@ pub fn encode(
         ..*promise
     };
     let mut none = vec![false; matrix.n_rows()];
-    let choice = choice.filter(|_| is_of_bits(payload.0[0]));
-    let of_bits = encode(matrix, reference, &mut none, &exact, choice);
+    let choice = choice.filter(|_| is_of_bits(&payload.0));
+    let of_bits = encode_all(matrix, reference, &mut none, &exact, choice);
     if of_bits.0.len() >= payload.0.len() {
         return payload;
     }
-    if !is_of_bits(of_bits.0[0]) {
+    if !is_of_bits(&of_bits.0) {
         // Their levels are those of all rows, which the payload does not tell apart.
         is_exact.fill(false);
     }
@@ -922,6 +1085,7 @@ fn encode_best(
     }
     is_exact.copy_from_slice(&marked);
     let choice = Choice {
+        is_repeated: false,
         model: models[best],
         coder,
         bytes_a_value: payload.0.len() as f64 / matrix.values().len() as f64,
@@ -957,16 +1121,22 @@ fn encode_with(
         coder,
         n_streams,
     } = way;
-    let Coded { alphabets, rows } = pulp::Arch::new().dispatch(Coding {
+    let coded = pulp::Arch::new().dispatch(Coding {
         way,
         matrix,
         reference,
         is_exact,
         keep_top,
     });
-    let frequencies = rows.frequencies(&alphabets);
     let mut writer = BitWriter::new();
     model.write_to(coder, n_streams, &mut writer, reference);
+    write_rows(coder, n_streams, coded, writer)
+}
+
+/// Writes rows to what has been written of a payload, with what was chosen for them and the codebooks.
+fn write_rows(coder: Coder, n_streams: usize, coded: Coded, mut writer: BitWriter) -> Payload {
+    let Coded { alphabets, rows } = coded;
+    let frequencies = rows.frequencies(&alphabets);
     rows.write_choices_to(&mut writer);
     let codebooks = Codebooks::from_frequencies(coder, &alphabets, &frequencies);
     codebooks.write_to(&mut writer);
@@ -1127,9 +1297,22 @@ pub fn measure(
     reference: Option<Rows<'_>>,
     keep_top: usize,
 ) -> Result<PayloadBits, Error> {
-    let meter = Meter::new(payload.len());
-    decode_watched(payload, n_rows, n_classes, reference, keep_top, &meter)?;
-    Ok(meter.finish())
+    let Some(repeated) = Repeated::read_from(payload, n_rows)? else {
+        let meter = Meter::new(payload.len());
+        decode_watched(payload, n_rows, n_classes, reference, keep_top, &meter)?;
+        return Ok(meter.finish());
+    };
+    let Repeated {
+        n_distinct,
+        distinct,
+        rows,
+    } = repeated;
+    let mut bits = measure(distinct, n_distinct, n_classes, None, keep_top)?;
+    let meter = Meter::new(rows.len());
+    repeated.decode(n_rows, n_classes, keep_top, &meter)?;
+    bits += meter.finish();
+    bits.codebooks += 8 * (payload.len() - distinct.len() - rows.len()) as u64;
+    Ok(bits)
 }
 
 fn decode_watched(
@@ -1145,6 +1328,9 @@ fn decode_watched(
             (reference.n_rows(), reference.n_classes()),
             (n_rows, n_classes)
         );
+    }
+    if let Some(repeated) = Repeated::read_from(payload, n_rows)? {
+        return repeated.decode(n_rows, n_classes, keep_top, watch);
     }
     let mut reader = BitReader::new(payload);
     let (model, n_streams) = Model::read_from(&mut reader, reference)?;
@@ -1980,5 +2166,33 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn repeated_rows_are_not_within_such_nor_beside_a_reference() {
+        let row: Vec<f32> = (1..=20).map(|i| (i * i % 23) as f32 / 400.0).collect();
+        let matrix = PredictionMatrix::new(20, row.repeat(400));
+        let promise = Promise::new(Kind::Probabilities, Bound::MaxError(0.001));
+        let mut is_exact = vec![false; 400];
+        let (payload, _) = encode(matrix.view(), None, &mut is_exact, &promise, None);
+        let Repeated { distinct, rows, .. } = Repeated::read_from(&payload, 400).unwrap().unwrap();
+        let decode = |distinct: &[u8]| {
+            let repeated = Repeated {
+                n_distinct: 1,
+                distinct,
+                rows,
+            };
+            decode(&repeated.to_bytes(), 400, 20, 1)
+        };
+        assert!(decode(distinct).is_ok());
+        let of_one = Repeated {
+            n_distinct: 1,
+            distinct,
+            rows: &[],
+        };
+        let within = decode(&of_one.to_bytes()).unwrap_err();
+        assert!(matches!(within, Error::Corrupt("distinct rows come again")));
+        let beside = decode(&[8, 0, 0, 0, 0, 0]).unwrap_err();
+        assert!(matches!(beside, Error::Corrupt(what) if what.contains("reference")));
     }
 }

@@ -97,7 +97,7 @@ pub enum Error {
     /// Something follows a whole frame that is none: what an append left that was cut short, or bytes of
     /// another kind.
     #[error(
-        "after {n_rows} rows, at byte {n_bytes}, something follows that is no whole .huff frame, as when an append is cut short; decode with --skip-damaged, or cut the file there, as pc append does, to keep the rows"
+        "after {n_rows} rows, at byte {n_bytes}, something follows that is no whole .huff frame, as when an append is cut short or the file is damaged there; decode with --skip-damaged to keep the rows"
     )]
     TrailingBytes {
         /// Rows before it.

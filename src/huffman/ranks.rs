@@ -19,7 +19,14 @@ impl Ranks {
 
     /// The model at the start of a block.
     pub fn new(n_classes: usize) -> Self {
-        let n_lists = (Self::MAX_ENTRIES / n_classes).clamp(1, n_classes);
+        Self::of_lists(
+            n_classes,
+            (Self::MAX_ENTRIES / n_classes).clamp(1, n_classes),
+        )
+    }
+
+    /// The same with so many lists, which top classes share.
+    pub fn of_lists(n_classes: usize, n_lists: usize) -> Self {
         let identity: Vec<u32> = (0..n_lists).flat_map(|_| 0..n_classes as u32).collect();
         Self {
             n_classes,

@@ -94,7 +94,7 @@ impl Block {
         let needed = n_payload_bytes + 4 * n_values;
         check_memory(PART, needed, memory)?;
         let payload = part.bytes(n_payload_bytes)?;
-        let n_working_bytes = block::n_working_bytes(&payload, header.classes);
+        let n_working_bytes = block::n_working_bytes(&payload, n_rows as usize, header.classes);
         check_memory(PART, needed + n_working_bytes, memory)?;
         let n_bytes = 1 + part.check(|| name(n_rows))?;
         if header.version < block::first_version(&payload) {
@@ -135,9 +135,7 @@ impl Block {
 
     /// Whether all rows are coded bit for bit, whatever the promise is.
     pub fn is_bits(&self) -> bool {
-        self.payload
-            .first()
-            .is_some_and(|&model| block::is_of_bits(model))
+        block::is_of_bits(&self.payload)
     }
 
     /// The rows of a reference that it cannot be decoded without, if so.
@@ -414,13 +412,32 @@ pub(super) fn check_fits(before: &FrameHeader, header: &FrameHeader) -> Result<(
             header.classes, before.classes
         )));
     }
-    match header.promise.kind == before.promise.kind {
-        true => Ok(()),
-        false => Err(Error::Header(format!(
+    if header.promise.kind != before.promise.kind {
+        return Err(Error::Header(format!(
             "a frame of {} follows one of {}",
             header.promise.kind, before.promise.kind
-        ))),
+        )));
     }
+    if let (Some(found), Some(expected)) = (&header.class_names, &before.class_names)
+        && let Some(class) = first_moved_class(found, expected)
+    {
+        return Err(Error::Header(format!(
+            "class {class} is {:?}, in the frame before it is {:?}; decode the files that were put together one by one",
+            found[class], expected[class]
+        )));
+    }
+    Ok(())
+}
+
+/// The first class that has another name, if these are the same names in another order.
+pub fn first_moved_class(found: &[String], expected: &[String]) -> Option<usize> {
+    let class = found.iter().zip(expected).position(|(a, b)| a != b)?;
+    let sorted = |names: &[String]| {
+        let mut names = names.to_vec();
+        names.sort_unstable();
+        names
+    };
+    (sorted(found) == sorted(expected)).then_some(class)
 }
 
 #[cfg(test)]
@@ -532,7 +549,7 @@ mod tests {
         let message = read_all(&newer).unwrap_err().to_string();
         assert_eq!(
             message,
-            "format version 8 is newer than this pc supports (7); upgrade pc"
+            "format version 9 is newer than this pc supports (8); upgrade pc"
         );
     }
 
@@ -587,10 +604,46 @@ mod tests {
     }
 
     #[test]
+    fn frames_of_classes_in_another_order_are_refused() {
+        let named = |names: [&str; N_CLASSES]| {
+            let promise = Promise::new(Kind::Probabilities, Bound::MaxError(0.002));
+            let mut header = FrameHeader::new(N_CLASSES, promise).unwrap();
+            header.class_names = Some(names.map(str::to_owned).to_vec());
+            let mut writer = FrameWriter::new(Vec::new(), header).unwrap();
+            writer.write(&matrix()).unwrap();
+            writer.finish().unwrap().0
+        };
+        let first = named(["cat", "dog", "owl", "elk"]);
+        for (other, is_refused) in [
+            (named(["cat", "dog", "owl", "elk"]), false),
+            (named(["cat", "owl", "dog", "elk"]), true),
+            // Other names may be the same classes.
+            (named(["cat", "hound", "owl", "elk"]), false),
+            (frame(&matrix()), false),
+        ] {
+            let bytes = [first.clone(), other].concat();
+            let mut reader = FrameReader::new(&bytes[..]).unwrap();
+            let of_stream = loop {
+                match reader.next_block() {
+                    Ok(Some(_)) => {}
+                    end => break end.err(),
+                }
+            };
+            let of_index = FileIndex::read_from(&mut std::io::Cursor::new(&bytes)).err();
+            for error in [of_stream, of_index] {
+                assert_eq!(error.is_some(), is_refused);
+                let said = error.map(|error| error.to_string()).unwrap_or_default();
+                let expected = r#"class 1 is "owl", in the frame before it is "dog""#;
+                assert_eq!(said.contains(expected), is_refused, "{said}");
+            }
+        }
+    }
+
+    #[test]
     fn damage_costs_one_block_only() {
         let n_rows = 3 * rows_per_block(N_CLASSES);
         let values: Vec<f32> = (0..n_rows * N_CLASSES)
-            .map(|i| (i * 7919 % 101) as f32 / 400.0)
+            .map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 12) as f32 / (1 << 22) as f32)
             .collect();
         let bytes = frame(&PredictionMatrix::new(N_CLASSES, values));
         let index = FileIndex::read_from(&mut std::io::Cursor::new(&bytes)).unwrap();
@@ -701,7 +754,8 @@ mod tests {
     fn what_is_learned_of_many_classes_counts_as_memory() {
         let (n_classes, n_rows) = (5000, 40);
         let of_class = |i: usize| (i % n_classes * 7919 % 1000) as f32;
-        let values = (0..n_rows * n_classes).map(|i| of_class(i) + (i % 7) as f32 / 100.0);
+        let values =
+            (0..n_rows * n_classes).map(|i| of_class(i) + (i % 7 + i / n_classes) as f32 / 100.0);
         let rows = PredictionMatrix::new(n_classes, values.collect());
         let promise = Promise::new(Kind::Logits, Bound::MaxError(0.01));
         let header = FrameHeader::new(n_classes, promise).unwrap();
@@ -779,7 +833,7 @@ mod tests {
     /// Some rows, much like those of seed 0.
     fn rows_like(n_rows: usize, seed: usize) -> PredictionMatrix {
         let value = |i: usize| {
-            let rest = (i * 7919 % 101) as f32 / 400.0;
+            let rest = ((i as u32).wrapping_mul(2_654_435_761) >> 12) as f32 / (1 << 22) as f32;
             rest + ((i + seed) * 31 % 7 * seed.min(1)) as f32 / 2000.0
         };
         PredictionMatrix::new(N_CLASSES, (0..n_rows * N_CLASSES).map(value).collect())

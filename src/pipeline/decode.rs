@@ -158,7 +158,9 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
 fn damage(error: &Error) -> String {
     match error {
         Error::TrailingBytes { n_bytes, .. } => {
-            format!("no whole .huff frame at byte {n_bytes}, as when an append is cut short")
+            format!(
+                "no whole .huff frame at byte {n_bytes}, as when an append is cut short or it is damaged there"
+            )
         }
         error => error.to_string(),
     }

@@ -6,11 +6,11 @@ use std::io::Write;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 
 use super::{input_name, open_input};
 use crate::huffman::frame::rows_per_block;
-use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind, Promise};
+use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind, Promise, first_moved_class};
 use crate::io::input::Input;
 use crate::io::source::{self, MatrixSource, SourceOptions, Values};
 use crate::matrix::PredictionMatrix;
@@ -79,20 +79,13 @@ pub(super) fn check_order(
     let (Some(found), Some(expected)) = (found, expected) else {
         return Ok(());
     };
-    let Some(class) = found.iter().zip(expected).position(|(a, b)| a != b) else {
-        return Ok(());
-    };
-    let sorted = |names: &[String]| {
-        let mut names = names.to_vec();
-        names.sort_unstable();
-        names
-    };
-    ensure!(
-        sorted(found) != sorted(expected),
-        "{name}: class {class} is {:?}, in {other} it is {:?}; put the columns in the same order, as with --columns",
-        found[class],
-        expected[class]
-    );
+    if let Some(class) = first_moved_class(found, expected) {
+        bail!(
+            "{name}: class {class} is {:?}, in {other} it is {:?}; put the columns in the same order, as with --columns",
+            found[class],
+            expected[class]
+        );
+    }
     Ok(())
 }
 

@@ -8,7 +8,9 @@ use pc::matrix::PredictionMatrix;
 pub fn matrix(n: usize, seed: usize) -> PredictionMatrix {
     let rows: Vec<[f32; 3]> = (0..n)
         .map(|i| {
-            let p = 0.5 + ((i * 7 + seed * 31) % 50) as f32 / 100.0;
+            // Not those of another row.
+            let random = ((i + seed * 31) as u32).wrapping_mul(2_654_435_761) >> 8;
+            let p = 0.5 + random as f32 / (1 << 25) as f32;
             [1.0 - p, 0.75 * p, 0.25 * p]
         })
         .collect();

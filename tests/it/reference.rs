@@ -69,6 +69,11 @@ struct Seen {
     n_unlikely_floats: u64,
     /// What is left for the top class, but is no level of floats.
     n_rounded_floats: u64,
+    /// Models of distinct rows.
+    models_of_distinct: BTreeSet<u64>,
+    /// Numbers of repeated rows, at most 2, and their contexts.
+    repeated_numbers: BTreeSet<u32>,
+    repeated_contexts: BTreeSet<usize>,
 }
 
 /// Section 2: the lowest bit of a byte first.
@@ -1739,6 +1744,85 @@ fn predicted_rows_beside(
     values
 }
 
+/// Section 12, model 27.
+fn repeated_rows(
+    bits: &mut Bits,
+    version: u8,
+    n_rows: usize,
+    n: usize,
+    keep_top: usize,
+) -> Vec<f32> {
+    assert!(!bits.is_several && !bits.is_rans);
+    let n_distinct = bits.gamma() as usize;
+    assert!((1..=n_rows).contains(&n_distinct));
+    let length = bits.gamma() as usize - 1;
+    let begin = bits.padding();
+    let bytes = bits.bytes;
+    let of_distinct = &bytes[begin..begin + length];
+    let model = u64::from(of_distinct[0] % 64);
+    assert!(!matches!(model, 8..=12 | 20 | 21 | 27), "model {model}");
+    bits.seen.models_of_distinct.insert(model);
+    let n_exact_rows = bits.seen.n_exact_rows;
+    let distinct = payload(
+        of_distinct,
+        version,
+        bits.seen,
+        n_distinct,
+        n,
+        None,
+        keep_top,
+    );
+    assert_eq!(distinct.len(), n_distinct * n);
+    assert_eq!(bits.seen.n_exact_rows, n_exact_rows);
+    // What is left.
+    bits.streams = vec![Bitstream::new(&bytes[begin + length..])];
+    let mut contexts = Contexts::read(bits, 1);
+    contexts.read_codebooks(bits);
+    // Of each distinct row, how often it has come and what last came directly after it.
+    let mut counts = vec![0u32; n_distinct];
+    let mut after: Vec<Option<usize>> = vec![None; n_distinct];
+    let mut order: Vec<usize> = (0..n_distinct).collect();
+    let mut before: Option<usize> = None;
+    // How many rows directly before were their guesses.
+    let mut n_guessed = 0usize;
+    let mut values = Vec::new();
+    for _ in 0..n_rows {
+        let guess = before.and_then(|before| after[before]);
+        let new = counts.iter().position(|&count| count == 0);
+        let context = match guess {
+            None => 0,
+            Some(_) => (1 + n_guessed).min(7),
+        };
+        let number = contexts.number(bits, context);
+        bits.seen.repeated_contexts.insert(context);
+        bits.seen.repeated_numbers.insert(number.min(2));
+        let row = match number {
+            0 => guess.expect("a guess"),
+            1 => new.expect("a distinct row that has not come"),
+            _ => {
+                let row = order[number as usize - 2];
+                assert!(Some(row) != guess && Some(row) != new, "not the number");
+                row
+            }
+        };
+        n_guessed = if number == 0 { n_guessed + 1 } else { 0 };
+        let place = order.iter().position(|&other| other == row).unwrap();
+        let first = order
+            .iter()
+            .position(|&other| counts[other] == counts[row])
+            .unwrap();
+        order.swap(place, first);
+        counts[row] += 1;
+        if let Some(before) = before {
+            after[before] = Some(row);
+        }
+        before = Some(row);
+        values.extend_from_slice(&distinct[n * row..n * (row + 1)]);
+    }
+    assert!(counts.iter().all(|&count| count > 0), "a row never comes");
+    values
+}
+
 /// Section 5.
 fn payload(
     payload: &[u8],
@@ -1769,6 +1853,7 @@ fn payload(
     assert!(version >= 5 || model < 13);
     assert!(version >= 6 || model < 17);
     assert!(version >= 7 || model < 25);
+    assert!(version >= 8 || model < 27);
     bits.seen.models.insert(model);
     bits.seen.first_bytes.insert(payload[0]);
     if bits.is_several {
@@ -1781,6 +1866,7 @@ fn payload(
         6 => multiples(&mut bits, n_rows, n, keep_top),
         7 => plain_rows(&mut bits, n_rows, n),
         13..=15 => tabled_rows(&mut bits, model, n_rows, n),
+        27 => repeated_rows(&mut bits, version, n_rows, n, keep_top),
         8..=12 | 20 | 21 => {
             let reference = &reference.unwrap()[..n_rows * n];
             let bytes: Vec<u8> = reference.iter().flat_map(|y| y.to_le_bytes()).collect();
@@ -1854,7 +1940,7 @@ fn frame(bytes: &mut Bytes, seen: &mut Seen, reference: Option<&PredictionMatrix
     let start = bytes.position;
     assert_eq!(bytes.take(4), b"\x89HUF");
     let version = bytes.byte();
-    assert!((1..=7).contains(&version));
+    assert!((1..=8).contains(&version));
     let n_json = bytes.varint() as usize;
     let json: serde_json::Value = serde_json::from_slice(bytes.take(n_json)).unwrap();
     bytes.checksum(start);
@@ -2220,7 +2306,7 @@ fn a_decoder_written_from_the_specification_reads_fractions() {
     assert_eq!(seen.n_exact_rows, 0);
     assert_eq!(
         seen.first_bytes,
-        BTreeSet::from([0x00, 0x41, 0x50, 0x81, 0x90])
+        BTreeSet::from([0x00, 0x1B, 0x41, 0x50, 0x81, 0x90])
     );
 }
 
@@ -2269,6 +2355,97 @@ fn a_decoder_written_from_the_specification_reads_tables() {
     assert!(seen.table_sizes.first() < Some(&17) && seen.table_sizes.last() > Some(&500));
 }
 
+/// The rows at these places, in their order.
+fn rows_at(matrix: &PredictionMatrix, places: &[usize]) -> PredictionMatrix {
+    let n = matrix.n_classes();
+    let mut values = Vec::new();
+    for place in places {
+        values.extend_from_slice(&matrix.values()[n * place..n * (place + 1)]);
+    }
+    PredictionMatrix::new(n, values)
+}
+
+#[test]
+fn a_decoder_written_from_the_specification_reads_repeated_rows() {
+    let mut seen = Seen::default();
+    let mut rng = StdRng::seed_from_u64(16);
+    let runs: Vec<usize> = (0..60)
+        .flat_map(|row| vec![row; rng.random_range(1..30usize)])
+        .collect();
+    let skewed: Vec<usize> = (0..1500)
+        .map(|_| {
+            let any = rng.random_range(0..40usize);
+            any.min(rng.random_range(0..40))
+                .min(rng.random_range(0..40))
+        })
+        .collect();
+    let tiled: Vec<usize> = (0..1200).map(|i| i % 300).collect();
+    // New rows among some that have come already.
+    let mixed: Vec<usize> = (0..1600)
+        .map(|i| match i % 4 {
+            0 => i / 4,
+            _ => rng.random_range(0..=i / 4),
+        })
+        .collect();
+    let three: Vec<usize> = (0..900).map(|i| i % 3).collect();
+    let of = |bound, keep_top| promise(Kind::Probabilities, bound, keep_top);
+    let [coarse, fine] = [1.0 / 510.0, 1e-4].map(Bound::MaxError);
+    for (places, n_classes, scale) in [
+        (&vec![0; 500], 100, 3.0),
+        (&runs, 10, 20.0),
+        (&skewed, 20, 3.0),
+        (&tiled, 10, 3.0),
+        (&mixed, 10, 8.0),
+        (&three, 1, 3.0),
+    ] {
+        let n_distinct = places.iter().max().unwrap() + 1;
+        let probabilities = rows_at(&softmax_rows(n_distinct, n_classes, scale, 1), places);
+        for bound in [coarse, fine, Bound::MaxKl(1e-3), Bound::Exact] {
+            check(&mut seen, &[(&probabilities, of(bound, 1))]);
+            if n_classes == 20 {
+                check(&mut seen, &[(&probabilities, of(bound, 3))]);
+            }
+        }
+        let logits = rows_at(&logits(n_distinct, n_classes, scale, 2), places);
+        for bound in [Bound::MaxError(0.05), Bound::Exact] {
+            check(&mut seen, &[(&logits, promise(Kind::Logits, bound, 1))]);
+        }
+    }
+    // Rows of one class that differ.
+    let single = noise(3, 1, 3, |rng| rng.random_range(0.0..1.0));
+    for bound in [coarse, fine, Bound::Exact] {
+        check(&mut seen, &[(&rows_at(&single, &three), of(bound, 1))]);
+    }
+    // So many rows that a sample is looked at.
+    let drawn: Vec<usize> = (0..6000).map(|_| rng.random_range(0..700)).collect();
+    let large = rows_at(&softmax_rows(700, 50, 3.0, 4), &drawn);
+    for bound in [coarse, Bound::MaxKl(1e-3), Bound::Exact] {
+        check(&mut seen, &[(&large, of(bound, 1))]);
+    }
+    let large = rows_at(&logits(700, 50, 3.0, 5), &drawn);
+    for bound in [Bound::MaxError(0.05), Bound::Exact] {
+        check(&mut seen, &[(&large, promise(Kind::Logits, bound, 1))]);
+    }
+    // Exact rows among the distinct ones.
+    let far = with_far_rows(logits(300, 10, 3.0, 6), |row| row % 50 == 7);
+    let far = rows_at(&far, &tiled);
+    check(
+        &mut seen,
+        &[(&far, promise(Kind::Values, Bound::MaxError(0.05), 1))],
+    );
+    assert!(seen.n_exact_rows > 0);
+    assert!(seen.models.contains(&27));
+    assert!(
+        seen.models_of_distinct.len() >= 4,
+        "{:?}",
+        seen.models_of_distinct
+    );
+    assert_eq!(seen.repeated_numbers, BTreeSet::from([0, 1, 2]));
+    for context in [0, 7] {
+        assert!(seen.repeated_contexts.contains(&context), "{context}");
+    }
+}
+
 #[test]
 fn a_decoder_written_from_the_specification_gives_the_same_values() {
     let mut seen = Seen::default();
@@ -2300,7 +2477,8 @@ fn a_decoder_written_from_the_specification_gives_the_same_values() {
             n += 1;
             match (n - 1) / 10 % 10 {
                 0 => value,
-                _ => (n % 10) as f32,
+                // But for what makes them no repeated ones.
+                _ => (n % 10) as f32 + n as f32 * 1e-7,
             }
         })
     };
@@ -2773,6 +2951,11 @@ fn a_decoder_written_from_the_specification_reads_spheres_and_fine_levels() {
         PredictionMatrix::new(2, first.flat_map(|p| [p, 1.0 - p]).collect())
     };
     let few = |p: f32| ((p * p * 60.0).floor() / 59.3).min(1.0);
+    // The same, but mostly no repeated rows.
+    let about_few = move |p: f32| match p {
+        0.0..0.05 => 0.0,
+        _ => (few(p) + p * 1e-6).min(1.0),
+    };
     let ends = |p: f32| match (p * 100.0) as u32 {
         0..40 => 0.0,
         40..50 => 1.0,
@@ -2789,7 +2972,13 @@ fn a_decoder_written_from_the_specification_reads_spheres_and_fine_levels() {
                     row.fill(0.0);
                     row[number % n] = 1.0;
                 }
-                5 => row.fill(1.0 / n as f32),
+                // About the same, but no repeated rows.
+                5 => {
+                    for (class, value) in row.iter_mut().enumerate() {
+                        let random = (number * 31 + class * 17) % 101;
+                        *value = 1.0 / n as f32 + random as f32 * 1e-8;
+                    }
+                }
                 _ => (),
             }
         }
@@ -2798,7 +2987,7 @@ fn a_decoder_written_from_the_specification_reads_spheres_and_fine_levels() {
     let matrices = [
         two_classes(3000, 1, Box::new(|p| p)),
         two_classes(50, 2, Box::new(|p| p)),
-        two_classes(5000, 3, Box::new(few)),
+        two_classes(5000, 3, Box::new(about_few)),
         two_classes(3000, 4, Box::new(ends)),
         two_classes(1, 5, Box::new(|p| p)),
         with_certain(softmax_rows(2000, 3, 2.0, 6)),
@@ -2819,7 +3008,7 @@ fn a_decoder_written_from_the_specification_reads_spheres_and_fine_levels() {
     // Several bitstreams.
     let of = |bound| promise(Kind::Probabilities, bound, 1);
     let many = [
-        two_classes(150_003, 10, Box::new(few)),
+        two_classes(150_003, 10, Box::new(about_few)),
         two_classes(150_000, 11, Box::new(|p| p)),
     ];
     check(&mut seen, &[(&many[0], of(Bound::MaxKl(1e-4)))]);
@@ -2934,7 +3123,7 @@ fn a_decoder_written_from_the_specification_reads_several_bitstreams_of_levels()
     let live = |n_rows, seed| {
         let mut values = softmax_rows(n_rows, 50, 3.0, seed).into_values();
         for (number, row) in values.chunks_exact_mut(50).enumerate() {
-            if number < 9 || number % 5 == 0 || (2000..2020).contains(&number) {
+            if number < 9 || number % 10 == 0 || (2000..2020).contains(&number) {
                 row.fill(0.0);
                 row[number % 50] = 1.0;
             }
@@ -3091,8 +3280,9 @@ fn a_decoder_written_from_the_specification_reads_rans() {
 
 #[test]
 fn the_example_of_the_specification_decodes_to_its_rows() {
-    // Version 7, and versions 6, 5, 4, 3 and 1 of the same.
+    // Version 8, and versions 7, 6, 5, 4, 3 and 1 of the same.
     for (version, checksum) in [
+        ("08", "26 9a f4 3c"),
         ("07", "ed fc 15 cf"),
         ("06", "86 c4 73 96"),
         ("05", "3b 8c d9 7d"),
