@@ -62,6 +62,7 @@ fn main() {
                 report_max_errors(name, &first_rows(&matrix, n_rows));
             }
             report_probabilities("digit-pairs, votes of 100", &votes(&matrix, 100));
+            report_probabilities("digit-pairs, 200 rows again", &again(&matrix, 200, 2000));
         }
         let promise = Promise::new(Kind::Probabilities, Bound::Exact);
         report(&format!("{name}, float16"), &map(&matrix, float16), promise);
@@ -156,6 +157,17 @@ fn votes(matrix: &PredictionMatrix, n_votes: usize) -> PredictionMatrix {
             .iter()
             .map(|&n| (f64::from(n) / n_votes as f64) as f32);
         values.extend(shares);
+    }
+    PredictionMatrix::new(matrix.n_classes(), values)
+}
+
+/// So many rows in any order, each one of the first.
+fn again(matrix: &PredictionMatrix, n_distinct: usize, n_rows: usize) -> PredictionMatrix {
+    let mut rng = StdRng::seed_from_u64(3);
+    let mut values = Vec::new();
+    for _ in 0..n_rows {
+        let row = rng.random_range(0..n_distinct) * matrix.n_classes();
+        values.extend_from_slice(&matrix.values()[row..][..matrix.n_classes()]);
     }
     PredictionMatrix::new(matrix.n_classes(), values)
 }
