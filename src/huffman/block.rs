@@ -624,41 +624,48 @@ impl CodedRows {
 /// A payload, and what its bits went to.
 pub type Payload = (Vec<u8>, BitCounts);
 
-/// Which of the models that keep a promise suits some rows best, and which coder, and what a value took with these.
+/// What was chosen for large blocks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Choice {
-    /// Whether rows that come again are coded once; the rest is about the distinct ones.
-    is_repeated: bool,
+    of_all: Suiting,
+    /// That of the distinct rows, if rows that come again are to be coded once.
+    of_distinct: Option<Suiting>,
+}
+
+/// Which of the models that keep a promise suits some rows best, and which coder, and what a value took with these.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Suiting {
     model: Model,
     coder: Coder,
     bytes_a_value: f64,
+}
+
+impl Suiting {
+    /// What such rows are likely to take.
+    fn n_bytes(self, rows: Rows<'_>) -> f64 {
+        self.bytes_a_value * rows.values().len() as f64
+    }
 }
 
 /// Chooses the model for large blocks of rows, of which these are one, by trying all on the first of the rows, beside
 /// those of a reference if there is one, and the coder.
 pub fn choose(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) -> Choice {
     let of_all = choose_model(rows, reference, promise);
-    let Some(repeats) = Repeats::of(rows) else {
-        return of_all;
-    };
-    let values = repeats.distinct(rows);
-    let distinct = Rows::new(rows.n_classes(), &values);
-    let of_distinct = choose_model(distinct, None, promise);
-    let n_bytes =
-        |choice: Choice, rows: Rows<'_>| choice.bytes_a_value * rows.values().len() as f64;
-    let n_bytes_of_distinct =
-        n_bytes(of_distinct, distinct) + write_repeats(&repeats).0.len() as f64;
-    match n_bytes_of_distinct < n_bytes(of_all, rows) {
-        true => Choice {
-            is_repeated: true,
-            ..of_distinct
-        },
-        false => of_all,
+    let of_distinct = Repeats::of(rows).and_then(|repeats| {
+        let values = repeats.distinct(rows);
+        let distinct = Rows::new(rows.n_classes(), &values);
+        let of_distinct = choose_model(distinct, None, promise);
+        let n_bytes = of_distinct.n_bytes(distinct) + write_repeats(&repeats).0.len() as f64;
+        (n_bytes < of_all.n_bytes(rows)).then_some(of_distinct)
+    });
+    Choice {
+        of_all,
+        of_distinct,
     }
 }
 
-/// The same of all rows, whether they come again or not.
-fn choose_model(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) -> Choice {
+/// The same of rows as they are, whether they come again or not.
+fn choose_model(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) -> Suiting {
     let n_rows = rows.n_rows().min(SAMPLE_ROWS);
     let (sample, reference) = (rows.first(n_rows), reference.map(|rows| rows.first(n_rows)));
     let mut is_exact = vec![false; sample.n_rows()];
@@ -867,34 +874,44 @@ pub fn encode(
     promise: &Promise,
     choice: Option<Choice>,
 ) -> Payload {
-    let may_repeat = choice.is_none_or(|choice| choice.is_repeated);
-    let repeated = match may_repeat && !is_exact.contains(&true) {
-        true => encode_repeated(matrix, promise, choice),
-        false => None,
+    let of_all = choice.map(|choice| choice.of_all);
+    let repeated = match choice {
+        _ if is_exact.contains(&true) => None,
+        Some(Choice {
+            of_distinct: None, ..
+        }) => None,
+        Some(choice) => encode_repeated(matrix, promise, choice.of_distinct),
+        None => encode_repeated(matrix, promise, None),
     };
-    match (repeated, choice) {
-        (Some(repeated), Some(_)) => repeated,
-        (Some(repeated), None) => {
-            let mut marked = is_exact.to_vec();
-            let payload = encode_all(matrix, reference, &mut marked, promise, choice);
-            if repeated.0.len() < payload.0.len() {
-                return repeated;
-            }
-            is_exact.copy_from_slice(&marked);
-            payload
-        }
-        (None, _) => encode_all(matrix, reference, is_exact, promise, choice),
+    let Some(repeated) = repeated else {
+        return encode_all(matrix, reference, is_exact, promise, of_all);
+    };
+    // Of a large block, it is enough to know about what all rows would take.
+    let n_bytes = repeated.0.len();
+    if of_all.is_some_and(|suiting| n_bytes as f64 <= suiting.n_bytes(matrix)) {
+        return repeated;
     }
+    let mut marked = is_exact.to_vec();
+    let payload = encode_all(matrix, reference, &mut marked, promise, of_all);
+    if n_bytes < payload.0.len() {
+        return repeated;
+    }
+    is_exact.copy_from_slice(&marked);
+    payload
 }
 
 /// Encodes each distinct row once; `None` where too few rows come again, or some would be stored exactly.
-fn encode_repeated(matrix: Rows<'_>, promise: &Promise, choice: Option<Choice>) -> Option<Payload> {
+fn encode_repeated(
+    matrix: Rows<'_>,
+    promise: &Promise,
+    suiting: Option<Suiting>,
+) -> Option<Payload> {
     let repeats = Repeats::of(matrix)?;
     let values = repeats.distinct(matrix);
     let distinct = Rows::new(matrix.n_classes(), &values);
     let mut is_exact = vec![false; distinct.n_rows()];
-    let choice = choice.filter(|_| is_large(distinct));
-    let (of_distinct, mut counts) = encode_all(distinct, None, &mut is_exact, promise, choice);
+    let suiting = suiting.filter(|_| is_large(distinct));
+    let (of_distinct, mut counts) = encode_all(distinct, None, &mut is_exact, promise, suiting);
     if is_exact.contains(&true) {
         return None;
     }
@@ -987,18 +1004,18 @@ fn encode_all(
     reference: Option<Rows<'_>>,
     is_exact: &mut [bool],
     promise: &Promise,
-    choice: Option<Choice>,
+    suiting: Option<Suiting>,
 ) -> Payload {
     // What was chosen may be a model that the values of this block do not have.
-    let way = |choice: Choice, is_exact: &mut [bool]| {
-        let search = Search::Like(choice.model);
+    let way = |suiting: Suiting, is_exact: &mut [bool]| {
+        let search = Search::Like(suiting.model);
         let models = models(matrix, reference, is_exact, promise, search);
         let mut models = models.into_iter();
-        let model = models.find(|model| model.id() == choice.model.id())?;
-        Some(Way::of(model, choice.coder, matrix, choice.bytes_a_value))
+        let model = models.find(|model| model.id() == suiting.model.id())?;
+        Some(Way::of(model, suiting.coder, matrix, suiting.bytes_a_value))
     };
-    let chosen = choice.and_then(|choice| {
-        let way_chosen = way(choice, is_exact);
+    let chosen = suiting.and_then(|suiting| {
+        let way_chosen = way(suiting, is_exact);
         way_chosen.or_else(|| way(choose_model(matrix, reference, promise), is_exact))
     });
     let payload = match chosen {
@@ -1026,8 +1043,8 @@ fn encode_all(
         ..*promise
     };
     let mut none = vec![false; matrix.n_rows()];
-    let choice = choice.filter(|_| is_of_bits(&payload.0));
-    let of_bits = encode_all(matrix, reference, &mut none, &exact, choice);
+    let suiting = suiting.filter(|_| is_of_bits(&payload.0));
+    let of_bits = encode_all(matrix, reference, &mut none, &exact, suiting);
     if of_bits.0.len() >= payload.0.len() {
         return payload;
     }
@@ -1047,7 +1064,7 @@ fn encode_best(
     is_exact: &mut [bool],
     promise: &Promise,
     is_large: bool,
-) -> (Payload, Choice) {
+) -> (Payload, Suiting) {
     let encode = |model: Model, coder: Coder| {
         let mut marked = is_exact.to_vec();
         // How many bytes it takes is not known yet.
@@ -1084,13 +1101,12 @@ fn encode_best(
         }
     }
     is_exact.copy_from_slice(&marked);
-    let choice = Choice {
-        is_repeated: false,
+    let suiting = Suiting {
         model: models[best],
         coder,
         bytes_a_value: payload.0.len() as f64 / matrix.values().len() as f64,
     };
-    (payload, choice)
+    (payload, suiting)
 }
 
 /// The step for the rows not marked; rows too large for any get marked.

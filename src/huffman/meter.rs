@@ -14,7 +14,8 @@ use super::codebook::{Alphabet, entropy_bits};
 /// What the symbols of an alphabet tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Part {
-    /// The top class of a row, with what else its head says: heads, and kinds of ranked rows.
+    /// The top class of a row, with what else its head says: heads, kinds of ranked rows, and which of the distinct
+    /// ones a repeated row is.
     TopClass,
     /// Which other classes a ranked row has: its ranks.
     OtherClasses,

@@ -412,32 +412,23 @@ pub(super) fn check_fits(before: &FrameHeader, header: &FrameHeader) -> Result<(
             header.classes, before.classes
         )));
     }
-    if header.promise.kind != before.promise.kind {
-        return Err(Error::Header(format!(
+    match header.promise.kind == before.promise.kind {
+        true => Ok(()),
+        false => Err(Error::Header(format!(
             "a frame of {} follows one of {}",
             header.promise.kind, before.promise.kind
-        )));
+        ))),
     }
-    if let (Some(found), Some(expected)) = (&header.class_names, &before.class_names)
-        && let Some(class) = first_moved_class(found, expected)
-    {
-        return Err(Error::Header(format!(
-            "class {class} is {:?}, in the frame before it is {:?}; decode the files that were put together one by one",
-            found[class], expected[class]
-        )));
-    }
-    Ok(())
 }
 
 /// The first class that has another name, if these are the same names in another order.
 pub fn first_moved_class(found: &[String], expected: &[String]) -> Option<usize> {
     let class = found.iter().zip(expected).position(|(a, b)| a != b)?;
-    let sorted = |names: &[String]| {
-        let mut names = names.to_vec();
-        names.sort_unstable();
-        names
-    };
-    (sorted(found) == sorted(expected)).then_some(class)
+    let [mut found, mut expected]: [Vec<&String>; 2] =
+        [found, expected].map(|names| names.iter().collect());
+    found.sort_unstable();
+    expected.sort_unstable();
+    (found == expected).then_some(class)
 }
 
 #[cfg(test)]
@@ -600,42 +591,6 @@ mod tests {
                 index.read_rows(&mut file, rows),
                 Err(Error::RowsOutOfRange { .. })
             ));
-        }
-    }
-
-    #[test]
-    fn frames_of_classes_in_another_order_are_refused() {
-        let named = |names: [&str; N_CLASSES]| {
-            let promise = Promise::new(Kind::Probabilities, Bound::MaxError(0.002));
-            let mut header = FrameHeader::new(N_CLASSES, promise).unwrap();
-            header.class_names = Some(names.map(str::to_owned).to_vec());
-            let mut writer = FrameWriter::new(Vec::new(), header).unwrap();
-            writer.write(&matrix()).unwrap();
-            writer.finish().unwrap().0
-        };
-        let first = named(["cat", "dog", "owl", "elk"]);
-        for (other, is_refused) in [
-            (named(["cat", "dog", "owl", "elk"]), false),
-            (named(["cat", "owl", "dog", "elk"]), true),
-            // Other names may be the same classes.
-            (named(["cat", "hound", "owl", "elk"]), false),
-            (frame(&matrix()), false),
-        ] {
-            let bytes = [first.clone(), other].concat();
-            let mut reader = FrameReader::new(&bytes[..]).unwrap();
-            let of_stream = loop {
-                match reader.next_block() {
-                    Ok(Some(_)) => {}
-                    end => break end.err(),
-                }
-            };
-            let of_index = FileIndex::read_from(&mut std::io::Cursor::new(&bytes)).err();
-            for error in [of_stream, of_index] {
-                assert_eq!(error.is_some(), is_refused);
-                let said = error.map(|error| error.to_string()).unwrap_or_default();
-                let expected = r#"class 1 is "owl", in the frame before it is "dog""#;
-                assert_eq!(said.contains(expected), is_refused, "{said}");
-            }
         }
     }
 

@@ -1,5 +1,5 @@
 //! Rows that come again, bit for bit, as those of a decision tree or of the same inputs do: each distinct one is coded
-//! once, in the order in which they first come, and every row tells which of those it is (FORMAT.md, section 13).
+//! once, in the order in which they first come, and every row tells which of those it is (FORMAT.md, section 12).
 
 use std::collections::HashMap;
 

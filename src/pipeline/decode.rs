@@ -13,7 +13,9 @@ use super::reference::{References, is_of_reference};
 use super::{input_name, open_input, output_name, set_threads};
 use crate::cli::DecodeArgs;
 use crate::huffman::index::within;
-use crate::huffman::{Block, Bound, Error, FileIndex, FrameHeader, FrameReader, Kind, Promise};
+use crate::huffman::{
+    Block, Bound, Error, FileIndex, FrameHeader, FrameReader, Kind, Promise, first_moved_class,
+};
 use crate::io::format::Format;
 use crate::io::input::{can_seek, is_standard, spool};
 use crate::io::output::Output;
@@ -59,7 +61,7 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
         sink::create(output, format, content.clone(), n_rows).with_context(unwritable)?;
     let bar = progress.bar(blocks.n_rows_to_come().unwrap_or(0), "rows");
     let (mut n_rows, mut n_lost, mut is_cut) = (0, 0, false);
-    let mut is_same_promise = true;
+    let (mut is_same_promise, mut is_same_order) = (true, true);
     let mut write = |decoded: Vec<(Range<u64>, Result<Decoded, Error>)>| -> Result<()> {
         for (rows, decoded) in decoded {
             let decoded = match decoded {
@@ -104,6 +106,7 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
             }
         };
         let is_end = batch.is_empty();
+        is_same_order &= blocks.have_order_of(&header);
         is_same_promise &= batch
             .iter()
             .all(|piece| piece.promise.bound == header.promise.bound);
@@ -119,6 +122,12 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
     }
     bar.finish_and_clear();
     sink.finish().with_context(unwritable)?.finish()?;
+    if !is_same_order {
+        progress.warn(format_args!(
+            "{}: some frames have the classes in another order than the first, whose names stand for all; decode the files that were put together one by one",
+            unreadable()
+        ));
+    }
 
     let of_matrix = match header.promise.bound {
         _ if args.normalize => "scaled to sum to 1".to_owned(),
@@ -404,6 +413,18 @@ impl Blocks {
         match self {
             Self::Indexed { index, .. } => &index.headers()[0],
             Self::Streamed { frames, .. } => frames.header(),
+        }
+    }
+
+    /// Whether no frame so far, or in the index, has the same class names in another order.
+    fn have_order_of(&self, first: &FrameHeader) -> bool {
+        let is_moved = |header: &FrameHeader| match (&header.class_names, &first.class_names) {
+            (Some(found), Some(expected)) => first_moved_class(found, expected).is_some(),
+            _ => false,
+        };
+        match self {
+            Self::Indexed { index, .. } => !index.headers().iter().any(is_moved),
+            Self::Streamed { frames, .. } => !is_moved(frames.header()),
         }
     }
 

@@ -97,6 +97,36 @@ fn frames_of_other_bounds_may_follow_but_not_of_another_kind() {
 }
 
 #[test]
+fn frames_of_classes_in_another_order_are_told() {
+    let folder = Folder::new();
+    let named = |names: [&str; 3]| {
+        let promise = Promise::new(Kind::Probabilities, Bound::MaxError(0.002));
+        let mut header = FrameHeader::new(3, promise).unwrap();
+        header.class_names = Some(names.map(str::to_owned).to_vec());
+        let mut writer = FrameWriter::new(Vec::new(), header).unwrap();
+        writer.write(&matrix(25)).unwrap();
+        writer.finish().unwrap().0
+    };
+    let first = named(["cat", "dog", "owl"]);
+    for (other, is_told) in [
+        (named(["cat", "dog", "owl"]), false),
+        (named(["cat", "owl", "dog"]), true),
+        // Other names may be the same classes.
+        (named(["cat", "hound", "owl"]), false),
+    ] {
+        folder.write("ab.huff", &[&first[..], &huff(3), &other].concat());
+        for rows in ["", " --rows 0..30"] {
+            let said = folder.run(&format!("decode ab.huff{rows}"), 0).stderr;
+            assert_eq!(
+                said.contains("the classes in another order"),
+                is_told,
+                "{said}"
+            );
+        }
+    }
+}
+
+#[test]
 fn damaged_truncated_and_foreign_files_are_named() {
     let folder = Folder::new();
     let good = huff(25);
