@@ -651,7 +651,9 @@ impl Suiting {
 /// those of a reference if there is one, and the coder.
 pub fn choose(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) -> Choice {
     let of_all = choose_model(rows, reference, promise);
-    let of_distinct = Repeats::of(rows).and_then(|repeats| {
+    // Finding them takes about as long as coding peaked rows: at least half of them must come again.
+    let are_many = |repeats: &Repeats| repeats.n_distinct() * 2 <= rows.n_rows();
+    let of_distinct = Repeats::of(rows).filter(are_many).and_then(|repeats| {
         let values = repeats.distinct(rows);
         let distinct = Rows::new(rows.n_classes(), &values);
         let of_distinct = choose_model(distinct, None, promise);
