@@ -2213,4 +2213,21 @@ mod tests {
         let beside = decode(&[8, 0, 0, 0, 0, 0]).unwrap_err();
         assert!(matches!(beside, Error::Corrupt(what) if what.contains("reference")));
     }
+
+    #[test]
+    fn large_blocks_are_repeated_if_half_of_their_rows_come_again() {
+        let promise = Promise::new(Kind::Values, Bound::MaxError(0.01));
+        for (n_distinct, is_repeated) in [(2000, true), (2001, false)] {
+            let value = |i: usize| {
+                let (row, class) = (i / 20 % n_distinct, i % 20);
+                ((row * 20 + class) as u32).wrapping_mul(2_654_435_761) as f32 * 1e-8
+            };
+            let matrix = PredictionMatrix::new(20, (0..4000 * 20).map(value).collect());
+            let choice = choose(matrix.view(), None, &promise);
+            assert_eq!(choice.of_distinct.is_some(), is_repeated);
+            let mut is_exact = vec![false; 4000];
+            let (payload, _) = encode(matrix.view(), None, &mut is_exact, &promise, Some(choice));
+            assert_eq!(u32::from(model_id(payload[0])) == REPEATED, is_repeated);
+        }
+    }
 }

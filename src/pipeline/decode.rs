@@ -168,7 +168,7 @@ fn damage(error: &Error) -> String {
     match error {
         Error::TrailingBytes { n_bytes, .. } => {
             format!(
-                "no whole .huff frame at byte {n_bytes}, as when an append is cut short or it is damaged there"
+                "no whole .huff frame at byte {n_bytes}, as when an append is cut short or the file is damaged"
             )
         }
         error => error.to_string(),

@@ -275,7 +275,7 @@ fn damaged_blocks_are_skipped_if_asked_for() {
     assert_eq!(
         said.stderr,
         format!(
-            "warning: tail.huff: no whole .huff frame at byte {}, as when an append is cut short or it is damaged there; no rows from 40000 on\n",
+            "warning: tail.huff: no whole .huff frame at byte {}, as when an append is cut short or the file is damaged; no rows from 40000 on\n",
             good.len()
         )
     );

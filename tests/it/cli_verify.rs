@@ -94,7 +94,7 @@ fn the_first_row_that_breaks_a_promise_is_named() {
         rows(),
         max_error,
         (3 * 20_000 + 2, 0.99),
-        "row 20000, class 2: 0.99 decodes to 0.",
+        "row 20000, class 2: 0.99 decodes to 0.2",
         " off; at most 2e-3 is promised",
     );
     fails(
