@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use pc::huffman::{Bound, FrameHeader, FrameReader, FrameWriter, Kind, Promise};
 use pc::io::npy::NpyHeader;
-use pc::matrix::PredictionMatrix;
+use pc::matrix::{PredictionMatrix, argmax};
+use pc::metrics::softmax;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -66,6 +67,7 @@ fn main() {
         }
         let promise = Promise::new(Kind::Probabilities, Bound::Exact);
         report(&format!("{name}, float16"), &map(&matrix, float16), promise);
+        report_probabilities(&format!("{name}, sorted by class"), &by_top(&matrix));
     }
     for name in ["fashion-mnist", "digit-pairs"] {
         let matrix = read_npy(&predictions.join(format!("{name}-probs.npy")));
@@ -91,6 +93,11 @@ fn main() {
                 report(&format!("{name} logits, {how}"), &matrix, promise);
             }
         }
+    }
+    if let Some(matrix) = read_npy(&predictions.join("digit-pairs-logits.npy")) {
+        let frames = frames(&matrix);
+        report_probabilities("digit-pairs, frames", &softmax_rows(&frames));
+        report_logits("digit-pairs logits, frames", &frames);
     }
     let noise = |n: usize| {
         let mut rng = StdRng::seed_from_u64(1);
@@ -170,6 +177,38 @@ fn again(matrix: &PredictionMatrix, n_distinct: usize, n_rows: usize) -> Predict
         values.extend_from_slice(&matrix.values()[row..][..matrix.n_classes()]);
     }
     PredictionMatrix::new(matrix.n_classes(), values)
+}
+
+/// The rows in the order of their top classes, as in a data set that is sorted by class.
+fn by_top(matrix: &PredictionMatrix) -> PredictionMatrix {
+    let mut rows: Vec<&[f32]> = matrix.rows().collect();
+    rows.sort_by_key(|row| argmax(row));
+    PredictionMatrix::new(matrix.n_classes(), rows.concat())
+}
+
+/// Logits as of the frames of a film: four for each row, on the way to the next one, and some noise.
+fn frames(logits: &PredictionMatrix) -> PredictionMatrix {
+    let mut rng = StdRng::seed_from_u64(4);
+    let mut values = Vec::new();
+    for (row, next) in logits.rows().zip(logits.rows().skip(1)) {
+        for step in 0..4 {
+            let share = step as f32 / 4.0;
+            let blend = row.iter().zip(next);
+            let blend = blend.map(|(a, b)| a + share * (b - a) + rng.random_range(-0.2..0.2));
+            values.extend(blend);
+        }
+    }
+    PredictionMatrix::new(logits.n_classes(), values)
+}
+
+fn softmax_rows(logits: &PredictionMatrix) -> PredictionMatrix {
+    let mut probabilities = Vec::new();
+    let mut values = Vec::new();
+    for row in logits.rows() {
+        softmax(row, &mut probabilities);
+        values.extend(probabilities.iter().map(|&value| value as f32));
+    }
+    PredictionMatrix::new(logits.n_classes(), values)
 }
 
 /// What a function makes of all values.

@@ -117,12 +117,13 @@ impl<'a> Rows<'a> {
         self.values.chunks_exact(self.n_classes)
     }
 
-    /// The first `n_rows` of the rows.
-    pub fn first(self, n_rows: usize) -> Self {
-        Self {
-            values: &self.values[..n_rows * self.n_classes],
-            ..self
-        }
+    /// A row.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    #[inline]
+    pub fn row(self, index: usize) -> &'a [f32] {
+        &self.values[index * self.n_classes..][..self.n_classes]
     }
 }
 

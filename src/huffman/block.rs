@@ -168,6 +168,67 @@ impl ClassSymbols {
     }
 }
 
+/// The top classes of rows as symbols, one row after another. If they are told after the row before, the first symbol
+/// is the top class of that row, at first class 0, and the others come after it.
+#[derive(Debug, Clone)]
+pub struct TopClasses {
+    classes: ClassSymbols,
+    /// That of the row before, where it has a symbol.
+    before: Option<usize>,
+}
+
+impl TopClasses {
+    /// Those of rows of `n_classes`.
+    pub fn new(n_classes: usize, are_after: bool) -> Self {
+        Self {
+            classes: ClassSymbols::new(n_classes),
+            before: are_after.then_some(0),
+        }
+    }
+
+    /// Number of classes.
+    pub fn n_classes(&self) -> usize {
+        self.classes.n_classes
+    }
+
+    /// Number of symbols.
+    pub fn count(&self) -> usize {
+        usize::from(self.before.is_some()) + self.classes.count()
+    }
+
+    /// The symbol of the next top class and its raw bits.
+    pub fn token(&mut self, class: usize) -> Token {
+        let mut token = self.classes.token(class);
+        match self.before.replace(class) {
+            None => self.before = None,
+            Some(before) if before == class => {
+                token = Token {
+                    value: 0,
+                    extra: 0,
+                    n_extra_bits: 0,
+                };
+            }
+            Some(_) => token.value += 1,
+        }
+        token
+    }
+
+    /// The next top class, of a symbol, whose raw bits follow.
+    ///
+    /// # Errors
+    /// [`Corrupt`] as [`ClassSymbols::read`].
+    #[inline]
+    pub fn read(&mut self, symbol: u32, reader: &mut BitReader) -> Result<usize, Corrupt> {
+        let Some(before) = &mut self.before else {
+            return self.classes.read(symbol, reader);
+        };
+        if let Some(symbol) = symbol.checked_sub(1) {
+            *before = self.classes.read(symbol, reader)?;
+        }
+        Ok(*before)
+    }
+}
+
 /// How the rows of a block are coded, with what stands before the codebooks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Model {
@@ -180,15 +241,49 @@ enum Model {
     /// Beside the rows of a reference.
     ExpectedBeside(Levels),
     PredictedBeside(Numbers),
+    /// With the top class of each row told after that of the row before.
+    RankedAfter(Uniform),
+    ExpectedAfter(Levels),
+    /// Each row beside the one before.
+    ExpectedBesideBefore(Levels),
+    PredictedBesideBefore(Numbers),
 }
 
 impl Model {
-    /// The same of rows that are not beside those of a reference.
+    /// The same of rows that are beside no others, nor after them.
     fn alone(self) -> Self {
         match self {
-            Self::ExpectedBeside(levels) => Self::Expected(levels),
-            Self::PredictedBeside(numbers) => Self::Predicted(numbers),
+            Self::RankedAfter(uniform) => Self::Ranked(uniform),
+            Self::ExpectedAfter(levels)
+            | Self::ExpectedBeside(levels)
+            | Self::ExpectedBesideBefore(levels) => Self::Expected(levels),
+            Self::PredictedBeside(numbers) | Self::PredictedBesideBefore(numbers) => {
+                Self::Predicted(numbers)
+            }
             _ => self,
+        }
+    }
+
+    /// The same of rows that are told after the row before or, in place of those of a reference, beside it, if there
+    /// is such a model.
+    fn after(self) -> Option<Self> {
+        match self {
+            Self::Ranked(uniform) => Some(Self::RankedAfter(uniform)),
+            Self::Expected(levels) => Some(Self::ExpectedAfter(levels)),
+            Self::ExpectedBeside(levels) => Some(Self::ExpectedBesideBefore(levels)),
+            Self::PredictedBeside(numbers) => Some(Self::PredictedBesideBefore(numbers)),
+            _ => None,
+        }
+    }
+
+    /// The model that this is the [same of](Self::after), if it is such.
+    fn not_after(self) -> Option<Self> {
+        match self {
+            Self::RankedAfter(uniform) => Some(Self::Ranked(uniform)),
+            Self::ExpectedAfter(levels) => Some(Self::Expected(levels)),
+            Self::ExpectedBesideBefore(levels) => Some(Self::ExpectedBeside(levels)),
+            Self::PredictedBesideBefore(numbers) => Some(Self::PredictedBeside(numbers)),
+            _ => None,
         }
     }
 
@@ -203,6 +298,9 @@ impl Model {
 
     /// Its number. Format-stable.
     fn id(self) -> u32 {
+        if let Some(model) = self.not_after() {
+            return AFTER + model.id();
+        }
         match self {
             Self::Ranked(_) => 0,
             Self::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => SHARES,
@@ -229,6 +327,7 @@ impl Model {
             }
             Self::PredictedBeside(numbers) => FIRST_BESIDE + 2 + numbers.place(),
             Self::Tabled(by) => FIRST_TABLED + by as u32,
+            _ => unreachable!("other models are after those before"),
         }
     }
 
@@ -248,6 +347,16 @@ impl Model {
         if let Some(reference) = reference.filter(|_| is_beside(id)) {
             writer.write(beside::checksum(reference), 32);
         }
+        match self {
+            Self::ExpectedBesideBefore(Levels::Root { roots, .. }) => {
+                writer.write(roots.log_n_steps(), 2);
+            }
+            _ => self.not_after().unwrap_or(self).write_parameters_to(writer),
+        }
+    }
+
+    /// Writes the parameters of a model that is not after the row before.
+    fn write_parameters_to(self, writer: &mut BitWriter) {
         match self {
             Self::Ranked(uniform)
             | Self::Expected(Levels::Uniform(uniform))
@@ -285,7 +394,6 @@ impl Model {
         reader: &mut BitReader,
         reference: Option<Rows<'_>>,
     ) -> Result<(Self, usize), Error> {
-        let uniform = |reader: &mut BitReader| Uniform::from_levels(read_gamma(reader)?);
         let id = reader.read(6)?;
         let n_streams = match reader.read(1)? {
             0 => 1,
@@ -304,6 +412,25 @@ impl Model {
         {
             return Err(Error::WrongReference);
         }
+        if id >= AFTER {
+            let model = match id - AFTER {
+                9 => Self::ExpectedBeside(Levels::of_roots(Roots::of_steps(reader.read(2)?))),
+                id => Self::read_parameters_from(id, reader)?,
+            };
+            let model = model.after().ok_or(Corrupt(UNKNOWN_MODEL))?;
+            return Ok((model, n_streams));
+        }
+        if is_beside(id) && reference.is_none() {
+            return Err(Error::Corrupt(
+                "a block is told against a reference that its frame does not name",
+            ));
+        }
+        Ok((Self::read_parameters_from(id, reader)?, n_streams))
+    }
+
+    /// Reads the parameters of the model of this number, which is not after the row before.
+    fn read_parameters_from(id: u32, reader: &mut BitReader) -> Result<Self, Error> {
+        let uniform = |reader: &mut BitReader| Uniform::from_levels(read_gamma(reader)?);
         let model = match id {
             0 => Self::Ranked(uniform(reader)?),
             1 => Self::Expected(Levels::Uniform(uniform(reader)?)),
@@ -337,14 +464,7 @@ impl Model {
             }
             SHARES => Self::Expected(Levels::Uniform(uniform(reader)?.into_shares()?)),
             FIRST_TABLED..=15 => Self::Tabled(By::ALL[(id - FIRST_TABLED) as usize]),
-            id if !is_beside(id) => {
-                return Err(Error::Corrupt("a block has an unknown model"));
-            }
-            _ if reference.is_none() => {
-                return Err(Error::Corrupt(
-                    "a block is told against a reference that its frame does not name",
-                ));
-            }
+            id if !is_beside(id) => return Err(Error::Corrupt(UNKNOWN_MODEL)),
             FIRST_BESIDE => Self::ExpectedBeside(Levels::Uniform(uniform(reader)?)),
             9 => Self::ExpectedBeside(Levels::of_roots(Roots::HALVING)),
             10 => Self::PredictedBeside(Numbers::Steps(read_step(reader)?)),
@@ -355,9 +475,11 @@ impl Model {
             }
             _ => Self::PredictedBeside(Numbers::Bits(read_minifloat(reader)?)),
         };
-        Ok((model, n_streams))
+        Ok(model)
     }
 }
+
+const UNKNOWN_MODEL: &str = "a block has an unknown model";
 
 /// Rows that are decoded side by side stand in so many bitstreams. Format-stable.
 pub(super) const N_STREAMS: usize = 8;
@@ -381,7 +503,9 @@ impl Way {
         const MANY_BYTES: f64 = (1 << 16) as f64;
         let n_values = matrix.values().len();
         let is_worth_it = match model {
-            Model::Expected(_) => bytes_a_value * n_values as f64 >= MANY_BYTES,
+            Model::Expected(_) | Model::ExpectedAfter(_) => {
+                bytes_a_value * n_values as f64 >= MANY_BYTES
+            }
             Model::Predicted(_) => n_values >= LARGE,
             _ => false,
         };
@@ -405,6 +529,7 @@ const ANS: u8 = 0x80;
 /// The first version of the format that has the way in which a payload is coded.
 pub fn first_version(payload: &[u8]) -> u8 {
     match payload.first() {
+        Some(&first) if u32::from(model_id(first)) >= AFTER => 9,
         Some(&first) if u32::from(model_id(first)) >= REPEATED => 8,
         Some(&first) if u32::from(model_id(first)) >= EXPECTED_ROOTS => 7,
         Some(&first) if u32::from(model_id(first)) >= PREDICTED_MINIFLOATS => 6,
@@ -427,7 +552,7 @@ pub fn n_working_bytes(payload: &[u8], n_rows: usize, n_classes: usize) -> u64 {
     let n_streams = if first & STREAMS == 0 { 1 } else { N_STREAMS };
     match model_id(first).into() {
         id if may_have_streams(id) => Regression::n_bytes(n_classes, n_streams),
-        id if is_beside(id) => Columns::new(n_classes).n_bytes(),
+        id if is_beside(id % AFTER) => Columns::new(n_classes).n_bytes(),
         _ => 0,
     }
 }
@@ -470,9 +595,16 @@ pub fn model_name(first: u8) -> Option<String> {
         "expected, root, stated steps, linear",
         "repeated rows",
     ];
-    let name = NAMES.get(usize::from(model_id(first)))?;
+    let id = u32::from(model_id(first));
+    let mut name = NAMES.get((id % AFTER) as usize)?.to_string();
+    if id >= AFTER {
+        match is_beside(id % AFTER) {
+            true => name = name.replace("a reference", "the row before"),
+            false => name += ", after the row before",
+        }
+    }
     let coder = if first & ANS != 0 { ", rANS" } else { "" };
-    Some(format!("{name}{coder}"))
+    Some(name + coder)
 }
 
 /// Whether the model of a payload codes all rows bit for bit.
@@ -483,7 +615,8 @@ pub fn is_of_bits(payload: &[u8]) -> bool {
     }
     payload
         .first()
-        .is_some_and(|&first| matches!(model_id(first), 4 | 5 | 7 | 11..=15 | 17..=18 | 20..=21))
+        .map(|&first| u32::from(model_id(first)) % AFTER)
+        .is_some_and(|id| matches!(id, 4 | 5 | 7 | 11..=15 | 17..=18 | 20..=21))
 }
 
 /// The models beside a reference, but for those of minifloats. Format-stable.
@@ -497,7 +630,7 @@ fn is_beside(id: u32) -> bool {
 /// Whether the model of this number may have several bitstreams: those of expected and of predicted rows, which learn a
 /// [`Regression`].
 fn may_have_streams(id: u32) -> bool {
-    matches!(id, 1..=5 | SHARES..=EXPECTED_FLOATS | EXPECTED_SPHERE..=LAST_EXPECTED)
+    matches!(id % AFTER, 1..=5 | SHARES..=EXPECTED_FLOATS | EXPECTED_SPHERE..=LAST_EXPECTED)
 }
 
 /// The models of values of a table, by what their contexts are. Format-stable.
@@ -523,6 +656,9 @@ const LAST_EXPECTED: u32 = 26;
 
 /// The model of rows that come again. Format-stable.
 const REPEATED: u32 = 27;
+
+/// Added to the number of a model: its rows are told after the row before each. Format-stable.
+const AFTER: u32 = 32;
 
 /// Whether a payload needs the rows of a reference.
 pub fn needs_reference(payload: &[u8]) -> bool {
@@ -647,7 +783,7 @@ impl Suiting {
     }
 }
 
-/// Chooses the model for large blocks of rows, of which these are one, by trying all on the first of the rows, beside
+/// Chooses the model for large blocks of rows, of which these are one, by trying all on some of the rows, beside
 /// those of a reference if there is one, and the coder.
 pub fn choose(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) -> Choice {
     let of_all = choose_model(rows, reference, promise);
@@ -668,15 +804,33 @@ pub fn choose(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) ->
 
 /// The same of rows as they are, whether they come again or not.
 fn choose_model(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) -> Suiting {
-    let n_rows = rows.n_rows().min(SAMPLE_ROWS);
-    let (sample, reference) = (rows.first(n_rows), reference.map(|rows| rows.first(n_rows)));
+    let (sample, reference) = (sample(rows), reference.map(sample));
+    let (sample, reference) = (
+        sample.view(),
+        reference.as_ref().map(PredictionMatrix::view),
+    );
     let mut is_exact = vec![false; sample.n_rows()];
     let models = models(sample, reference, &mut is_exact, promise, Search::Large);
     encode_best(&models, sample, reference, &mut is_exact, promise, true).1
 }
 
-/// Rows that stand for a large block when its model is chosen.
+/// Rows that stand for a large block when its model is chosen, and how many of them follow each other.
 const SAMPLE_ROWS: usize = 2048;
+const STRETCH: usize = 256;
+
+/// Some of many rows: stretches from all over them, as their order may say something.
+fn sample(rows: Rows<'_>) -> PredictionMatrix {
+    let n_classes = rows.n_classes();
+    let n_spare = rows.n_rows().saturating_sub(SAMPLE_ROWS);
+    let n_stretches = SAMPLE_ROWS / STRETCH;
+    let mut values = Vec::with_capacity(SAMPLE_ROWS.min(rows.n_rows()) * n_classes);
+    for stretch in 0..n_stretches {
+        let first = stretch * STRETCH + n_spare * stretch / (n_stretches - 1);
+        let [first, end] = [first, first + STRETCH].map(|row| row.min(rows.n_rows()) * n_classes);
+        values.extend_from_slice(&rows.values()[first..end]);
+    }
+    PredictionMatrix::new(n_classes, values)
+}
 
 /// Whether a block is too large for trying all models on all of its rows.
 pub fn is_large(rows: Rows<'_>) -> bool {
@@ -713,10 +867,28 @@ fn models(
     search: Search,
 ) -> Vec<Model> {
     let mut models = models_alone(matrix, is_exact, promise, search);
-    if reference.is_some() {
-        let beside: Vec<Model> = models.iter().filter_map(|model| model.beside()).collect();
-        models.extend(beside);
+    let mut beside: Vec<Model> = models.iter().filter_map(|model| model.beside()).collect();
+    let is_after = |is_worth_it: fn(Rows<'_>) -> bool, id: u32| match search {
+        Search::Like(model) => model.id() == id,
+        Search::Small | Search::Large => is_worth_it(matrix),
+    };
+    for model in &mut models {
+        if let Some(after) = model.after()
+            && is_after(beside::has_runs_of_tops, after.id())
+        {
+            *model = after;
+        }
     }
+    let beside_before: Vec<Model> = beside
+        .iter()
+        .filter_map(|model| model.after())
+        .filter(|model| is_after(beside::are_near, model.id()))
+        .collect();
+    if reference.is_none() {
+        beside.clear();
+    }
+    models.extend(beside);
+    models.extend(beside_before);
     models
 }
 
@@ -734,10 +906,10 @@ fn models_alone(
             let most = (max_error - F32_MARGIN).min(1e-6);
             let keeps = |value: f32, decoded: f32| f64::from((value - decoded).abs()) <= most;
             let coarser = Uniform::of_fractions(matrix.values(), uniform.n_levels(), keeps);
-            models.extend(models_of_levels(
-                coarser.unwrap_or(uniform),
-                matrix.n_classes(),
-            ));
+            let uniform = coarser.unwrap_or(uniform);
+            models.extend(models_of_levels(uniform, matrix.n_classes()));
+            // Levels may follow each other as those of logits do.
+            models.push(Model::Predicted(Numbers::Steps(uniform.step())));
         }
         Bound::MaxError(max_error) => {
             let step = step(matrix, is_exact, max_error);
@@ -1078,15 +1250,24 @@ fn encode_best(
         .par_iter()
         .map(|&model| encode(model, Coder::Huffman))
         .collect();
-    let n_bytes = |index: usize| tried[index].0.0.len();
+    let n_bytes = |index: usize| tried[index].0.0.len() as f64;
     let mut best = 0;
     for (index, model) in models.iter().enumerate().skip(1) {
-        let percent = match model {
-            Model::Expected(_) if !matches!(models[best], Model::Expected(_)) => 95,
-            Model::ExpectedBeside(_) | Model::PredictedBeside(_) => 99,
-            _ => 100,
+        let is_beside_ranked = matches!(models[best], Model::Ranked(_) | Model::RankedAfter(_));
+        let most = match model {
+            Model::Expected(_) | Model::ExpectedAfter(_) | Model::Predicted(_)
+                if is_beside_ranked =>
+            {
+                0.95
+            }
+            Model::ExpectedBesideBefore(_) | Model::PredictedBesideBefore(_) if is_large => 0.97,
+            Model::ExpectedBeside(_)
+            | Model::PredictedBeside(_)
+            | Model::ExpectedBesideBefore(_)
+            | Model::PredictedBesideBefore(_) => 0.99,
+            _ => 1.0,
         };
-        if n_bytes(index) * 100 < n_bytes(best) * percent {
+        if n_bytes(index) < most * n_bytes(best) {
             best = index;
         }
     }
@@ -1387,14 +1568,23 @@ impl pulp::WithSimd for Coding<'_> {
             coder,
             n_streams,
         } = self.way;
+        let is_after = model.not_after().is_some();
         match model {
-            Model::Ranked(uniform) => ranked::encode(matrix, is_exact, uniform, keep_top),
-            Model::Expected(levels) => match matrix.n_rows() < 8 * N_STREAMS && n_streams == 1 {
-                true => expected::encode::<1>(matrix, is_exact, levels, keep_top, coder, 1),
-                false => expected::encode::<N_STREAMS>(
-                    matrix, is_exact, levels, keep_top, coder, n_streams,
-                ),
-            },
+            Model::Ranked(uniform) | Model::RankedAfter(uniform) => {
+                let tops = TopClasses::new(matrix.n_classes(), is_after);
+                ranked::encode(matrix, is_exact, uniform, tops, keep_top)
+            }
+            Model::Expected(levels) | Model::ExpectedAfter(levels) => {
+                let tops = TopClasses::new(matrix.n_classes(), is_after);
+                match matrix.n_rows() < 8 * N_STREAMS && n_streams == 1 {
+                    true => {
+                        expected::encode::<1>(matrix, is_exact, levels, tops, keep_top, coder, 1)
+                    }
+                    false => expected::encode::<N_STREAMS>(
+                        matrix, is_exact, levels, tops, keep_top, coder, n_streams,
+                    ),
+                }
+            }
             Model::Predicted(numbers) => match n_streams {
                 1 => predicted::encode::<1>(matrix, is_exact, numbers, keep_top, coder),
                 _ => predicted::encode::<N_STREAMS>(matrix, is_exact, numbers, keep_top, coder),
@@ -1402,20 +1592,17 @@ impl pulp::WithSimd for Coding<'_> {
             Model::Multiples(multiples) => multiples.encode(matrix, is_exact, keep_top),
             Model::Bits => plain::encode_bits(matrix),
             Model::Tabled(by) => tabled::encode(matrix, by, coder),
-            Model::ExpectedBeside(levels) => {
-                let reference = self.reference.expect(NO_REFERENCE);
+            Model::ExpectedBeside(levels) | Model::ExpectedBesideBefore(levels) => {
+                let reference = self.reference.filter(|_| !is_after);
                 expected_beside::encode(matrix, reference, is_exact, levels, keep_top, coder)
             }
-            Model::PredictedBeside(numbers) => {
-                let reference = self.reference.expect(NO_REFERENCE);
+            Model::PredictedBeside(numbers) | Model::PredictedBesideBefore(numbers) => {
+                let reference = self.reference.filter(|_| !is_after);
                 predicted_beside::encode(matrix, reference, is_exact, numbers, keep_top, coder)
             }
         }
     }
 }
-
-/// A model beside a reference is chosen, or read, only where there is one.
-const NO_REFERENCE: &str = "a reference";
 
 struct Decoding<'a, 'b, W> {
     model: Model,
@@ -1435,17 +1622,18 @@ impl<W: Watch> pulp::WithSimd for Decoding<'_, '_, W> {
     fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
         let (reader, n_classes, keep_top) = (self.reader, self.n_classes, self.keep_top);
         let watch = self.watch;
+        let is_after = self.model.not_after().is_some();
         match self.model {
-            Model::Ranked(uniform) => {
-                ranked::decode(reader, n_classes, uniform, keep_top, self.rows, watch)
+            Model::Ranked(uniform) | Model::RankedAfter(uniform) => {
+                let tops = TopClasses::new(n_classes, is_after);
+                ranked::decode(reader, tops, uniform, keep_top, self.rows, watch)
             }
-            Model::Expected(levels) => {
+            Model::Expected(levels) | Model::ExpectedAfter(levels) => {
+                let tops = TopClasses::new(n_classes, is_after);
                 let rows = self.rows;
                 match self.n_streams {
-                    1 => expected::decode::<1>(reader, n_classes, levels, keep_top, rows, watch),
-                    _ => expected::decode::<N_STREAMS>(
-                        reader, n_classes, levels, keep_top, rows, watch,
-                    ),
+                    1 => expected::decode::<1>(reader, tops, levels, keep_top, rows, watch),
+                    _ => expected::decode::<N_STREAMS>(reader, tops, levels, keep_top, rows, watch),
                 }
             }
             Model::Predicted(numbers) => {
@@ -1462,13 +1650,15 @@ impl<W: Watch> pulp::WithSimd for Decoding<'_, '_, W> {
             }
             Model::Bits => plain::decode_bits(reader, self.rows, watch),
             Model::Tabled(by) => tabled::decode(reader, self.n_classes, by, self.rows, watch),
-            Model::ExpectedBeside(levels) => {
-                let reference = self.reference.expect(NO_REFERENCE);
-                expected_beside::decode(reader, reference, levels, keep_top, self.rows, watch)
+            Model::ExpectedBeside(levels) | Model::ExpectedBesideBefore(levels) => {
+                let (rows, reference) = (self.rows, self.reference.filter(|_| !is_after));
+                expected_beside::decode(reader, n_classes, reference, levels, keep_top, rows, watch)
             }
-            Model::PredictedBeside(numbers) => {
-                let reference = self.reference.expect(NO_REFERENCE);
-                predicted_beside::decode(reader, reference, numbers, keep_top, self.rows, watch)
+            Model::PredictedBeside(numbers) | Model::PredictedBesideBefore(numbers) => {
+                let (rows, reference) = (self.rows, self.reference.filter(|_| !is_after));
+                predicted_beside::decode(
+                    reader, n_classes, reference, numbers, keep_top, rows, watch,
+                )
             }
         }
     }
@@ -1650,7 +1840,19 @@ mod tests {
     }
 
     /// A model of every kind.
-    fn every_model() -> [Model; 20] {
+    fn every_model() -> Vec<Model> {
+        let alone = every_model_alone();
+        let after = alone.iter().flat_map(|&model| after(model));
+        alone.iter().copied().chain(after).collect()
+    }
+
+    /// The same of rows after the row before.
+    fn after(model: Model) -> impl Iterator<Item = Model> {
+        let beside = model.beside().and_then(Model::after);
+        model.after().into_iter().chain(beside)
+    }
+
+    fn every_model_alone() -> [Model; 20] {
         let [ranked, expected] = uniform_models(0.002);
         let step = Step::new(0.002, 1.0).unwrap();
         let [as_such, as_values] = models_of_bits(float16());
@@ -1699,7 +1901,7 @@ mod tests {
     /// All ways with a model.
     fn ways(model: Model) -> impl Iterator<Item = Way> {
         let n_streams: &[usize] = match model {
-            Model::Expected(_) | Model::Predicted(_) => &[1, N_STREAMS],
+            Model::Expected(_) | Model::ExpectedAfter(_) | Model::Predicted(_) => &[1, N_STREAMS],
             _ => &[1],
         };
         let coders = [Coder::Huffman, Coder::Ans].into_iter();
@@ -1732,7 +1934,7 @@ mod tests {
     }
 
     fn assert_kept(model: Model, matrix: &PredictionMatrix, promise: &Promise) {
-        for way in ways(model) {
+        for way in std::iter::once(model).chain(after(model)).flat_map(ways) {
             assert_kept_beside(way, matrix, None, promise);
         }
         for way in model.beside().into_iter().flat_map(ways) {
@@ -1753,6 +1955,7 @@ mod tests {
         let (payload, counts) = encode_with(way, matrix.view(), reference, &mut is_exact, keep_top);
         assert_eq!(needs_reference(&payload), reference.is_some());
         let version = match way.model {
+            model if model.not_after().is_some() => 9,
             Model::Predicted(of) | Model::PredictedBeside(of) if of.is_minifloats() => 6,
             Model::Expected(Levels::Uniform(uniform))
                 if uniform.is_floats() || uniform.has_fine_tokens() =>
@@ -1815,6 +2018,85 @@ mod tests {
         }
         for model in EXACT_MODELS {
             assert_kept(model, matrix, &promise(Bound::Exact, 1));
+        }
+    }
+
+    #[test]
+    fn top_classes_are_told_after_the_row_before() {
+        let tops = [0, 0, 3, 3, 3, 1, 3, 0];
+        for (are_after, count, symbols) in [
+            (false, 5, [0, 0, 3, 3, 3, 1, 3, 0]),
+            // The first row comes after class 0.
+            (true, 6, [0, 0, 4, 0, 0, 2, 4, 1]),
+        ] {
+            let mut told = TopClasses::new(5, are_after);
+            assert_eq!((told.n_classes(), told.count()), (5, count));
+            let mut read = told.clone();
+            assert_eq!(tops.map(|top| told.token(top).value), symbols);
+            let mut reader = BitReader::default();
+            assert_eq!(
+                symbols.map(|symbol| read.read(symbol, &mut reader).unwrap()),
+                tops
+            );
+            assert!(read.read(count as u32, &mut reader).is_err());
+        }
+        // Of many classes, low bits follow, but not for that of the row before.
+        let mut told = TopClasses::new(3000, true);
+        assert_eq!(told.count(), 751);
+        let tokens = [2999, 2999, 5].map(|top| told.token(top));
+        let parts = tokens.map(|token| (token.value, token.extra, token.n_extra_bits));
+        assert_eq!(parts, [(750, 3, 2), (0, 0, 0), (2, 1, 2)]);
+    }
+
+    #[test]
+    fn rows_after_the_row_before_take_fewer_bytes_in_small_blocks_and_large_ones() {
+        // Of classes in turn, or sorted by class; what is left of the mass has nothing to do with the row before.
+        let row = |i: usize, top: usize| {
+            let other = (i * 7919 + i / 7) % 99;
+            let rest = ((i as u32).wrapping_mul(2_654_435_761) >> 24) as f32 / 1024.0;
+            (0..100).map(move |class| match class {
+                _ if class == top => 1.0 - rest,
+                _ if class == (top + 1 + other) % 100 => rest,
+                _ => 0.0,
+            })
+        };
+        let promise = promise(Bound::MaxError(0.002), 1);
+        for n_rows in [1000, 5000] {
+            let n_bytes = |top: &dyn Fn(usize) -> usize| {
+                let values = (0..n_rows).flat_map(|i| row(i, top(i))).collect();
+                let matrix = PredictionMatrix::new(100, values);
+                let choice = is_large(matrix.view()).then(|| choose(matrix.view(), None, &promise));
+                let mut is_exact = vec![false; n_rows];
+                let (payload, _) = encode(matrix.view(), None, &mut is_exact, &promise, choice);
+                (payload.len(), u32::from(model_id(payload[0])) >= AFTER)
+            };
+            let (mixed, is_mixed_after) = n_bytes(&|i| i * 7919 / 13 % 100);
+            let (sorted, is_sorted_after) = n_bytes(&|i| i * 100 / n_rows);
+            assert!(!is_mixed_after && is_sorted_after);
+            // A top class in any order takes 6.6 bits.
+            assert!(mixed - sorted > n_rows * 5 / 8, "{mixed} {sorted}");
+        }
+    }
+
+    #[test]
+    fn samples_are_stretches_from_all_over_a_block() {
+        let rows = |n: usize| PredictionMatrix::new(2, (0..2 * n).map(|i| i as f32).collect());
+        for n_rows in [0, 1, 300, 2047, 2048] {
+            assert_eq!(sample(rows(n_rows).view()), rows(n_rows));
+        }
+        let sample = sample(rows(10_000).view());
+        assert_eq!(sample.n_rows(), SAMPLE_ROWS);
+        let firsts: Vec<f32> = sample
+            .rows()
+            .step_by(STRETCH)
+            .map(|row| row[0] / 2.0)
+            .collect();
+        assert_eq!(
+            firsts,
+            [0.0, 1392.0, 2784.0, 4176.0, 5568.0, 6960.0, 8352.0, 9744.0]
+        );
+        for stretch in sample.values().chunks(2 * STRETCH) {
+            assert!(stretch.windows(2).all(|pair| pair[1] == pair[0] + 1.0));
         }
     }
 
@@ -2149,7 +2431,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(
-            model in (0u8..26, 0u8..4).prop_map(|(id, way)| id | way << 6),
+            model in (0u8..64, 0u8..4).prop_map(|(id, way)| id | way << 6),
             keep_top in 1usize..5,
             mut bytes in prop::collection::vec(any::<u8>(), 1..200),
         ) {

@@ -8,7 +8,7 @@
 
 use super::Corrupt;
 use super::bitstream::{BitReader, Coder};
-use super::block::{ClassSymbols, Coded, CodedRows, Symbol, Tables};
+use super::block::{Coded, CodedRows, Symbol, Tables, TopClasses};
 use super::codebook::Alphabet;
 use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence, Stream};
 use super::fineness::{self, FinenessFinder, Need};
@@ -33,12 +33,14 @@ const FINENESS: usize = N_EXPECTATIONS + N_RESTS;
 pub(super) const RIDGE: Ridge = Ridge {
     absolute: 64.0,
     relative: 0.0,
+    own: 0.0,
 };
 
 /// That of levels which are shares of the level of 1.
 const RIDGE_OF_LINEAR: Ridge = Ridge {
     absolute: 0.1,
     relative: 0.0,
+    own: 0.0,
 };
 
 /// How probabilities become levels.
@@ -487,6 +489,25 @@ impl Scale {
         self.floats().map_or(number, |floats| floats.level(number))
     }
 
+    /// Fills in the values of a row of this top class.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if no values have these levels.
+    #[inline(always)]
+    pub(super) fn dequantize_row(
+        self,
+        levels: &[u32],
+        top: usize,
+        row: &mut [f32],
+    ) -> Result<(), Corrupt> {
+        match self {
+            Self::Uniform(uniform) => uniform.dequantize_row(levels, row),
+            Self::Root(_) => Root::dequantize_row(levels, row)?,
+            Self::Sphere(sphere) => sphere.dequantize_row(levels, top, row)?,
+        }
+        Ok(())
+    }
+
     /// The largest number of a level that a decoder takes.
     pub(super) fn max_number(self) -> u32 {
         match self {
@@ -497,11 +518,10 @@ impl Scale {
     }
 }
 
-/// The alphabets, given those of the groups.
-fn alphabets(n_classes: usize, keep_top: usize, of_groups: Vec<Alphabet>) -> Vec<Alphabet> {
-    let n_heads = 2 * ClassSymbols::new(n_classes).count() + 1;
+/// The alphabets, given the number of symbols of top classes and the alphabets of the groups.
+fn alphabets(n_tops: usize, keep_top: usize, of_groups: Vec<Alphabet>) -> Vec<Alphabet> {
     let mut alphabets = vec![
-        Alphabet::of_symbols(n_heads).telling(Part::TopClass),
+        Alphabet::of_symbols(2 * n_tops + 1).telling(Part::TopClass),
         Alphabet::of_symbols(1).telling(Part::ExactRows),
     ];
     let of_order = Alphabet::of_levels().telling(Part::Order);
@@ -576,13 +596,18 @@ pub fn encode<const N: usize>(
     matrix: Rows<'_>,
     is_exact: &[bool],
     levels: Levels,
+    tops: TopClasses,
     keep_top: usize,
     coder: Coder,
     n_streams: usize,
 ) -> Coded {
     match levels.are_linear() {
-        true => encode_as::<N, Linear<N>>(matrix, is_exact, levels, keep_top, coder, n_streams),
-        false => encode_as::<N, Logarithms>(matrix, is_exact, levels, keep_top, coder, n_streams),
+        true => {
+            encode_as::<N, Linear<N>>(matrix, is_exact, levels, tops, keep_top, coder, n_streams)
+        }
+        false => {
+            encode_as::<N, Logarithms>(matrix, is_exact, levels, tops, keep_top, coder, n_streams)
+        }
     }
 }
 
@@ -591,12 +616,12 @@ fn encode_as<const N: usize, F: Features<N>>(
     matrix: Rows<'_>,
     is_exact: &[bool],
     levels: Levels,
+    mut top_classes: TopClasses,
     keep_top: usize,
     coder: Coder,
     n_streams: usize,
 ) -> Coded {
     let n_classes = matrix.n_classes();
-    let class_symbols = ClassSymbols::new(n_classes);
     let mut context_finder = ContextFinder::<N>::new(n_classes, matrix.n_rows(), levels);
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
     let mut finder = FinenessFinder::new(levels);
@@ -633,15 +658,15 @@ fn encode_as<const N: usize, F: Features<N>>(
         for (side, (row, (row_levels, contexts))) in rows.zip(known).enumerate() {
             let sequence = &mut sequences[side % n_streams];
             let Some(quantized) = &quantized[side] else {
-                let mark = 2 * class_symbols.count() as u32;
+                let mark = 2 * top_classes.count() as u32;
                 sequence.push(Symbol::new(HEAD, mark));
                 Symbol::of_bits(RAW, row).for_each(|symbol| sequence.push(symbol));
                 continue;
             };
             let top = quantized.top;
-            let mut head = class_symbols.token(top);
+            let mut head = top_classes.token(top);
             if tops[side].is_none() {
-                head.value += class_symbols.count() as u32;
+                head.value += top_classes.count() as u32;
             }
             sequence.push(Symbol::with_extra(HEAD, head));
             if let Scale::Root(root) = quantized.scale {
@@ -668,7 +693,7 @@ fn encode_as<const N: usize, F: Features<N>>(
     }
     let groups = Groups::of(&mut sequences, N_BANDS, groups_alphabet(keep_top), coder);
     Coded {
-        alphabets: alphabets(n_classes, keep_top, groups.alphabets()),
+        alphabets: alphabets(top_classes.count(), keep_top, groups.alphabets()),
         rows: CodedRows::InContexts(groups, sequences),
     }
 }
@@ -680,35 +705,35 @@ fn encode_as<const N: usize, F: Features<N>>(
 #[inline(always)]
 pub fn decode<const N: usize>(
     reader: &mut BitReader,
-    n_classes: usize,
+    tops: TopClasses,
     levels: Levels,
     keep_top: usize,
     values: &mut [f32],
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
     match levels.are_linear() {
-        true => decode_as::<N, Linear<N>>(reader, n_classes, levels, keep_top, values, watch),
-        false => decode_as::<N, Logarithms>(reader, n_classes, levels, keep_top, values, watch),
+        true => decode_as::<N, Linear<N>>(reader, tops, levels, keep_top, values, watch),
+        false => decode_as::<N, Logarithms>(reader, tops, levels, keep_top, values, watch),
     }
 }
 
 #[inline(always)]
 fn decode_as<const N: usize, F: Features<N>>(
     reader: &mut BitReader,
-    n_classes: usize,
+    mut top_classes: TopClasses,
     levels: Levels,
     keep_top: usize,
     values: &mut [f32],
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
+    let n_classes = top_classes.n_classes();
     let contexts =
         ContextDecoder::read_from(reader, N_BANDS, groups_alphabet(keep_top), levels.tokens())?;
-    let alphabets = alphabets(n_classes, keep_top, contexts.alphabets());
+    let alphabets = alphabets(top_classes.count(), keep_top, contexts.alphabets());
     let (tables, readers) = Tables::read_from(reader, &alphabets, watch)?;
     let mut streams = readers.map(|reader| contexts.stream(reader));
     let mut expecting = Expecting::new(n_classes, values.len() / n_classes, levels);
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
-    let class_symbols = ClassSymbols::new(n_classes);
     let mut fineness = 0;
     let floats = match levels {
         Levels::Uniform(uniform) => Scale::Uniform(uniform).floats(),
@@ -725,12 +750,12 @@ fn decode_as<const N: usize, F: Features<N>>(
         for (side, row) in rows.chunks_exact_mut(n_classes).enumerate() {
             let stream = &mut streams[side];
             let head = tables.number(HEAD, &mut stream.reader)?;
-            if head as usize == 2 * class_symbols.count() {
+            let n_symbols = top_classes.count() as u32;
+            if head == 2 * n_symbols {
                 tables.bits(RAW, &mut stream.reader, row)?;
                 continue;
             }
-            let n_symbols = class_symbols.count() as u32;
-            let top = class_symbols.read(head % n_symbols, &mut stream.reader)?;
+            let top = top_classes.read(head % n_symbols, &mut stream.reader)?;
             let scale = match levels {
                 Levels::Uniform(uniform) => Scale::Uniform(uniform),
                 Levels::Root { roots, .. } => {
@@ -779,11 +804,7 @@ fn decode_as<const N: usize, F: Features<N>>(
                 row_levels.fill(0);
                 row_levels[top] = Others::default().likely_top(scale);
             }
-            match scale {
-                Scale::Uniform(uniform) => uniform.dequantize_row(&row_levels, row),
-                Scale::Root(_) => Root::dequantize_row(&row_levels, row)?,
-                Scale::Sphere(sphere) => sphere.dequantize_row(&row_levels, top, row)?,
-            }
+            scale.dequantize_row(&row_levels, top, row)?;
             order.decode(row, Some(top), &tables, &mut stream.reader)?;
         }
     }
@@ -870,8 +891,10 @@ mod tests {
                     max_kl: 1e-3,
                 },
             ] {
-                let of_one = encode::<1>(matrix, &is_exact, levels, 1, Coder::Huffman, 1);
-                let of_sides = encode::<N_STREAMS>(matrix, &is_exact, levels, 1, Coder::Huffman, 1);
+                let tops = || TopClasses::new(n_classes, false);
+                let of_one = encode::<1>(matrix, &is_exact, levels, tops(), 1, Coder::Huffman, 1);
+                let of_sides =
+                    encode::<N_STREAMS>(matrix, &is_exact, levels, tops(), 1, Coder::Huffman, 1);
                 let [of_one, of_sides] = [of_one, of_sides].map(|coded| match coded.rows {
                     CodedRows::InContexts(groups, sequences) => groups.symbols(&sequences[0], 0),
                     _ => Vec::new(),

@@ -1,5 +1,5 @@
-//! Rows of probabilities beside those of a reference: each class is coded in the context of what the row
-//! of the reference and the classes before let expect of it (FORMAT.md, section 13).
+//! Rows of probabilities beside those of a reference, or each beside the one before it: each class is coded in the
+//! context of what the row of the reference and the classes before let expect of it (FORMAT.md, section 13).
 //!
 //! As [`expected`](super::expected), but for three things. The top class is told by its rank in the row of
 //! the reference, jointly with whether the row is certain, in the context of how certain that row is. The
@@ -20,8 +20,7 @@ use super::expected::{
 use super::fineness::FinenessFinder;
 use super::meter::{Part, Watch};
 use super::order::Order;
-use super::quantizer::{Root, Roots};
-use super::regression::{Columns, Regression, Visitor};
+use super::regression::{Columns, Regression, Ridge, Visitor};
 use super::tokens::{LEVELS, from_zigzag, zigzag};
 use crate::matrix::Rows;
 
@@ -31,6 +30,12 @@ const ORDER: usize = 1;
 /// The contexts of heads and of finenesses, by the doubt of the reference, after those of levels.
 const HEAD: usize = N_BANDS * N_POSITIONS;
 const FINENESS: usize = HEAD + N_POSITIONS;
+
+/// That of rows beside those before them, which mostly are what they are expected to be. Format-stable.
+const RIDGE_OF_BEFORE: Ridge = Ridge {
+    own: 1.0 / 16.0,
+    ..RIDGE
+};
 
 /// No model beside a reference has other levels.
 const NOT_BESIDE: &str = "levels are uniform or of roots";
@@ -76,11 +81,15 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(n_classes: usize, n_rows: usize) -> Self {
+    fn new(n_classes: usize, n_rows: usize, has_reference: bool) -> Self {
         let columns = Columns::new(n_classes);
+        let ridge = match has_reference {
+            true => RIDGE,
+            false => RIDGE_OF_BEFORE,
+        };
         Self {
-            known: Known::default(),
-            regression: Regression::beside(columns, n_rows, true, RIDGE),
+            known: Known::nothing(n_classes),
+            regression: Regression::beside(columns, n_rows, true, ridge),
             columns: columns.of_classes().collect(),
             first_contexts: vec![0; n_classes],
             features: vec![0.0; columns.count()],
@@ -141,31 +150,41 @@ impl Walk {
     }
 }
 
-/// Codes the rows of `matrix` beside those of `reference`; those marked in `is_exact` bit for bit.
+/// Codes the rows of `matrix` beside those of a reference or, without one, each beside the last one before it that is not
+/// exact; those marked in `is_exact` bit for bit.
 #[inline(always)]
 pub fn encode(
     matrix: Rows<'_>,
-    reference: Rows<'_>,
+    reference: Option<Rows<'_>>,
     is_exact: &[bool],
     levels: Levels,
     keep_top: usize,
     coder: Coder,
 ) -> Coded {
     let n_classes = matrix.n_classes();
-    let mut walk = Walk::new(n_classes, matrix.n_rows());
+    let mut walk = Walk::new(n_classes, matrix.n_rows(), reference.is_some());
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
     let mut row_levels = vec![0; n_classes];
     let mut finder = FinenessFinder::new(levels);
     let needs = finder.needs(matrix, is_exact, |row| {
-        let known = reference.rows().nth(row);
-        walk.known.take(known.unwrap_or_default());
-        walk.known.doubt()
+        // How the row before will be decoded is not known yet.
+        let known = match reference {
+            Some(reference) => Some(reference.row(row)),
+            None => row.checked_sub(1).map(|before| matrix.row(before)),
+        };
+        known.map_or(Known::MOST_DOUBT, |row| {
+            walk.known.take(row);
+            walk.known.doubt()
+        })
     });
+    walk.known = Known::nothing(n_classes);
+    let mut decoded = vec![0.0; n_classes];
     let mut sequences = Sequence::several(1, matrix.values().len(), LEVELS);
     let sequence = &mut sequences[0];
-    let rows = matrix.rows().zip(reference.rows());
-    for (row_number, ((row, known), &is_exact)) in rows.zip(is_exact).enumerate() {
-        walk.known.take(known);
+    for (row_number, (row, &is_exact)) in matrix.rows().zip(is_exact).enumerate() {
+        if let Some(reference) = reference {
+            walk.known.take(reference.row(row_number));
+        }
         let doubt = walk.known.doubt();
         if is_exact {
             sequence.push_number(HEAD + doubt, exact_head(n_classes));
@@ -193,6 +212,12 @@ pub fn encode(
             let distance = quantized.distance(&row_levels);
             sequence.push_number(rest_context(others.n), zigzag(distance));
         }
+        if reference.is_none() {
+            scale
+                .dequantize_row(&row_levels, top, &mut decoded)
+                .expect("the levels of a row of probabilities");
+            walk.known.take(&decoded);
+        }
         order.encode(row, &row_levels, Some(top), |symbol| sequence.push(symbol));
     }
     let first_alphabet = groups_alphabet(keep_top);
@@ -203,20 +228,20 @@ pub fn encode(
     }
 }
 
-/// Decodes the rows of a block beside those of `reference`.
+/// Decodes the rows of a block beside those of a reference or, without one, each beside the one before it.
 ///
 /// # Errors
 /// [`Corrupt`] if the payload is not what an encoder writes.
 #[inline(always)]
 pub fn decode(
     reader: &mut BitReader,
-    reference: Rows<'_>,
+    n_classes: usize,
+    reference: Option<Rows<'_>>,
     levels: Levels,
     keep_top: usize,
     values: &mut [f32],
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
-    let n_classes = reference.n_classes();
     let contexts =
         ContextDecoder::read_from(reader, n_bands(levels), groups_alphabet(keep_top), LEVELS)?;
     let alphabets = alphabets(keep_top, contexts.alphabets());
@@ -225,13 +250,15 @@ pub fn decode(
         tables,
         stream: contexts.stream(reader),
         contexts,
-        walk: Walk::new(n_classes, values.len() / n_classes),
+        walk: Walk::new(n_classes, values.len() / n_classes, reference.is_some()),
         class_of: Columns::new(n_classes).classes(),
         row_levels: vec![0; n_classes],
     };
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
-    for (row, known) in values.chunks_exact_mut(n_classes).zip(reference.rows()) {
-        decoder.walk.known.take(known);
+    for (row_number, row) in values.chunks_exact_mut(n_classes).enumerate() {
+        if let Some(reference) = reference {
+            decoder.walk.known.take(reference.row(row_number));
+        }
         let doubt = decoder.walk.known.doubt();
         let head = decoder.number(HEAD + doubt)?;
         if head == exact_head(n_classes) {
@@ -245,11 +272,11 @@ pub fn decode(
             .ok_or(Corrupt("a top class does not exist"))?;
         let scale = match levels {
             Levels::Uniform(uniform) => Scale::Uniform(uniform),
-            Levels::Root { .. } => {
+            Levels::Root { roots, .. } => {
                 let number = decoder.number(FINENESS + doubt)?;
                 let last = &mut decoder.walk.last_fineness[doubt];
                 *last = from_zigzag(number).wrapping_add(*last);
-                Scale::Root(Roots::HALVING.root(*last)?)
+                Scale::Root(roots.root(*last)?)
             }
             Levels::Sphere(_) => unreachable!("{NOT_BESIDE}"),
         };
@@ -259,14 +286,9 @@ pub fn decode(
         } else {
             decoder.levels(top, scale)?;
         }
-        match scale {
-            Scale::Uniform(uniform) => {
-                for (value, &level) in row.iter_mut().zip(&decoder.row_levels) {
-                    *value = uniform.dequantize(level);
-                }
-            }
-            Scale::Root(_) => Root::dequantize_row(&decoder.row_levels, row)?,
-            Scale::Sphere(_) => unreachable!("{NOT_BESIDE}"),
+        scale.dequantize_row(&decoder.row_levels, top, row)?;
+        if reference.is_none() {
+            decoder.walk.known.take(row);
         }
         let reader = &mut decoder.stream.reader;
         order.decode(row, Some(top), &decoder.tables, reader)?;

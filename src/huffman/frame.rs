@@ -19,7 +19,7 @@ pub const MAGIC: [u8; 4] = [0x89, b'H', b'U', b'F'];
 /// The last bytes of every frame.
 pub(super) const END_MAGIC: [u8; 4] = [b'H', b'U', b'F', 0x0A];
 /// The format version written, and the newest one read.
-pub const VERSION: u8 = 8;
+pub const VERSION: u8 = 9;
 /// The first versions: of frames that name a reference, and of those that name none. Which way of coding a block
 /// a later one brought, [`first_version`](super::block::first_version) tells.
 const VERSION_BESIDE: u8 = 2;

@@ -555,8 +555,11 @@ mod tests {
         let promise = Promise::new(Kind::Probabilities, Bound::MaxError(max_error));
         let mut writer =
             FrameWriter::new(Vec::new(), FrameHeader::new(3, promise).unwrap()).unwrap();
-        // Of few values, but no rows that come again.
-        let value = |i: usize| (i * 7919 % 101) as f32 / 400.0 + i as f32 * 1e-8;
+        // Of few values, but no rows that come again or that are like those before.
+        let value = |i: usize| {
+            let mixed = (i as u32).wrapping_mul(2_654_435_761);
+            ((mixed ^ mixed >> 15) % 101) as f32 / 400.0 + i as f32 * 1e-8
+        };
         let values = (0..3 * n_rows).map(value);
         let matrix = PredictionMatrix::new(3, values.collect());
         writer.write(&matrix).unwrap();
@@ -584,9 +587,9 @@ mod tests {
                     .unwrap();
                 let rows = bits.of_rows();
                 n_payload_bits += bits.codebooks + rows.codes + rows.raw + bits.padding;
-                // Ranked or expected, whichever the coder.
+                // Ranked, expected or predicted, whichever the coder.
                 let model = index.read_model(&mut file, block).unwrap() & 0x3F;
-                assert!(matches!(model, 0 | 1 | 24), "{model}");
+                assert!(matches!(model, 0 | 1 | 3 | 24), "{model}");
             }
             assert_eq!(n_payload_bits, 8 * sizes.payloads);
         }

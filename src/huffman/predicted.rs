@@ -63,10 +63,12 @@ impl Numbers {
             Self::Steps(_) => Ridge {
                 absolute: 1.0,
                 relative: 0.0,
+                own: 0.0,
             },
             _ => Ridge {
                 absolute: 0.0,
                 relative: 1.0 / (1 << 20) as f64,
+                own: 0.0,
             },
         }
     }

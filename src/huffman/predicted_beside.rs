@@ -1,5 +1,5 @@
-//! Rows of any values beside those of a reference: each value is predicted from the row of the reference
-//! and from those before it in the row (FORMAT.md, section 13).
+//! Rows of any values beside those of a reference, or each beside the one before it: each value is predicted from the
+//! row of the reference and from those before it in the row (FORMAT.md, section 13).
 //!
 //! As [`predicted`](super::predicted), with the values of the reference, as differences from its own first
 //! row, in front of those of the row for the [`Regression`], which takes the latter as differences from the
@@ -16,11 +16,15 @@ use super::predicted::{
     FIRST_ROW, NOT_FITTED, Numbers, ORDER, RAW, alphabets, context, exponent, features_of_bits,
     finite, groups_alphabet, predict_bits, round,
 };
-use super::regression::{Columns, Regression, Visitor};
+use super::regression::{Columns, Regression, Ridge, Visitor};
 use super::tokens::{LEVELS, from_zigzag, zigzag};
 use crate::matrix::Rows;
 
 const HEAD: usize = 0;
+
+/// What rows beside those before them have of a ridge of their own, so that a few do not explain too much.
+/// Format-stable.
+const OWN_RIDGE: f64 = 1.0 / (1 << 10) as f64;
 
 impl Numbers {
     /// What a value of the reference is for the regression: how far it is from the first one of its class.
@@ -38,6 +42,17 @@ impl Numbers {
         })
     }
 
+    /// Fills in the values of a row of such numbers.
+    #[inline(always)]
+    fn dequantize_row(self, numbers: &[i32], row: &mut [f32]) {
+        for (value, &number) in row.iter_mut().zip(numbers) {
+            *value = match self {
+                Self::Steps(step) => step.dequantize(number),
+                Self::OrderedBits(float) | Self::Bits(float) => float.value(number),
+            };
+        }
+    }
+
     /// What a number is for the regression, given the first one of its class and what the reference has.
     #[inline(always)]
     fn feature(self, number: i32, first: i32, known: f32) -> f32 {
@@ -53,7 +68,7 @@ struct Walk {
     numbers: Numbers,
     regression: Regression,
     columns: Vec<(usize, usize)>,
-    /// The numbers of the first row, once there is one, and the values of the reference beside it.
+    /// The numbers of the first row, once there is one, and the values of the reference beside it; without one, its own.
     first: Vec<i32>,
     first_known: Vec<f32>,
     /// The exponents of the variances of all classes, as of the last fit.
@@ -64,11 +79,16 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(numbers: Numbers, n_classes: usize, n_rows: usize) -> Self {
+    fn new(numbers: Numbers, n_classes: usize, n_rows: usize, has_reference: bool) -> Self {
         let columns = Columns::new(n_classes);
+        let own = if has_reference { 0.0 } else { OWN_RIDGE };
+        let ridge = Ridge {
+            own,
+            ..numbers.ridge()
+        };
         Self {
             numbers,
-            regression: Regression::beside(columns, n_rows, false, numbers.ridge()),
+            regression: Regression::beside(columns, n_rows, false, ridge),
             columns: columns.of_classes().collect(),
             first: Vec::new(),
             first_known: Vec::new(),
@@ -94,18 +114,9 @@ impl Walk {
         }
     }
 
-    /// Appends the numbers of a row: how much each is larger than predicted, in its context.
+    /// Appends the numbers of a row that is not the first one: how much each is larger than predicted, in its context.
     #[inline(always)]
     fn push_row(&mut self, row: &[i32], known: &[f32], sequence: &mut Sequence) {
-        if self.first.is_empty() {
-            let mut before = 0;
-            for &number in row {
-                sequence.push_number(FIRST_ROW, zigzag(number.wrapping_sub(before)));
-                before = number;
-            }
-            self.start(row, known);
-            return;
-        }
         self.take_known(known);
         let numbers = row.iter().zip(&self.first);
         for (&(known, column), (&number, &first)) in self.columns.iter().zip(numbers) {
@@ -164,25 +175,25 @@ fn predict(
     }
 }
 
-/// Codes the rows of `matrix` beside those of `reference`; those marked in `is_exact` bit for bit, as are
-/// rows that have no numbers (which get marked).
+/// Codes the rows of `matrix` beside those of a reference or, without one, each beside the last one before it that is not
+/// exact; those marked in `is_exact` bit for bit, as are rows that have no numbers (which get marked).
 #[inline(always)]
 pub fn encode(
     matrix: Rows<'_>,
-    reference: Rows<'_>,
+    reference: Option<Rows<'_>>,
     is_exact: &mut [bool],
     numbers: Numbers,
     keep_top: usize,
     coder: Coder,
 ) -> Coded {
     let n_classes = matrix.n_classes();
-    let mut walk = Walk::new(numbers, n_classes, matrix.n_rows());
+    let mut walk = Walk::new(numbers, n_classes, matrix.n_rows(), reference.is_some());
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
     let mut row_numbers = vec![0; n_classes];
+    let mut decoded = vec![0.0; n_classes];
     let mut sequences = Sequence::several(1, matrix.values().len(), LEVELS);
     let sequence = &mut sequences[0];
-    let rows = matrix.rows().zip(reference.rows());
-    for ((row, known), is_exact) in rows.zip(is_exact) {
+    for (row_number, (row, is_exact)) in matrix.rows().zip(is_exact).enumerate() {
         for (number, &value) in row_numbers.iter_mut().zip(row) {
             *number = match numbers {
                 Numbers::Steps(step) => step.quantize(value).unwrap_or_else(|| {
@@ -197,7 +208,21 @@ pub fn encode(
             Symbol::of_bits(RAW, row).for_each(|symbol| sequence.push(symbol));
             continue;
         }
-        walk.push_row(&row_numbers, known, sequence);
+        let known = reference.map(|reference| reference.row(row_number));
+        if !walk.first.is_empty() {
+            walk.push_row(&row_numbers, known.unwrap_or(&decoded), sequence);
+        }
+        if reference.is_none() {
+            numbers.dequantize_row(&row_numbers, &mut decoded);
+        }
+        if walk.first.is_empty() {
+            let mut before = 0;
+            for &number in &row_numbers {
+                sequence.push_number(FIRST_ROW, zigzag(number.wrapping_sub(before)));
+                before = number;
+            }
+            walk.start(&row_numbers, known.unwrap_or(&decoded));
+        }
         if !numbers.is_exact() {
             order.encode(row, &row_numbers, None, |symbol| sequence.push(symbol));
         }
@@ -209,43 +234,51 @@ pub fn encode(
     }
 }
 
-/// Decodes the rows of a block beside those of `reference`.
+/// Decodes the rows of a block beside those of a reference or, without one, each beside the one before it.
 ///
 /// # Errors
 /// [`Corrupt`] if the payload is not what an encoder writes.
 #[inline(always)]
 pub fn decode(
     reader: &mut BitReader,
-    reference: Rows<'_>,
+    n_classes: usize,
+    reference: Option<Rows<'_>>,
     numbers: Numbers,
     keep_top: usize,
     values: &mut [f32],
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
-    let n_classes = reference.n_classes();
     let contexts = ContextDecoder::read_from(reader, 1, groups_alphabet(keep_top), LEVELS)?;
     let alphabets = alphabets(keep_top, contexts.alphabets());
     let (tables, [reader]) = Tables::read_from(reader, &alphabets, watch)?;
     let mut stream = contexts.stream(reader);
-    let mut walk = Walk::new(numbers, n_classes, values.len() / n_classes);
+    let mut walk = Walk::new(
+        numbers,
+        n_classes,
+        values.len() / n_classes,
+        reference.is_some(),
+    );
     let class_of = Columns::new(n_classes).classes();
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
     let mut row_numbers = vec![0; n_classes];
-    for (row, known) in values.chunks_exact_mut(n_classes).zip(reference.rows()) {
+    // Where there is no reference, the row before.
+    let mut before = vec![0.0; n_classes];
+    for (row_number, row) in values.chunks_exact_mut(n_classes).enumerate() {
         if tables.number(HEAD, &mut stream.reader)? == 1 {
             tables.bits(RAW, &mut stream.reader, row)?;
             continue;
         }
-        if walk.first.is_empty() {
-            let mut before = 0i32;
+        let known = reference.map(|reference| reference.row(row_number));
+        let is_first = walk.first.is_empty();
+        if is_first {
+            let mut last = 0i32;
             for number in &mut row_numbers {
                 let difference = contexts.number(FIRST_ROW, &tables, &mut stream)?;
-                before = before.wrapping_add(from_zigzag(difference));
-                *number = before;
+                last = last.wrapping_add(from_zigzag(difference));
+                *number = last;
             }
-            walk.start(&row_numbers, known);
         } else {
-            walk.take_known(known);
+            walk.take_known(known.unwrap_or(&before));
             let mut visitor = NumberReader {
                 stream: &mut stream,
                 tables: &tables,
@@ -262,11 +295,12 @@ pub fn decode(
             walk.regression.walk([0], &mut visitor)?;
             walk.learn();
         }
-        for (value, &number) in row.iter_mut().zip(&row_numbers) {
-            *value = match numbers {
-                Numbers::Steps(step) => step.dequantize(number),
-                Numbers::OrderedBits(float) | Numbers::Bits(float) => float.value(number),
-            };
+        numbers.dequantize_row(&row_numbers, row);
+        if reference.is_none() {
+            before.copy_from_slice(row);
+        }
+        if is_first {
+            walk.start(&row_numbers, known.unwrap_or(&before));
         }
         if !numbers.is_exact() {
             order.decode(row, None, &tables, &mut stream.reader)?;

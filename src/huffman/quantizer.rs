@@ -233,6 +233,11 @@ impl Uniform {
         self.n_levels
     }
 
+    /// From one level to the next.
+    pub fn step(&self) -> Step {
+        Step(1.0 / f64::from(self.n_levels))
+    }
+
     /// The level of a probability in 0..=1: the nearest.
     #[inline]
     pub fn quantize(&self, probability: f32) -> u32 {

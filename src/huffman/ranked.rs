@@ -16,14 +16,14 @@
 
 use super::Corrupt;
 use super::bitstream::{BitReader, BitWriter};
-use super::block::{ClassSymbols, Coded, CodedRows, Symbol, Tables};
+use super::block::{Coded, CodedRows, Symbol, Tables, TopClasses};
 use super::codebook::{self, Codebook, entropy_bits, read_gamma, write_gamma};
 use super::contexts::{Sums, group_contexts};
 use super::meter::{Part, Watch};
 use super::order::Order;
 use super::quantizer::Uniform;
 use super::ranks::Ranks;
-use super::tokens::{LEVELS, RANGES, from_zigzag, zigzag};
+use super::tokens::{LEVELS, RANGES, Token, from_zigzag, zigzag};
 use crate::matrix::{Rows, argmax};
 
 /// What a symbol stands for; each family has its contexts. Format-stable.
@@ -98,17 +98,14 @@ impl Family {
         FIRST_CONTEXTS[self as usize]
     }
 
-    /// The alphabet, for rows of `n_classes` and heads that tell `n_kinds`.
-    fn alphabet(self, n_classes: usize, n_kinds: u32) -> codebook::Alphabet {
+    /// The alphabet, for so many symbols of top classes and heads that tell `n_kinds`.
+    fn alphabet(self, n_tops: usize, n_kinds: u32) -> codebook::Alphabet {
         let of_symbols = |size: u32, stride: u32| codebook::Alphabet {
             stride: stride as usize,
             ..codebook::Alphabet::of_symbols(size as usize)
         };
         match self {
-            Self::Head => {
-                let n_heads = ClassSymbols::new(n_classes).count() as u32 * n_kinds;
-                of_symbols(n_heads + 1, n_kinds)
-            }
+            Self::Head => of_symbols(n_tops as u32 * n_kinds + 1, n_kinds),
             Self::Raw => of_symbols(1, 1),
             Self::FirstRank => of_symbols(LEVELS.count() as u32 * N_JOINT_MISSES, N_JOINT_MISSES),
             _ => codebook::Alphabet::of_levels(),
@@ -335,16 +332,15 @@ impl Block {
     }
 
     /// How many kinds the heads should tell.
-    fn choose_n_kinds(&self, n_classes: usize) -> u32 {
+    fn choose_n_kinds(&self, n_classes: usize, mut tops: TopClasses) -> u32 {
         /// About what a symbol takes in the codebook.
         const BITS_A_SYMBOL: f64 = 5.5;
-        let class_symbols = ClassSymbols::new(n_classes);
-        let mut of_class = vec![[0u64; MAX_KINDS as usize]; class_symbols.count()];
+        let mut of_class = vec![[0u64; MAX_KINDS as usize]; tops.count()];
         let mut of_kind = vec![0u64; n_classes + MAX_KINDS as usize];
         for row in self.quantized() {
             let kind = Kind::new(row.n_others, row.distance).0;
-            of_class[class_symbols.token(row.top).value as usize]
-                [kind.min(MAX_KINDS - 1) as usize] += 1;
+            let of_class = &mut of_class[tops.token(row.top).value as usize];
+            of_class[kind.min(MAX_KINDS - 1) as usize] += 1;
             of_kind[kind as usize] += 1;
         }
         let cost = |n_kinds: u32| {
@@ -419,11 +415,11 @@ impl Parameters {
     }
 
     /// The alphabets of all groups in order, and those of [`Order`].
-    fn alphabets(&self, n_classes: usize, keep_top: usize) -> Vec<codebook::Alphabet> {
+    fn alphabets(&self, n_tops: usize, keep_top: usize) -> Vec<codebook::Alphabet> {
         let mut alphabets = Vec::new();
         for family in Family::ALL {
             let last = family.first_context() + family.n_contexts() - 1;
-            let alphabet = family.alphabet(n_classes, self.n_kinds);
+            let alphabet = family.alphabet(n_tops, self.n_kinds);
             alphabets.resize(usize::from(self.group_of[last]) + 1, alphabet);
         }
         let of_order = codebook::Alphabet::of_levels().telling(Part::Order);
@@ -491,21 +487,22 @@ pub fn encode(
     matrix: Rows<'_>,
     is_exact: &mut [bool],
     quantizer: Uniform,
+    tops: TopClasses,
     keep_top: usize,
 ) -> Coded {
-    let n_classes = matrix.n_classes();
+    let n_tops = tops.count();
     let block = Block::new(matrix, is_exact, quantizer);
     let mut parameters = Parameters {
-        n_kinds: block.choose_n_kinds(n_classes),
+        n_kinds: block.choose_n_kinds(matrix.n_classes(), tops.clone()),
         n_joint: block.choose_n_joint(),
         group_of: Vec::with_capacity(N_CONTEXTS),
     };
-    let mut symbols = symbols(matrix, &block, &parameters, quantizer, keep_top);
+    let mut symbols = symbols(matrix, &block, &parameters, quantizer, tops, keep_top);
 
     let mut frequencies: Vec<Vec<u64>> = Family::ALL
         .iter()
         .flat_map(|family| {
-            let size = family.alphabet(n_classes, parameters.n_kinds).size;
+            let size = family.alphabet(n_tops, parameters.n_kinds).size;
             std::iter::repeat_n(vec![0; size], family.n_contexts())
         })
         .collect();
@@ -533,7 +530,7 @@ pub fn encode(
         *symbol = symbol.of_alphabet(alphabet);
     }
     Coded {
-        alphabets: parameters.alphabets(matrix.n_classes(), keep_top),
+        alphabets: parameters.alphabets(n_tops, keep_top),
         rows: CodedRows::Ranked(parameters, symbols),
     }
 }
@@ -544,17 +541,17 @@ fn symbols(
     block: &Block,
     parameters: &Parameters,
     quantizer: Uniform,
+    mut tops: TopClasses,
     keep_top: usize,
 ) -> Vec<Symbol> {
     let n_kinds = parameters.n_kinds;
-    let class_symbols = ClassSymbols::new(matrix.n_classes());
     let head = Family::Head.first_context();
     let mut order = Order::new(keep_top, matrix.n_classes(), true, N_CONTEXTS);
     let mut levels = Vec::new();
     let mut symbols = Vec::with_capacity(3 * matrix.n_rows() + block.others.len());
     for (row, values) in block.rows.iter().zip(matrix.rows()) {
         let Some(row) = row else {
-            symbols.push(Symbol::new(head, class_symbols.count() as u32 * n_kinds));
+            symbols.push(Symbol::new(head, tops.count() as u32 * n_kinds));
             symbols.extend(Symbol::of_bits(Family::Raw.first_context(), values));
             continue;
         };
@@ -562,7 +559,7 @@ fn symbols(
             row,
             block,
             parameters,
-            class_symbols,
+            tops.token(row.top),
             quantizer,
             &mut symbols,
         );
@@ -577,19 +574,18 @@ fn symbols(
     symbols
 }
 
-/// The symbols of a row that is not exact.
+/// The symbols of a row that is not exact, the first of which begins with its top class.
 fn row_symbols(
     row: &Row,
     block: &Block,
     parameters: &Parameters,
-    class_symbols: ClassSymbols,
+    mut head: Token,
     quantizer: Uniform,
     symbols: &mut Vec<Symbol>,
 ) {
     let n_kinds = parameters.n_kinds;
     let n_others = row.n_others;
     let kind = Kind::new(n_others, row.distance);
-    let mut head = class_symbols.token(row.top);
     head.value = head.value * n_kinds + kind.0.min(n_kinds - 1);
     symbols.push(Symbol::with_extra(Family::Head.first_context(), head));
     if let Some(rest) = kind.0.checked_sub(n_kinds - 1) {
@@ -656,17 +652,17 @@ fn number(context: usize, number: u32) -> Symbol {
 /// [`Corrupt`] if the payload is not what an encoder writes.
 pub fn decode(
     reader: &mut BitReader,
-    n_classes: usize,
+    mut tops: TopClasses,
     quantizer: Uniform,
     keep_top: usize,
     values: &mut [f32],
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
-    let class_symbols = ClassSymbols::new(n_classes);
+    let n_classes = tops.n_classes();
     let parameters = Parameters::read_from(reader)?;
     let n_kinds = parameters.n_kinds;
     let mut order = Order::new(keep_top, n_classes, true, parameters.n_groups());
-    let alphabets = parameters.alphabets(n_classes, keep_top);
+    let alphabets = parameters.alphabets(tops.count(), keep_top);
     let (tables, [mut reader]) = Tables::read_from(reader, &alphabets, watch)?;
     let reader = &mut reader;
     let mut decoder = RowDecoder {
@@ -681,13 +677,13 @@ pub fn decode(
     };
     for row in values.chunks_exact_mut(n_classes) {
         let head = decoder.number(reader, Family::Head.first_context())?;
-        if head == class_symbols.count() as u32 * n_kinds {
+        if head == tops.count() as u32 * n_kinds {
             // Its only context is the only one of its group.
             let group = decoder.parameters.group_of[Family::Raw.first_context()];
             decoder.tables.bits(group.into(), reader, row)?;
             continue;
         }
-        let top = class_symbols.read(head / n_kinds, reader)?;
+        let top = tops.read(head / n_kinds, reader)?;
         let mut kind = Kind(head % n_kinds);
         if kind.0 == n_kinds - 1 {
             let rest = decoder.number(reader, Family::Kind.first_context())?;

@@ -540,7 +540,7 @@ mod tests {
         let message = read_all(&newer).unwrap_err().to_string();
         assert_eq!(
             message,
-            "format version 9 is newer than this pc supports (8); upgrade pc"
+            "format version 10 is newer than this pc supports (9); upgrade pc"
         );
     }
 
@@ -709,8 +709,11 @@ mod tests {
     fn what_is_learned_of_many_classes_counts_as_memory() {
         let (n_classes, n_rows) = (5000, 40);
         let of_class = |i: usize| (i % n_classes * 7919 % 1000) as f32;
-        let values =
-            (0..n_rows * n_classes).map(|i| of_class(i) + (i % 7 + i / n_classes) as f32 / 100.0);
+        let noise = |i: usize| {
+            let mixed = (i as u32).wrapping_mul(2_654_435_761);
+            ((mixed ^ mixed >> 15).wrapping_mul(2_246_822_519) >> 28) as f32 / 100.0
+        };
+        let values = (0..n_rows * n_classes).map(|i| of_class(i) + noise(i));
         let rows = PredictionMatrix::new(n_classes, values.collect());
         let promise = Promise::new(Kind::Logits, Bound::MaxError(0.01));
         let header = FrameHeader::new(n_classes, promise).unwrap();

@@ -50,6 +50,8 @@ pub struct Ridge {
     pub absolute: f64,
     /// In means of the diagonal.
     pub relative: f64,
+    /// Of each entry of the diagonal, in itself.
+    pub own: f64,
 }
 
 /// Who walks rows with a [`Regression`]. A trait and no closure, so that its methods can be made part of the
@@ -582,7 +584,11 @@ impl Regression {
         let trace = (0..size).fold(0.0, |sum, i| sum + scatter[i * size + i]);
         let ridge = self.ridge.absolute + self.ridge.relative * (trace / size as f64);
         for i in 0..size {
-            scatter[i * size + i] += ridge;
+            let own = match self.ridge.own {
+                0.0 => 0.0,
+                own => own * scatter[i * size + i],
+            };
+            scatter[i * size + i] += ridge + own;
         }
         let least = ridge.max(f64::MIN_POSITIVE);
         decompose(simd, &mut scatter, size, least);
@@ -955,6 +961,7 @@ mod tests {
     const RIDGE: Ridge = Ridge {
         absolute: 4.0,
         relative: 0.0,
+        own: 0.0,
     };
 
     #[test]

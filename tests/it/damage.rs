@@ -46,7 +46,7 @@ impl Fields {
         let block = 4 + 1 + 1 + json.len() + 4;
         let n_payload = usize::from(bytes[block + 2]);
         let fields = Self {
-            version: 8,
+            version: 9,
             n_json: None,
             json,
             block_tag: b'B',
@@ -185,10 +185,14 @@ fn what_a_version_brought_is_refused_in_those_before() {
         assert_refused(with_bit(3), is_other);
     }
     // Several bitstreams of expected rows are news to version 3; tables and shares to version 4; minifloats and
-    // spheres to version 5; steps of finenesses to version 6; repeated rows to version 7.
+    // spheres to version 5; steps of finenesses to version 6; repeated rows to version 7; rows after the row before to
+    // version 8.
     let of_tables_and_shares = [13, 14, 15, 0x8D, 0x8E, 0x8F, 16, 0x50, 0x90, 0xD0];
     let of_version_6 = [
         17, 18, 19, 0x51, 0x92, 0xD3, 20, 21, 0x94, 0x95, 22, 0xD6, 23, 0x57, 24, 0x98,
+    ];
+    let of_version_9 = [
+        32, 33, 0x62, 40, 0xA9, 42, 43, 44, 48, 51, 0xB4, 53, 54, 55, 0xF8, 57, 58,
     ];
     for (version_before, first_bytes) in [
         (3, &[0x41, 0x42, 0xC1, 0xC2][..]),
@@ -196,6 +200,7 @@ fn what_a_version_brought_is_refused_in_those_before() {
         (5, &of_version_6),
         (6, &[25, 26, 0x59, 0x9A, 0xDA]),
         (7, &[27, 0x5B, 0x9B]),
+        (8, &of_version_9),
     ] {
         for &first_byte in first_bytes {
             let of = |version: u8| {

@@ -15,7 +15,7 @@ use pc::huffman::{
     Bound, FileIndex, FrameHeader, FrameReader, FrameWriter, Kind, Promise, ReferenceName,
     ReferenceRows,
 };
-use pc::matrix::PredictionMatrix;
+use pc::matrix::{PredictionMatrix, argmax};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -74,6 +74,10 @@ struct Seen {
     /// Numbers of repeated rows, at most 2, and their contexts.
     repeated_numbers: BTreeSet<u32>,
     repeated_contexts: BTreeSet<usize>,
+    /// Models after the row before, and whether the top class is that of the row before.
+    tops_as_before: BTreeSet<(u64, bool)>,
+    /// Models after the row before that have exact rows before others.
+    models_after_exact_rows: BTreeSet<u64>,
 }
 
 /// Section 2: the lowest bit of a byte first.
@@ -685,12 +689,14 @@ enum Numbers {
 }
 
 impl Numbers {
-    /// Section 5: the parameters of models 3 to 5, 10 to 12, 17, 18, 20 and 21, but for checksums.
+    /// Section 5: the parameters of models 3 to 5, 10 to 12, 17, 18, 20 and 21, but for checksums, and of
+    /// those of section 16.
     fn read(bits: &mut Bits, model: u64) -> Self {
-        let has_unit = !matches!(model, 4 | 5 | 11 | 12);
+        let basis = basis(model);
+        let has_unit = !matches!(basis, 4 | 5 | 11 | 12);
         let unit = has_unit.then(|| f64::from_bits(bits.number(64)));
         assert!(unit.is_none_or(|unit| unit > 0.0 && unit.is_finite()));
-        match (model, unit) {
+        match (basis, unit) {
             (3 | 10, Some(step)) => Self::Steps(step),
             (_, Some(unit)) => {
                 let m = bits.number(5) as u32;
@@ -748,8 +754,56 @@ fn shift(n: usize) -> u32 {
     n_bits.saturating_sub(10)
 }
 
-/// Section 7.
-fn ranked_rows(bits: &mut Bits, n_rows: usize, n: usize, keep_top: usize) -> Vec<f32> {
+/// Section 16: whether a model is one of those after the row before.
+fn is_after_row(model: u64) -> bool {
+    model >= 32
+}
+
+/// Section 16: the model that a model is but for what stands there.
+fn basis(model: u64) -> u64 {
+    model % 32
+}
+
+/// Sections 7, 8 and 16: by which symbols top classes are told.
+struct Tops {
+    model: u64,
+    n: usize,
+    r: u32,
+    n_symbols: usize,
+    /// That of the last row that was not exact.
+    last: usize,
+}
+
+impl Tops {
+    fn new(model: u64, n: usize) -> Self {
+        let r = shift(n);
+        Self {
+            model,
+            n,
+            r,
+            n_symbols: ((n - 1) >> r) + 1 + usize::from(is_after_row(model)),
+            last: 0,
+        }
+    }
+
+    /// The top class of a symbol, of which bits may follow.
+    fn read(&mut self, bits: &mut Bits, symbol: usize) -> usize {
+        let mut high = Some(symbol);
+        if is_after_row(self.model) {
+            high = symbol.checked_sub(1);
+            let is_as_before = high.is_none();
+            bits.seen.tops_as_before.insert((self.model, is_as_before));
+        }
+        if let Some(high) = high {
+            self.last = (high << self.r) + bits.number(self.r) as usize;
+        }
+        assert!(self.last < self.n);
+        self.last
+    }
+}
+
+/// Section 7, and section 16 for model 32.
+fn ranked_rows(bits: &mut Bits, model: u64, n_rows: usize, n: usize, keep_top: usize) -> Vec<f32> {
     let n_levels = bits.gamma();
     assert!(n_levels <= 1 << 20);
     let k = bits.number(3) as usize + 1;
@@ -767,8 +821,8 @@ fn ranked_rows(bits: &mut Bits, n_rows: usize, n: usize, keep_top: usize) -> Vec
             group_of
         })
         .collect();
-    let r = shift(n);
-    let n_heads = k * (((n - 1) >> r) + 1);
+    let mut tops = Tops::new(model, n);
+    let n_heads = k * tops.n_symbols;
     bits.before_codebooks();
     let head_codebook = bits.codebook(n_heads + 1, k);
     let exact_codebook = bits.codebook(1, 1);
@@ -790,7 +844,7 @@ fn ranked_rows(bits: &mut Bits, n_rows: usize, n: usize, keep_top: usize) -> Vec
         &codebooks[group_of[context]]
     };
     let [distances, misses, first_ranks, ranks, tied_ranks, levels_in] = [0, 1, 2, 3, 4, 5];
-    let mut order = Order::read(bits, 0, n, keep_top, true);
+    let mut order = Order::read(bits, model, n, keep_top, true);
     bits.before_rows();
     let mut lists = Ranks::new(n);
     let mut values = Vec::new();
@@ -798,11 +852,10 @@ fn ranked_rows(bits: &mut Bits, n_rows: usize, n: usize, keep_top: usize) -> Vec
         // Step 1.
         let head = bits.symbol(&head_codebook);
         if head == n_heads {
-            values.extend(bits.exact_row(0, &exact_codebook, n));
+            values.extend(bits.exact_row(model, &exact_codebook, n));
             continue;
         }
-        let top = ((head / k) << r) + bits.number(r) as usize;
-        assert!(top < n);
+        let top = tops.read(bits, head / k);
         let mut kind = head % k;
         if kind == k - 1 {
             kind += bits.level(&kind_codebook) as usize;
@@ -905,6 +958,8 @@ struct Regression {
     has_means_by_top: bool,
     absolute: f64,
     relative: f64,
+    /// Section 16: by what part of its own each *W*(*i*, *i*) grows besides.
+    own_part: Option<f64>,
     n_rows: usize,
     n_rows_of_block: usize,
     next_fit: usize,
@@ -963,6 +1018,7 @@ impl Regression {
             has_means_by_top,
             absolute,
             relative,
+            own_part: None,
             n_rows: 0,
             n_rows_of_block,
             next_fit: 8,
@@ -1080,7 +1136,11 @@ impl Regression {
             let sum = (0..n).fold(0.0, |sum, i| sum + matrix[i][i]);
             let ridge = self.absolute + self.relative * (sum / n as f64);
             for i in 0..n {
-                matrix[i][i] += ridge;
+                let own = matrix[i][i];
+                matrix[i][i] += match self.own_part {
+                    Some(part) => ridge + own * part,
+                    None => ridge,
+                };
             }
             let least = ridge.max(TINY);
             // Step 4.
@@ -1137,7 +1197,7 @@ fn logarithm_of(z: f32) -> f32 {
     (q + (z - q.exp2()) / q.exp2()) as f32
 }
 
-/// Section 8.
+/// Section 8, and section 16 for models 33, 34, 48, 51 and 54 to 58.
 fn expected_rows(
     bits: &mut Bits,
     model: u64,
@@ -1145,13 +1205,14 @@ fn expected_rows(
     n: usize,
     keep_top: usize,
 ) -> Vec<f32> {
-    let is_root = matches!(model, 2 | 25 | 26);
+    let basis = basis(model);
+    let is_root = matches!(basis, 2 | 25 | 26);
     let n_levels = (!is_root).then(|| bits.gamma());
-    let n_steps = match model {
+    let n_steps = match basis {
         25 | 26 => 1 << bits.number(2),
         _ => 1,
     };
-    let most_levels = match model {
+    let most_levels = match basis {
         16 => (1 << 12) - 1,
         19 => 1 << 24,
         // The scale.
@@ -1159,27 +1220,27 @@ fn expected_rows(
         _ => 1 << 20,
     };
     assert!(n_levels.is_none_or(|n_levels| (1..=most_levels).contains(&n_levels)));
-    let is_sphere = matches!(model, 22 | 23);
+    let is_sphere = matches!(basis, 22 | 23);
     // Of floats.
-    let mantissa = (model == 19).then(|| bits.number(5) as u32);
+    let mantissa = (basis == 19).then(|| bits.number(5) as u32);
     let mut contexts = Contexts::read(bits, 4);
     if let Some(m) = mantissa {
         assert!(m <= 23);
         bits.seen.mantissas.insert((model, m));
         contexts.levels.limit = Some(m.saturating_sub(2).max(2));
     }
-    if matches!(model, 23 | 24) {
+    if matches!(basis, 23 | 24) {
         contexts.levels = FINE_LEVELS;
     }
-    let r = shift(n);
-    let n_heads = ((n - 1) >> r) + 1;
+    let mut tops = Tops::new(model, n);
+    let n_heads = tops.n_symbols;
     bits.before_codebooks();
     let head_codebook = bits.codebook(2 * n_heads + 1, 1);
     let exact_codebook = bits.codebook(1, 1);
     let mut order = Order::read(bits, model, n, keep_top, true);
     contexts.read_codebooks(bits);
     bits.before_rows();
-    let absolute_ridge = if model == 26 { 0.1 } else { 64.0 };
+    let absolute_ridge = if basis == 26 { 0.1 } else { 64.0 };
     let mut regression = Regression::new(n, n_rows, true, (absolute_ridge, 0.0));
     let mut fineness = 0;
     let mut values = Vec::new();
@@ -1192,8 +1253,7 @@ fn expected_rows(
             values.extend(bits.exact_row(model, &exact_codebook, n));
             continue;
         }
-        let top = ((head % n_heads) << r) + bits.number(r) as usize;
-        assert!(top < n);
+        let top = tops.read(bits, head % n_heads);
         let is_certain = head >= n_heads;
         // Step 2.
         if n_levels.is_none() {
@@ -1216,7 +1276,7 @@ fn expected_rows(
                 if class != top {
                     let v = regression.v[class];
                     let band = [0.1, 0.3, 1.0].iter().filter(|&&bound| bound <= v).count();
-                    let e = match model {
+                    let e = match basis {
                         26 => {
                             logarithm_of(4.0 * (expectations[class] * level_of_one).max(0.0) + 1.0)
                         }
@@ -1228,7 +1288,7 @@ fn expected_rows(
                         Some(m) => level_of_float(number.into(), m) as u32,
                         None => number,
                     };
-                    features[class] = match model {
+                    features[class] = match basis {
                         26 => levels[class] as f32 / level_of_one,
                         _ => feature(levels[class]),
                     };
@@ -1271,7 +1331,7 @@ fn expected_rows(
         levels[top] = level as u32;
         // Step 6.
         let mut row = match n_levels {
-            Some(_) if model == 16 => shares(&levels),
+            Some(_) if basis == 16 => shares(&levels),
             Some(n_levels) => uniform(&levels, n_levels),
             None => root(&levels),
         };
@@ -1558,28 +1618,41 @@ fn f(x: f64) -> f32 {
     ((q - 1) as f64 + z / 2f64.powi(q as i32)) as f32
 }
 
-/// Section 13, models 8 and 9.
+/// Section 13, models 8 and 9, and section 16, models 40 and 41, which have no reference.
 fn expected_rows_beside(
     bits: &mut Bits,
     model: u64,
-    reference: &[f32],
+    reference: Option<&[f32]>,
+    n_rows: usize,
     n: usize,
     keep_top: usize,
 ) -> Vec<f32> {
-    let n_levels = (model == 8).then(|| bits.gamma());
+    let basis = basis(model);
+    let n_levels = (basis == 8).then(|| bits.gamma());
     assert!(n_levels.is_none_or(|n_levels| n_levels <= 1 << 20));
-    let mut contexts = Contexts::read(bits, if model == 8 { 5 } else { 6 });
+    let n_steps = match model {
+        41 => 1 << bits.number(2),
+        _ => 1,
+    };
+    let mut contexts = Contexts::read(bits, if basis == 8 { 5 } else { 6 });
     bits.before_codebooks();
     let exact_codebook = bits.codebook(1, 1);
     let mut order = Order::read(bits, model, n, keep_top, true);
     contexts.read_codebooks(bits);
     bits.before_rows();
-    let n_rows = reference.len() / n;
     let mut regression = Regression::beside(n, n_rows, true, (64.0, 0.0));
+    regression.own_part = is_after_row(model).then_some(1.0 / 16.0);
     let (of_classes, of_columns) = columns(n);
     let mut last_fineness = [0; 96];
+    // Section 16.
+    let mut row_before = vec![0.0; n];
+    let mut is_after_exact = false;
     let mut values = Vec::new();
-    for y in reference.chunks(n) {
+    for row in 0..n_rows {
+        let y = match reference {
+            Some(reference) => &reference[n * row..n * (row + 1)],
+            None => &row_before[..],
+        };
         let clamp = |&y: &f32| if y > 0.0 { y.min(1.0) } else { 0.0 };
         let y: Vec<f32> = y.iter().map(clamp).collect();
         let largest = y.iter().copied().reduce(f32::max).unwrap();
@@ -1588,8 +1661,13 @@ fn expected_rows_beside(
         let head = contexts.number(bits, 384 + u) as usize;
         if head == 2 * n {
             values.extend(bits.exact_row(model, &exact_codebook, n));
+            is_after_exact = true;
             continue;
         }
+        if is_after_row(model) && is_after_exact {
+            bits.seen.models_after_exact_rows.insert(model);
+        }
+        is_after_exact = false;
         let mut falling: Vec<usize> = (0..n).collect();
         // Stable.
         falling.sort_by(|&a, &b| y[b].partial_cmp(&y[a]).unwrap());
@@ -1599,15 +1677,19 @@ fn expected_rows_beside(
         // Step 2.
         if n_levels.is_none() {
             last_fineness[u] += from_zigzag(contexts.number(bits, 480 + u));
-            assert!((0..=39).contains(&last_fineness[u]));
+            assert!((0..40 * n_steps).contains(&last_fineness[u]));
+            bits.seen
+                .finenesses
+                .insert((model, n_steps, last_fineness[u] % n_steps));
         }
         let fineness = last_fineness[u];
+        let square_of_one = square_of_one(fineness, n_steps);
         // Step 3.
         let r: Vec<f32> = y
             .iter()
             .map(|&y| match n_levels {
                 Some(n_levels) => f(f64::from(y) * f64::from(n_levels)),
-                None => f((f64::from(y) * (1u64 << fineness) as f64).sqrt()),
+                None => f((f64::from(y) * square_of_one as f64).sqrt()),
             })
             .collect();
         let mut levels = vec![0; n];
@@ -1633,7 +1715,7 @@ fn expected_rows_beside(
             regression.learn(bits, &[(top, features)]);
         }
         // Step 5.
-        let (likely, largest) = likely_top(&levels, n_levels, square_of_one(fineness, 1));
+        let (likely, largest) = likely_top(&levels, n_levels, square_of_one);
         let mut level = likely;
         if !is_certain {
             let n_others = levels.iter().filter(|&&level| level > 0).count();
@@ -1648,20 +1730,24 @@ fn expected_rows_beside(
             Some(n_levels) => uniform(&levels, n_levels),
             None => root(&levels),
         };
+        row_before.clone_from(&row);
         order.finish(bits, Some(top), &mut row);
         values.extend(row);
     }
     values
 }
 
-/// Section 13, models 10 to 12, 20 and 21.
+/// Section 13, models 10 to 12, 20 and 21, and section 16, models 42 to 44, 52 and 53, which have no
+/// reference.
 fn predicted_rows_beside(
     bits: &mut Bits,
     model: u64,
-    reference: &[f32],
+    reference: Option<&[f32]>,
+    n_rows: usize,
     n: usize,
     keep_top: usize,
 ) -> Vec<f32> {
+    let basis = basis(model);
     let quantizer = Numbers::read(bits, model);
     let mut contexts = Contexts::read(bits, 1);
     bits.before_codebooks();
@@ -1670,24 +1756,37 @@ fn predicted_rows_beside(
     let mut order = Order::read(bits, model, n, keep_top, false);
     contexts.read_codebooks(bits);
     bits.before_rows();
-    let ridge = match model {
+    let ridge = match basis {
         10 => (1.0, 0.0),
         _ => (0.0, 1.0 / 1_048_576.0),
     };
-    let mut regression = Regression::beside(n, reference.len() / n, false, ridge);
+    let mut regression = Regression::beside(n, n_rows, false, ridge);
+    regression.own_part = is_after_row(model).then_some(1.0 / 1024.0);
     let (of_classes, of_columns) = columns(n);
-    // The numbers of the first row, and what the reference has beside it.
-    let mut first: Option<(Vec<i32>, &[f32])> = None;
+    // The numbers of the first row, and what the reference has beside it; section 16: its values.
+    let mut first: Option<(Vec<i32>, Vec<f32>)> = None;
+    // Section 16.
+    let mut row_before = vec![0.0; n];
+    let mut is_after_exact = false;
     let mut values = Vec::new();
-    for y in reference.chunks(n) {
+    for row in 0..n_rows {
         if bits.symbol(&head_codebook) == 1 {
             values.extend(bits.exact_row(model, &exact_codebook, n));
+            is_after_exact = true;
             continue;
         }
+        if is_after_row(model) && is_after_exact {
+            bits.seen.models_after_exact_rows.insert(model);
+        }
+        is_after_exact = false;
+        let y = match reference {
+            Some(reference) => &reference[n * row..n * (row + 1)],
+            None => &row_before[..],
+        };
         let mut numbers = vec![0i32; n];
         let mut features = vec![0.0; 2 * n];
         if let Some((first_row, g)) = &first {
-            let known = |y: f32, g: f32| match (model, &quantizer) {
+            let known = |y: f32, g: f32| match (basis, &quantizer) {
                 (_, Numbers::Steps(step)) => {
                     fin((f64::from(fin(y)) / step - f64::from(fin(g)) / step) as f32)
                 }
@@ -1702,9 +1801,9 @@ fn predicted_rows_beside(
                 if is_of_row {
                     let e = expectations[column] + r;
                     let v = floor_log2(regression.v[of_classes[class].1]);
-                    let (prediction, context) = if matches!(model, 12 | 21) {
+                    let (prediction, context) = if matches!(basis, 12 | 21) {
                         let g = fin(fin(quantizer.value(first_row[class])) + e);
-                        (quantizer.of(g), context_of_value(g, v, &quantizer, model))
+                        (quantizer.of(g), context_of_value(g, v, &quantizer, basis))
                     } else {
                         let rounded = match e.abs() < 4_194_304.0 {
                             true => e.round_ties_even() as i32,
@@ -1716,7 +1815,7 @@ fn predicted_rows_beside(
                     let difference = from_zigzag(contexts.number(bits, context as usize));
                     numbers[class] = prediction.wrapping_add(difference);
                     let [number, first] = [numbers[class], first_row[class]];
-                    features[column] = match model {
+                    features[column] = match basis {
                         12 | 21 => {
                             let [value, first] = [number, first].map(|n| fin(quantizer.value(n)));
                             fin(fin(value - first) - r)
@@ -1735,11 +1834,15 @@ fn predicted_rows_beside(
         }
         regression.learn(bits, &[(0, features)]);
         let mut row: Vec<f32> = numbers.iter().map(|&n| quantizer.value(n)).collect();
+        first.get_or_insert_with(|| {
+            let of_row = if is_after_row(model) { &row[..] } else { y };
+            (numbers, of_row.to_vec())
+        });
+        row_before.clone_from(&row);
         if let Numbers::Steps(_) = quantizer {
             order.finish(bits, None, &mut row);
         }
         values.extend(row);
-        first.get_or_insert((numbers, y));
     }
     values
 }
@@ -1846,22 +1949,27 @@ fn payload(
     bits.is_several = bits.bit() == 1;
     bits.is_rans = bits.bit() == 1;
     assert!(version >= 3 || !bits.is_several && !bits.is_rans);
-    assert!(
-        !bits.is_several || [1, 2, 3, 4, 5, 16, 17, 18, 19, 22, 23, 24, 25, 26].contains(&model)
+    let may_be_several = matches!(
+        model,
+        1..=5 | 16..=19 | 22..=26 | 33 | 34 | 48 | 51 | 54..=58
     );
+    assert!(!bits.is_several || may_be_several);
     assert!(version >= 4 || !bits.is_several || model >= 3);
     assert!(version >= 5 || model < 13);
     assert!(version >= 6 || model < 17);
     assert!(version >= 7 || model < 25);
     assert!(version >= 8 || model < 27);
+    assert!(version >= 9 || model < 32);
     bits.seen.models.insert(model);
     bits.seen.first_bytes.insert(payload[0]);
     if bits.is_several {
         bits.seen.n_rows_of_several.insert(n_rows);
     }
     let values = match model {
-        0 => ranked_rows(&mut bits, n_rows, n, keep_top),
-        1 | 2 | 16 | 19 | 22..=26 => expected_rows(&mut bits, model, n_rows, n, keep_top),
+        0 | 32 => ranked_rows(&mut bits, model, n_rows, n, keep_top),
+        1 | 2 | 16 | 19 | 22..=26 | 33 | 34 | 48 | 51 | 54..=58 => {
+            expected_rows(&mut bits, model, n_rows, n, keep_top)
+        }
         3..=5 | 17 | 18 => predicted_rows(&mut bits, model, n_rows, n, keep_top),
         6 => multiples(&mut bits, n_rows, n, keep_top),
         7 => plain_rows(&mut bits, n_rows, n),
@@ -1871,11 +1979,14 @@ fn payload(
             let reference = &reference.unwrap()[..n_rows * n];
             let bytes: Vec<u8> = reference.iter().flat_map(|y| y.to_le_bytes()).collect();
             assert_eq!(bits.number(32), u64::from(crc32fast::hash(&bytes)));
+            let reference = Some(reference);
             match model {
-                8 | 9 => expected_rows_beside(&mut bits, model, reference, n, keep_top),
-                _ => predicted_rows_beside(&mut bits, model, reference, n, keep_top),
+                8 | 9 => expected_rows_beside(&mut bits, model, reference, n_rows, n, keep_top),
+                _ => predicted_rows_beside(&mut bits, model, reference, n_rows, n, keep_top),
             }
         }
+        40 | 41 => expected_rows_beside(&mut bits, model, None, n_rows, n, keep_top),
+        42..=44 | 52 | 53 => predicted_rows_beside(&mut bits, model, None, n_rows, n, keep_top),
         _ => panic!("no model {model}"),
     };
     bits.after_rows();
@@ -1940,7 +2051,7 @@ fn frame(bytes: &mut Bytes, seen: &mut Seen, reference: Option<&PredictionMatrix
     let start = bytes.position;
     assert_eq!(bytes.take(4), b"\x89HUF");
     let version = bytes.byte();
-    assert!((1..=8).contains(&version));
+    assert!((1..=9).contains(&version));
     let n_json = bytes.varint() as usize;
     let json: serde_json::Value = serde_json::from_slice(bytes.take(n_json)).unwrap();
     bytes.checksum(start);
@@ -2269,7 +2380,10 @@ fn a_decoder_written_from_the_specification_gives_the_same_probabilities() {
     assert!(seen.n_followers > 0 && seen.n_runs_without_follower > 0);
     assert!(seen.n_joint_misses > 0 && seen.n_tied_ranks > 0 && seen.n_set_apart > 0);
     assert!(seen.most_others > 64);
-    assert_eq!(seen.panel_sizes, BTreeSet::from([1, 3, 10, 12, 100, 128]));
+    assert_eq!(
+        seen.panel_sizes,
+        BTreeSet::from([1, 2, 3, 10, 12, 100, 128])
+    );
     assert!(seen.longest_code > 9);
 }
 
@@ -3168,7 +3282,10 @@ fn a_decoder_written_from_the_specification_reads_several_bitstreams_of_levels()
     check(&mut seen, &[(&softmax_rows(16_384, 9, 1.0, 18), promise)]);
     let mut even = noise(16_384, 7, 19, |rng| -f32::ln(rng.random_range(1e-6..1.0)));
     even.normalize();
-    check(&mut seen, &[(&even, promise)]);
+    for max_kl in [1e-3, 1e-5] {
+        let bound = Bound::MaxKl(max_kl);
+        check(&mut seen, &[(&even, Promise { bound, ..promise })]);
+    }
     let n_rows = BTreeSet::from([7001, 7002, 7003, 7004, 7005, 7007, 5001, 1001, 1 << 14]);
     assert!(
         seen.n_rows_of_several.is_superset(&n_rows),
@@ -3176,13 +3293,148 @@ fn a_decoder_written_from_the_specification_reads_several_bitstreams_of_levels()
         seen.n_rows_of_several
     );
     for first_byte in [0x41, 0x42, 0x59, 0xC1, 0xC2, 0xD9] {
-        assert!(seen.first_bytes.contains(&first_byte), "{first_byte:x}");
+        assert!(
+            seen.first_bytes.contains(&first_byte),
+            "{first_byte:x} {:x?}",
+            seen.first_bytes
+        );
     }
     assert!(seen.first_bytes_with_exact_rows.contains(&0x41));
     assert!((1..5).all(|i| seen.first_bytes_with_orders.contains(&(0x41, i))));
     assert!((1..3).all(|i| seen.first_bytes_with_orders.contains(&(0x59, i))));
-    assert_eq!(seen.certain_models, BTreeSet::from([1, 2, 25]));
+    assert_eq!(seen.certain_models, BTreeSet::from([1, 25]));
     assert_eq!(seen.panel_sizes, BTreeSet::from([7, 9, 20, 50, 128]));
+}
+
+/// The rows of a matrix in the order of their top classes, as in a data set that is sorted.
+fn by_top(matrix: PredictionMatrix) -> PredictionMatrix {
+    let mut rows: Vec<&[f32]> = matrix.rows().collect();
+    rows.sort_by_key(|row| argmax(row));
+    PredictionMatrix::new(matrix.n_classes(), rows.concat())
+}
+
+/// Logits that change a little from row to row.
+fn walk(n_rows: usize, n_classes: usize, seed: u64) -> PredictionMatrix {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut row = logits(1, n_classes, 6.0, seed).into_values();
+    let mut values = Vec::new();
+    for _ in 0..n_rows {
+        row.iter_mut()
+            .for_each(|value| *value += rng.random_range(-0.1..0.1));
+        values.extend_from_slice(&row);
+    }
+    PredictionMatrix::new(n_classes, values)
+}
+
+#[test]
+fn a_decoder_written_from_the_specification_reads_rows_after_the_row_before() {
+    let mut seen = Seen::default();
+    let mut rng = StdRng::seed_from_u64(17);
+    let of = |bound, keep_top| promise(Kind::Probabilities, bound, keep_top);
+    let [coarse, fine] = [1.0 / 510.0, 1e-4].map(Bound::MaxError);
+    let [wide, narrow] = [1e-2, 1e-4].map(Bound::MaxKl);
+    // Rows that have nothing in common but the top class.
+    let spread = |n_rows, n_classes, power| {
+        let value = |rng: &mut StdRng| (-f32::ln(rng.random_range(1e-6..1.0))).powf(power);
+        let mut rows = noise(n_rows, n_classes, 1, value);
+        rows.normalize();
+        by_top(rows)
+    };
+    for (n_rows, n_classes, power) in [
+        (700, 10, 9.0),
+        (900, 40, 2.0),
+        (5001, 50, 4.0),
+        (900, 3, 1.0),
+        (900, 2, 1.0),
+    ] {
+        let rows = spread(n_rows, n_classes, power);
+        for (i, bound) in [coarse, fine, wide, narrow].into_iter().enumerate() {
+            check(&mut seen, &[(&rows, of(bound, 1 + i % 3))]);
+        }
+        check(&mut seen, &[(&map(rows, float16), of(Bound::Exact, 1))]);
+    }
+    // Many classes of which few are on top.
+    let mut many = vec![0.0; 300 * 1500];
+    for (i, row) in many.chunks_mut(1500).enumerate() {
+        let (top, other) = (70 * (i / 20) + 3, rng.random_range(0..1500));
+        let rest = rng.random_range(0.01..0.4);
+        row[top] = 1.0 - rest;
+        row[other] += rest;
+    }
+    let many = PredictionMatrix::new(1500, many);
+    for bound in [coarse, narrow] {
+        check(&mut seen, &[(&many, of(bound, 1))]);
+    }
+    // Shares of 60 trees.
+    let mut votes = map(spread(900, 20, 2.0), |value| (value * 60.0).round());
+    votes.normalize();
+    for bound in [narrow, Bound::MaxKl(1e-3)] {
+        check(&mut seen, &[(&votes, of(bound, 1))]);
+    }
+    // Rows that are exact, in between.
+    let near = noise(900, 40, 4, |rng| 0.9 + rng.random_range(0.0..1e-6));
+    let crowd = spread(900, 40, 2.0).into_values();
+    let crowd = crowd.chunks(40).zip(near.rows()).enumerate();
+    let crowd = crowd.flat_map(|(i, (row, near))| if i % 90 == 0 { near } else { row });
+    let crowd = PredictionMatrix::new(40, crowd.copied().collect());
+    check(&mut seen, &[(&crowd, of(Bound::MaxError(1e-6), 40))]);
+
+    for (n_rows, n_classes) in [
+        (600, 12),
+        (300, 100),
+        (100, 300),
+        (20, 3000),
+        (500, 1),
+        (6, 4),
+    ] {
+        let logits = walk(n_rows, n_classes, 6);
+        let mut rows = map(logits.clone(), f32::exp);
+        rows.normalize();
+        for (i, bound) in [coarse, fine, wide, narrow, Bound::Exact]
+            .into_iter()
+            .enumerate()
+        {
+            check(&mut seen, &[(&rows, of(bound, 1 + i % 3))]);
+        }
+        for rows in [logits.clone(), map(logits.clone(), float16)] {
+            for bound in [Bound::MaxError(0.01), Bound::MaxError(0.05), Bound::Exact] {
+                check(&mut seen, &[(&rows, promise(Kind::Logits, bound, 2))]);
+            }
+        }
+        let halves = map(rows, float16);
+        check(&mut seen, &[(&halves, of(Bound::Exact, 1))]);
+        // The first row and some others are exact.
+        let far = with_far_rows(logits, |row| row % 50 == 0);
+        let values = |bound| promise(Kind::Values, bound, 2);
+        check(&mut seen, &[(&far, values(Bound::MaxError(0.05)))]);
+    }
+    // Rows that no class is told apart in, between others.
+    let near = noise(600, 40, 7, |rng| 0.9 + rng.random_range(0.0..1e-6));
+    let mut rows = map(walk(600, 40, 8), f32::exp);
+    rows.normalize();
+    let rows = rows.rows().zip(near.rows()).enumerate();
+    let rows = rows.flat_map(|(i, (row, near))| if i % 70 == 0 { near } else { row });
+    let rows = PredictionMatrix::new(40, rows.copied().collect());
+    check(&mut seen, &[(&rows, of(Bound::MaxError(1e-6), 40))]);
+    let of_tops = BTreeSet::from([32, 33, 51, 54, 57, 58]);
+    let of_rows = BTreeSet::from([40, 41, 42, 43, 44, 52, 53]);
+    assert!(seen.models.is_superset(&of_tops), "{:?}", seen.models);
+    assert!(seen.models.is_superset(&of_rows), "{:?}", seen.models);
+    for model in of_tops {
+        let told = [false, true].map(|is_as_before| (model, is_as_before));
+        assert!(told.iter().all(|told| seen.tops_as_before.contains(told)));
+    }
+    for model in [40, 42] {
+        assert!(seen.models_after_exact_rows.contains(&model), "{model}");
+    }
+    // With several bitstreams, and rANS.
+    for first_byte in [0x61, 0x73, 0xB9, 0xA8, 0xA9, 0xAA] {
+        assert!(
+            seen.first_bytes.contains(&first_byte),
+            "{first_byte:x} {:?}",
+            seen.first_bytes
+        );
+    }
 }
 
 #[test]
