@@ -1244,21 +1244,46 @@ fn encode_best(
         // How many bytes it takes is not known yet.
         let way = Way::of(model, coder, matrix, 0.0);
         let payload = encode_with(way, matrix, reference, &mut marked, promise.keep_top);
-        (payload, marked)
+        Tried {
+            suiting: Suiting {
+                model,
+                coder,
+                bytes_a_value: payload.0.len() as f64 / matrix.values().len() as f64,
+            },
+            payload,
+            marked,
+        }
     };
-    let mut tried: Vec<(Payload, Vec<bool>)> = models
+    let with_huffman: Vec<Tried> = models
         .par_iter()
         .map(|&model| encode(model, Coder::Huffman))
         .collect();
-    let n_bytes = |index: usize| tried[index].0.0.len() as f64;
-    let mut best = 0;
-    for (index, model) in models.iter().enumerate().skip(1) {
-        let is_beside_ranked = matches!(models[best], Model::Ranked(_) | Model::RankedAfter(_));
-        let most = match model {
-            Model::Expected(_) | Model::ExpectedAfter(_) | Model::Predicted(_)
-                if is_beside_ranked =>
-            {
-                0.95
+    let least = with_huffman
+        .iter()
+        .map(Tried::n_bytes)
+        .fold(f64::MAX, f64::min);
+    // With rANS those that may be worth their time, and be chosen.
+    let least_share = if is_large { 0.99 } else { 0.995 };
+    let tried: Vec<Tried> = with_huffman
+        .into_par_iter()
+        .map(|with_huffman| {
+            let most = least_share * with_huffman.n_bytes();
+            if with_huffman.n_bytes_of_ans() >= most.min(least / LEAST_SHARE_OF_SLOW) {
+                return with_huffman;
+            }
+            let with_ans = encode(with_huffman.suiting.model, Coder::Ans);
+            match with_ans.n_bytes() < most {
+                true => with_ans,
+                false => with_huffman,
+            }
+        })
+        .collect();
+    let better = |best: Tried, other: Tried| {
+        let is_fast = matches!(best.suiting.model, Model::Ranked(_) | Model::RankedAfter(_))
+            && (is_large || best.suiting.coder == Coder::Huffman);
+        let most = match other.suiting.model {
+            Model::Expected(_) | Model::ExpectedAfter(_) | Model::Predicted(_) if is_fast => {
+                LEAST_SHARE_OF_SLOW
             }
             Model::ExpectedBesideBefore(_) | Model::PredictedBesideBefore(_) if is_large => 0.97,
             Model::ExpectedBeside(_)
@@ -1267,29 +1292,37 @@ fn encode_best(
             | Model::PredictedBesideBefore(_) => 0.99,
             _ => 1.0,
         };
-        if n_bytes(index) < most * n_bytes(best) {
-            best = index;
+        match other.n_bytes() < most * best.n_bytes() {
+            true => other,
+            false => best,
         }
-    }
-    let mut coder = Coder::Huffman;
-    let (mut payload, mut marked) = tried.swap_remove(best);
-    let (n_bytes, counts) = (payload.0.len() as f64, payload.1);
-    let least_share = if is_large { 0.99 } else { 0.995 };
-    let is_worth_it = |n_bytes_of_ans: f64| n_bytes_of_ans < least_share * n_bytes;
-    if is_worth_it(n_bytes - (counts.codes as f64 - counts.entropy) / 8.0) {
-        let of_ans = encode(models[best], Coder::Ans);
-        if is_worth_it(of_ans.0.0.len() as f64) {
-            (payload, marked) = of_ans;
-            coder = Coder::Ans;
-        }
-    }
-    is_exact.copy_from_slice(&marked);
-    let suiting = Suiting {
-        model: models[best],
-        coder,
-        bytes_a_value: payload.0.len() as f64 / matrix.values().len() as f64,
     };
-    (payload, suiting)
+    let best = tried.into_iter().reduce(better).expect("a model");
+    is_exact.copy_from_slice(&best.marked);
+    (best.payload, best.suiting)
+}
+
+/// Beside ranked rows, what is slower must take less than this.
+const LEAST_SHARE_OF_SLOW: f64 = 0.95;
+
+/// What a model and a coder made of some rows.
+struct Tried {
+    suiting: Suiting,
+    payload: Payload,
+    /// The rows stored exactly.
+    marked: Vec<bool>,
+}
+
+impl Tried {
+    fn n_bytes(&self) -> f64 {
+        self.payload.0.len() as f64
+    }
+
+    /// About the least that it may be with rANS.
+    fn n_bytes_of_ans(&self) -> f64 {
+        let counts = self.payload.1;
+        self.n_bytes() - (counts.codes as f64 - counts.entropy) / 8.0
+    }
 }
 
 /// The step for the rows not marked; rows too large for any get marked.
