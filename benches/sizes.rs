@@ -67,7 +67,7 @@ fn main() {
         }
         let promise = Promise::new(Kind::Probabilities, Bound::Exact);
         report(&format!("{name}, float16"), &map(&matrix, float16), promise);
-        report_probabilities(&format!("{name}, sorted by class"), &by_top(&matrix));
+        report_probabilities(&format!("{name}, sorted by top class"), &by_top(&matrix));
     }
     for name in ["fashion-mnist", "digit-pairs"] {
         let matrix = read_npy(&predictions.join(format!("{name}-probs.npy")));

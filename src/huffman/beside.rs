@@ -1,11 +1,10 @@
-//! Rows beside those of a reference, which encoder and decoder both know (FORMAT.md, section 13).
+//! Rows beside those of a reference, or each beside the row before it, which encoder and decoder both know (FORMAT.md,
+//! sections 13 and 16).
 //!
 //! A model that was trained again, or with another seed, predicts mostly what the one before did on the
 //! same inputs. The models of `*_beside` code a row with that of the reference at hand, and a block says
-//! by a checksum which rows these were.
+//! by a checksum which rows these were. What follows in time is mostly like what was there before.
 
-use super::block::TopClasses;
-use super::codebook::entropy_bits;
 use super::order::first_classes;
 use crate::matrix::{Rows, argmax, largest};
 
@@ -95,45 +94,6 @@ pub fn feature(value: f64, scale: f64) -> f32 {
     (f64::from(exponent - 1) + mantissa) as f32
 }
 
-/// Whether it is likely to pay that top classes are told after those of the rows before: they come in runs, as in data
-/// sets that are sorted by class.
-pub fn has_runs_of_tops(matrix: Rows<'_>) -> bool {
-    /// What a row costs less.
-    const LEAST_SAVING: f64 = 0.1;
-    const CODEBOOK: f64 = 32.0;
-    let n_classes = matrix.n_classes();
-    let mut symbols = TopClasses::new(n_classes, true);
-    let mut alone = vec![0; n_classes];
-    let mut after = vec![0; symbols.count()];
-    for row in matrix.rows() {
-        let top = argmax(row);
-        alone[top] += 1;
-        after[symbols.token(top).value as usize] += 1;
-    }
-    let least = LEAST_SAVING * matrix.n_rows() as f64 + CODEBOOK;
-    entropy_bits(&alone) - entropy_bits(&after) > least
-}
-
-/// Whether rows are so much more often nearer to the row before than to some other that it may pay to tell them beside
-/// it.
-pub fn are_near(matrix: Rows<'_>) -> bool {
-    /// Rows to look at.
-    const N_ROWS: usize = 512;
-    let n_rows = matrix.n_rows();
-    let distance = |a: usize, b: usize| -> f64 {
-        let values = matrix.row(a).iter().zip(matrix.row(b));
-        values.map(|(a, b)| f64::from((a - b).abs())).sum()
-    };
-    let (mut n_nearer, mut n_farther) = (0, 0);
-    for row in (1..n_rows).step_by(n_rows.div_ceil(N_ROWS).max(1)) {
-        let of_before = distance(row, row - 1);
-        let of_other = distance(row, (row + n_rows / 2) % n_rows);
-        n_nearer += usize::from(of_before < of_other);
-        n_farther += usize::from(of_before > of_other);
-    }
-    n_nearer > 2 * n_farther
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,43 +122,6 @@ mod tests {
         assert_eq!(known.doubt(), 0);
         known.take(&[0.0, 0.0]);
         assert_eq!(known.doubt(), Known::MOST_DOUBT);
-    }
-
-    /// Rows of four classes, of these top classes.
-    fn of_tops(tops: impl Iterator<Item = usize>) -> Vec<f32> {
-        let row = |top: usize| (0..4).map(move |class| if class == top { 0.7 } else { 0.1 });
-        tops.flat_map(row).collect()
-    }
-
-    #[test]
-    fn top_classes_have_runs_where_they_stay_for_long() {
-        let has_runs = |values: &[f32]| has_runs_of_tops(Rows::new(4, values));
-        assert!(has_runs(&of_tops((0..400).map(|row| row / 100))));
-        assert!(has_runs(&of_tops((0..400).map(|row| row / 4 % 4))));
-        assert!(!has_runs(&of_tops((0..400).map(|row| row * 7919 / 31 % 4))));
-        assert!(!has_runs(&of_tops((0..400).map(|row| row % 4))));
-        // The same in all rows costs nothing anyway, and few rows do not pay for more symbols.
-        assert!(!has_runs(&of_tops((0..400).map(|_| 2))));
-        assert!(!has_runs(&of_tops((0..8).map(|row| row / 2))));
-        assert!(!has_runs(&[]));
-    }
-
-    #[test]
-    fn rows_are_near_those_before_them_if_others_mostly_are_not() {
-        let are_near = |values: &[f32]| are_near(Rows::new(2, values));
-        let smooth: Vec<f32> = (0..2000).map(|i| (i as f32 / 700.0).sin()).collect();
-        assert!(are_near(&smooth));
-        let mixed = |i: u32| (i.wrapping_mul(2_654_435_761) ^ i << 16) as f32;
-        let noise: Vec<f32> = (0..2000).map(mixed).collect();
-        assert!(!are_near(&noise));
-        // Values that are far from all others, or no numbers, do not hide it.
-        let mut far = smooth;
-        far.iter_mut().step_by(97).for_each(|value| *value = 1e30);
-        far[500] = f32::NAN;
-        assert!(are_near(&far));
-        for values in [&[0.5; 300][..], &[1.0, 2.0], &[]] {
-            assert!(!are_near(values));
-        }
     }
 
     #[test]

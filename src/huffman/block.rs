@@ -19,9 +19,10 @@ use super::promise::{Bound, Kind, Promise};
 use super::quantizer::{F32_MARGIN, Roots, Step, Uniform};
 use super::regression::{Columns, Regression};
 use super::repeats::{self, Repeats};
+use super::row_order;
 use super::sphere::Sphere;
 use super::tabled::{self, By, Table};
-use super::tokens::Token;
+use super::tokens::{LEVELS, Token};
 use super::{Corrupt, Error, ans, beside, expected_beside, predicted_beside, ranked};
 use crate::matrix::{PredictionMatrix, Rows, range};
 
@@ -199,16 +200,12 @@ impl TopClasses {
     /// The symbol of the next top class and its raw bits.
     pub fn token(&mut self, class: usize) -> Token {
         let mut token = self.classes.token(class);
-        match self.before.replace(class) {
-            None => self.before = None,
-            Some(before) if before == class => {
-                token = Token {
-                    value: 0,
-                    extra: 0,
-                    n_extra_bits: 0,
-                };
+        if let Some(before) = &mut self.before {
+            if class == *before {
+                return LEVELS.split(0);
             }
-            Some(_) => token.value += 1,
+            *before = class;
+            token.value += 1;
         }
         token
     }
@@ -273,6 +270,16 @@ impl Model {
             Self::ExpectedBeside(levels) => Some(Self::ExpectedBesideBefore(levels)),
             Self::PredictedBeside(numbers) => Some(Self::PredictedBesideBefore(numbers)),
             _ => None,
+        }
+    }
+
+    /// The same of rows that are each beside the one before, if there is such a model.
+    fn beside_before(self) -> Option<Self> {
+        match self {
+            Self::Expected(levels @ Levels::Root { roots, .. }) if !roots.are_linear() => {
+                Some(Self::ExpectedBesideBefore(levels))
+            }
+            _ => self.beside()?.after(),
         }
     }
 
@@ -596,11 +603,13 @@ pub fn model_name(first: u8) -> Option<String> {
         "repeated rows",
     ];
     let id = u32::from(model_id(first));
-    let mut name = NAMES.get((id % AFTER) as usize)?.to_string();
+    let base = id % AFTER;
+    let mut name = NAMES.get(base as usize)?.to_string();
     if id >= AFTER {
-        match is_beside(id % AFTER) {
-            true => name = name.replace("a reference", "the row before"),
-            false => name += ", after the row before",
+        match base {
+            _ if is_beside(base) => name = name.replace("a reference", "the row before"),
+            0..=2 | SHARES | EXPECTED_FLOATS..=LAST_EXPECTED => name += ", after the row before",
+            _ => return None,
         }
     }
     let coder = if first & ANS != 0 { ", rANS" } else { "" };
@@ -868,27 +877,28 @@ fn models(
 ) -> Vec<Model> {
     let mut models = models_alone(matrix, is_exact, promise, search);
     let mut beside: Vec<Model> = models.iter().filter_map(|model| model.beside()).collect();
-    let is_after = |is_worth_it: fn(Rows<'_>) -> bool, id: u32| match search {
-        Search::Like(model) => model.id() == id,
+    let beside_before: Vec<Model> = models
+        .iter()
+        .filter_map(|model| model.beside_before())
+        .collect();
+    let is_after = |is_worth_it: fn(Rows<'_>) -> bool| match search {
+        Search::Like(model) => model.not_after().is_some(),
         Search::Small | Search::Large => is_worth_it(matrix),
     };
-    for model in &mut models {
-        if let Some(after) = model.after()
-            && is_after(beside::has_runs_of_tops, after.id())
-        {
-            *model = after;
-        }
+    let have_tops = models.iter().any(|model| model.after().is_some());
+    if have_tops && is_after(row_order::has_runs_of_tops) {
+        models = models
+            .into_iter()
+            .map(|model| model.after().unwrap_or(model))
+            .collect();
     }
-    let beside_before: Vec<Model> = beside
-        .iter()
-        .filter_map(|model| model.after())
-        .filter(|model| is_after(beside::are_near, model.id()))
-        .collect();
     if reference.is_none() {
         beside.clear();
     }
     models.extend(beside);
-    models.extend(beside_before);
+    if !beside_before.is_empty() && is_after(row_order::are_near) {
+        models.extend(beside_before);
+    }
     models
 }
 
@@ -908,8 +918,12 @@ fn models_alone(
             let coarser = Uniform::of_fractions(matrix.values(), uniform.n_levels(), keeps);
             let uniform = coarser.unwrap_or(uniform);
             models.extend(models_of_levels(uniform, matrix.n_classes()));
-            // Levels may follow each other as those of logits do.
-            models.push(Model::Predicted(Numbers::Steps(uniform.step())));
+            // Where most are not 0, levels may follow each other as those of logits do.
+            let least_live = uniform.least_live();
+            let are_live = matrix.values().iter().filter(|&&value| value >= least_live);
+            if matches!(search, Search::Like(_)) || 2 * are_live.count() >= matrix.values().len() {
+                models.push(Model::Predicted(Numbers::Steps(uniform.step())));
+            }
         }
         Bound::MaxError(max_error) => {
             let step = step(matrix, is_exact, max_error);
@@ -929,8 +943,10 @@ fn models_alone(
                 models.extend(shares.map(|shares| Model::Expected(Levels::Uniform(shares))));
             }
             let roots = match search {
-                Search::Like(Model::Expected(Levels::Root { roots, .. })) => vec![roots],
-                Search::Like(_) => vec![Roots::HALVING],
+                Search::Like(model) => match model.alone() {
+                    Model::Expected(Levels::Root { roots, .. }) => vec![roots],
+                    _ => vec![Roots::HALVING],
+                },
                 Search::Small | Search::Large => {
                     let is_large = matches!(search, Search::Large);
                     let roots = fineness::suiting(matrix, is_exact, max_kl, is_large);
@@ -1282,7 +1298,13 @@ fn encode_best(
         let is_fast = matches!(best.suiting.model, Model::Ranked(_) | Model::RankedAfter(_))
             && (is_large || best.suiting.coder == Coder::Huffman);
         let most = match other.suiting.model {
-            Model::Expected(_) | Model::ExpectedAfter(_) | Model::Predicted(_) if is_fast => {
+            Model::Expected(_)
+            | Model::ExpectedAfter(_)
+            | Model::Predicted(_)
+            | Model::ExpectedBesideBefore(_)
+            | Model::PredictedBesideBefore(_)
+                if is_fast =>
+            {
                 LEAST_SHARE_OF_SLOW
             }
             Model::ExpectedBesideBefore(_) | Model::PredictedBesideBefore(_) if is_large => 0.97,
@@ -1627,10 +1649,12 @@ impl pulp::WithSimd for Coding<'_> {
             Model::Tabled(by) => tabled::encode(matrix, by, coder),
             Model::ExpectedBeside(levels) | Model::ExpectedBesideBefore(levels) => {
                 let reference = self.reference.filter(|_| !is_after);
+                debug_assert_eq!(reference.is_none(), is_after);
                 expected_beside::encode(matrix, reference, is_exact, levels, keep_top, coder)
             }
             Model::PredictedBeside(numbers) | Model::PredictedBesideBefore(numbers) => {
                 let reference = self.reference.filter(|_| !is_after);
+                debug_assert_eq!(reference.is_none(), is_after);
                 predicted_beside::encode(matrix, reference, is_exact, numbers, keep_top, coder)
             }
         }

@@ -1,5 +1,5 @@
 //! Rows of probabilities beside those of a reference, or each beside the one before it: each class is coded in the
-//! context of what the row of the reference and the classes before let expect of it (FORMAT.md, section 13).
+//! context of what the row of the reference and the classes before let expect of it (FORMAT.md, sections 13 and 16).
 //!
 //! As [`expected`](super::expected), but for three things. The top class is told by its rank in the row of
 //! the reference, jointly with whether the row is certain, in the context of how certain that row is. The

@@ -27,6 +27,7 @@ mod reader;
 pub mod regression;
 mod repeats;
 pub mod rounding;
+mod row_order;
 pub mod sphere;
 mod tabled;
 pub mod tokens;

@@ -1,5 +1,5 @@
 //! Rows of any values beside those of a reference, or each beside the one before it: each value is predicted from the
-//! row of the reference and from those before it in the row (FORMAT.md, section 13).
+//! row of the reference and from those before it in the row (FORMAT.md, sections 13 and 16).
 //!
 //! As [`predicted`](super::predicted), with the values of the reference, as differences from its own first
 //! row, in front of those of the row for the [`Regression`], which takes the latter as differences from the
