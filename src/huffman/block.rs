@@ -192,6 +192,11 @@ impl TopClasses {
         self.classes.n_classes
     }
 
+    /// Whether they are told after the row before.
+    pub fn are_after(&self) -> bool {
+        self.before.is_some()
+    }
+
     /// Number of symbols.
     pub fn count(&self) -> usize {
         usize::from(self.before.is_some()) + self.classes.count()
@@ -1631,7 +1636,9 @@ impl pulp::WithSimd for Coding<'_> {
             }
             Model::Expected(levels) | Model::ExpectedAfter(levels) => {
                 let tops = TopClasses::new(matrix.n_classes(), is_after);
-                match matrix.n_rows() < 8 * N_STREAMS && n_streams == 1 {
+                // Where others are expected after each row, rows cannot be walked side by side.
+                let are_alone = is_after || matrix.n_rows() < 8 * N_STREAMS;
+                match are_alone && n_streams == 1 {
                     true => {
                         expected::encode::<1>(matrix, is_exact, levels, tops, keep_top, coder, 1)
                     }

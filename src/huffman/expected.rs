@@ -259,13 +259,17 @@ struct Expecting {
 }
 
 impl Expecting {
-    fn new(n_classes: usize, n_rows: usize, levels: Levels) -> Self {
+    fn new(n_classes: usize, n_rows: usize, levels: Levels, are_after: bool) -> Self {
         let ridge = match levels.are_linear() {
             true => RIDGE_OF_LINEAR,
             false => RIDGE,
         };
+        let regression = Regression::new(n_classes, n_rows, true, ridge);
         Self {
-            regression: Regression::new(n_classes, n_rows, true, ridge),
+            regression: match are_after {
+                true => regression.with_running_means(),
+                false => regression,
+            },
             first_contexts: vec![0; n_classes],
         }
     }
@@ -306,9 +310,9 @@ struct ContextFinder<const N: usize> {
 }
 
 impl<const N: usize> ContextFinder<N> {
-    fn new(n_classes: usize, n_rows: usize, levels: Levels) -> Self {
+    fn new(n_classes: usize, n_rows: usize, levels: Levels, are_after: bool) -> Self {
         Self {
-            expecting: Expecting::new(n_classes, n_rows, levels),
+            expecting: Expecting::new(n_classes, n_rows, levels, are_after),
             features: vec![[0.0; N]; n_classes],
             contexts: vec![[0; N]; n_classes],
             contexts_of_rows: vec![0; N * n_classes],
@@ -316,7 +320,7 @@ impl<const N: usize> ContextFinder<N> {
     }
 
     /// Finds the contexts of all levels in those of the next rows that have a top class here. If these are not
-    /// together for a decoder, a fit may come after each of them.
+    /// together for a decoder, others may be expected after each of them.
     #[inline(always)]
     fn find(
         &mut self,
@@ -340,7 +344,7 @@ impl<const N: usize> ContextFinder<N> {
             let mut tops = to_walk;
             if !are_together {
                 let live = tops.iter_mut().filter(|top| top.is_some());
-                live.skip(self.expecting.regression.n_rows_to_fit())
+                live.skip(self.expecting.regression.n_rows_to_change())
                     .for_each(|top| *top = None);
             }
             let mut visitor = KnownLevels {
@@ -622,7 +626,8 @@ fn encode_as<const N: usize, F: Features<N>>(
     n_streams: usize,
 ) -> Coded {
     let n_classes = matrix.n_classes();
-    let mut context_finder = ContextFinder::<N>::new(n_classes, matrix.n_rows(), levels);
+    let mut context_finder =
+        ContextFinder::<N>::new(n_classes, matrix.n_rows(), levels, top_classes.are_after());
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
     let mut finder = FinenessFinder::new(levels);
     let mut last_fineness = 0;
@@ -732,7 +737,12 @@ fn decode_as<const N: usize, F: Features<N>>(
     let alphabets = alphabets(top_classes.count(), keep_top, contexts.alphabets());
     let (tables, readers) = Tables::read_from(reader, &alphabets, watch)?;
     let mut streams = readers.map(|reader| contexts.stream(reader));
-    let mut expecting = Expecting::new(n_classes, values.len() / n_classes, levels);
+    let mut expecting = Expecting::new(
+        n_classes,
+        values.len() / n_classes,
+        levels,
+        top_classes.are_after(),
+    );
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
     let mut fineness = 0;
     let floats = match levels {

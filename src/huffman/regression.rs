@@ -129,7 +129,7 @@ impl Columns {
 }
 
 /// The regression, and the sums that it is fitted to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Regression {
     n_classes: usize,
     /// Classes of a panel.
@@ -145,6 +145,8 @@ pub struct Regression {
     /// Features of rows that came after the last fit, and their top classes.
     recent: Vec<f32>,
     recent_tops: Vec<usize>,
+    /// Whether the means of a top class are brought up to date after each of its rows, and not with the fits only.
+    has_running_means: bool,
     /// Rows of each top class.
     n_of_top: Vec<u32>,
     /// Sums of the features, by top class and class.
@@ -187,6 +189,15 @@ impl Regression {
             false => 1,
         };
         Self::of_panels(n_classes, width(n_classes), n_tops, n_rows, ridge)
+    }
+
+    /// With running means, for rows that come sorted by top class: those of a class are brought up to date after each of
+    /// its rows, even when there are no more fits.
+    pub fn with_running_means(self) -> Self {
+        Self {
+            has_running_means: self.n_tops > 1,
+            ..self
+        }
     }
 
     /// About how many bytes it takes at most beside the rows that it learns, with `n_sides` rows walked side by side.
@@ -233,6 +244,7 @@ impl Regression {
             n_rows_of_block: n_rows,
             recent: Vec::new(),
             recent_tops: Vec::new(),
+            has_running_means: false,
             n_of_top: vec![0; n_tops],
             sums: vec![0.0; n_tops * n_classes],
             products: vec![0.0; n_classes * width],
@@ -419,6 +431,13 @@ impl Regression {
 
     /// Learns those of the rows walked last that have a top class here; returns whether there has been a fit.
     pub fn learn<const N: usize>(&mut self, tops: [Option<usize>; N]) -> bool {
+        if self.has_running_means {
+            for (row, top) in tops.into_iter().enumerate() {
+                if let Some(top) = top {
+                    self.add_to_means::<N>(row, top);
+                }
+            }
+        }
         if self.knows_enough() {
             return false;
         }
@@ -451,9 +470,30 @@ impl Regression {
         is_fit
     }
 
-    /// How many more rows must be learned for the next fit; no end of them if none is to come.
-    pub fn n_rows_to_fit(&self) -> usize {
+    /// Adds one of the rows walked last, of this top class, to its means.
+    fn add_to_means<const N: usize>(&mut self, row: usize, top: usize) {
+        let n = self.n_classes;
+        self.n_of_top[top] += 1;
+        let n_of_top = f64::from(self.n_of_top[top]);
+        let of_top = top * n..(top + 1) * n;
+        let is_fitted = self.is_fitted();
+        let sums = &mut self.sums[of_top.clone()];
+        for (sum, features) in sums.iter_mut().zip(self.features.as_chunks::<N>().0) {
+            *sum += f64::from(features[row]);
+        }
+        if is_fitted {
+            let deviations = &mut self.deviations[of_top];
+            deviations.copy_from_slice(sums);
+            add_scaled(deviations, -n_of_top, &self.mean);
+            self.weights[top] = 1.0 / (n_of_top + SHRINKAGE);
+            self.is_based[top] = false;
+        }
+    }
+
+    /// How many more rows must be learned until others are expected; no end of them if nothing is to change.
+    pub fn n_rows_to_change(&self) -> usize {
         match self.knows_enough() {
+            _ if self.has_running_means => 1,
             true => usize::MAX,
             false => self.next_fit - (self.n_rows + self.recent_tops.len()),
         }
@@ -482,6 +522,9 @@ impl Regression {
     fn add_recent(&mut self) {
         let n = self.n_classes;
         for (&top, features) in self.recent_tops.iter().zip(self.recent.chunks_exact(n)) {
+            if self.has_running_means {
+                break;
+            }
             self.n_of_top[top] += 1;
             let sums = &mut self.sums[top * n..(top + 1) * n];
             for (sum, &feature) in sums.iter_mut().zip(features) {
@@ -1143,6 +1186,50 @@ mod tests {
         let of_third: Vec<f32> = of_many.iter().map(|of_rows| of_rows[2]).collect();
         assert_eq!(expectations, of_third);
         expectations
+    }
+
+    #[test]
+    fn running_means_know_a_top_class_before_the_next_fit() {
+        const N: usize = 4;
+        let n_rows = 200;
+        let mut regressions = [false, true].map(|are_running| {
+            let regression = Regression::new(N, n_rows, true, RIDGE);
+            match are_running {
+                true => regression.with_running_means(),
+                false => regression,
+            }
+        });
+        let learn = |regression: &mut Regression, top: usize, feature: f32| {
+            let mut features = [1.0, 1.0, 1.0, feature];
+            features[top] = 0.0;
+            let mut expectations = [0.0; N];
+            regression.expect::<false>(top, &features, &mut expectations);
+            (expectations[3], regression.learn([Some(top)]))
+        };
+        for regression in &mut regressions {
+            for _ in 0..90 {
+                learn(regression, 0, 1.0);
+            }
+        }
+        let [fitted, running] = &mut regressions;
+        let mut n_between = 0;
+        for row in 0..110u32 {
+            let (of_fitted, is_fit) = learn(fitted, 1, 5.0);
+            assert_eq!(learn(running, 1, 5.0).1, is_fit);
+            let (of_running, _) = learn(&mut running.clone(), 1, 5.0);
+            // Beside the mean of all, which counts as one row.
+            let n = f64::from(row + 1);
+            assert!(f64::from(of_running) > (1.0 + 5.0 * n) / (n + 1.0) - 0.2);
+            n_between += u32::from(of_running > of_fitted + 0.5);
+        }
+        assert!(n_between > 4, "{n_between}");
+        // There are no more fits, but the means go on.
+        assert!(running.knows_enough());
+        for _ in 0..20 {
+            learn(running, 2, 7.0);
+        }
+        let (of_running, is_fit) = learn(running, 2, 7.0);
+        assert!(!is_fit && of_running > 6.0, "{of_running}");
     }
 
     #[test]

@@ -960,6 +960,11 @@ struct Regression {
     relative: f64,
     /// Section 16: by what part of its own each *W*(*i*, *i*) grows besides.
     own_part: Option<f64>,
+    /// Section 16: running means.
+    is_running: bool,
+    /// Since the last fit; the latter if there is one panel.
+    m: Vec<f64>,
+    i: Vec<Vec<f64>>,
     n_rows: usize,
     n_rows_of_block: usize,
     next_fit: usize,
@@ -1019,6 +1024,9 @@ impl Regression {
             absolute,
             relative,
             own_part: None,
+            is_running: false,
+            m: Vec::new(),
+            i: Vec::new(),
             n_rows: 0,
             n_rows_of_block,
             next_fit: 8,
@@ -1096,6 +1104,21 @@ impl Regression {
         }
         self.n_of_top[t] += 1;
         self.n_rows += 1;
+        if self.is_running && self.has_means_by_top && !self.m.is_empty() {
+            self.b[t] = self.mean_of_top(t);
+        }
+    }
+
+    /// Section 16: *B* of a top class from its sums up to now.
+    fn mean_of_top(&self, t: usize) -> Vec<f32> {
+        let n_t = self.n_of_top[t] as f64;
+        let w = 1.0 / (n_t + 1.0);
+        let d: Vec<f64> = (0..self.n)
+            .map(|c| self.s[t][c] + -n_t * self.m[c])
+            .collect();
+        (0..self.n)
+            .map(|c| (0..=c).fold(0.0, |sum, b| sum + (self.m[b] + d[b] * w) * self.i[c][b]) as f32)
+            .collect()
     }
 
     fn fit(&mut self) {
@@ -1105,6 +1128,7 @@ impl Regression {
         let m: Vec<f64> = (0..self.n)
             .map(|c| (0..n_tops).fold(0.0, |sum, t| sum + self.s[t][c]) / n_rows)
             .collect();
+        self.m.clone_from(&m);
         let n_of: Vec<f64> = self.n_of_top.iter().map(|&n| n as f64).collect();
         let w: Vec<f64> = n_of.iter().map(|n| 1.0 / (n + 1.0)).collect();
         let mut d = vec![vec![0.0; self.n]; n_tops];
@@ -1165,6 +1189,7 @@ impl Regression {
                     }
                 }
             }
+            self.i.clone_from(&inverse);
             // Step 6.
             for c in 0..n {
                 self.v[start + c] = matrix[c][c].max(least) / n_rows;
@@ -1242,6 +1267,7 @@ fn expected_rows(
     bits.before_rows();
     let absolute_ridge = if basis == 26 { 0.1 } else { 64.0 };
     let mut regression = Regression::new(n, n_rows, true, (absolute_ridge, 0.0));
+    regression.is_running = is_after_row(model);
     let mut fineness = 0;
     let mut values = Vec::new();
     let mut together = Vec::new();
@@ -3349,6 +3375,27 @@ fn a_decoder_written_from_the_specification_reads_rows_after_the_row_before() {
             check(&mut seen, &[(&rows, of(bound, 1 + i % 3))]);
         }
         check(&mut seen, &[(&map(rows, float16), of(Bound::Exact, 1))]);
+    }
+    // Rows of a class that are alike.
+    for (n_rows, n_classes) in [(700, 30), (5601, 40)] {
+        let mut rng = StdRng::seed_from_u64(18);
+        let mut draw = || (-f32::ln(rng.random_range(1e-6..1.0))).powi(2);
+        let alike: Vec<f32> = (0..n_classes * n_classes).map(|_| draw()).collect();
+        let mut rows = Vec::new();
+        for i in 0..n_rows {
+            let top = i * n_classes / n_rows;
+            rows.extend(
+                alike[top * n_classes..][..n_classes]
+                    .iter()
+                    .map(|share| share * draw()),
+            );
+            rows[i * n_classes + top] = 60.0;
+        }
+        let mut rows = PredictionMatrix::new(n_classes, rows);
+        rows.normalize();
+        for bound in [coarse, fine, wide, narrow] {
+            check(&mut seen, &[(&rows, of(bound, 1))]);
+        }
     }
     // Many classes of which few are on top.
     let mut many = vec![0.0; 300 * 1500];
