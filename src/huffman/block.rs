@@ -1912,8 +1912,7 @@ mod tests {
 
     /// The same of rows after the row before.
     fn after(model: Model) -> impl Iterator<Item = Model> {
-        let beside = model.beside().and_then(Model::after);
-        model.after().into_iter().chain(beside)
+        model.after().into_iter().chain(model.beside_before())
     }
 
     fn every_model_alone() -> [Model; 20] {
