@@ -15,6 +15,7 @@ use super::meter::{Meter, PayloadBits, Watch};
 use super::minifloat::Minifloat;
 use super::plain::{self, Multiples};
 use super::predicted::{self, Numbers};
+use super::predicted_beside::{Beside, Caution};
 use super::promise::{Bound, Kind, Promise};
 use super::quantizer::{F32_MARGIN, Roots, Step, Uniform};
 use super::regression::{Columns, Regression};
@@ -248,7 +249,7 @@ enum Model {
     ExpectedAfter(Levels),
     /// Each row beside the one before.
     ExpectedBesideBefore(Levels),
-    PredictedBesideBefore(Numbers),
+    PredictedBesideBefore(Numbers, Caution),
 }
 
 impl Model {
@@ -259,42 +260,42 @@ impl Model {
             Self::ExpectedAfter(levels)
             | Self::ExpectedBeside(levels)
             | Self::ExpectedBesideBefore(levels) => Self::Expected(levels),
-            Self::PredictedBeside(numbers) | Self::PredictedBesideBefore(numbers) => {
+            Self::PredictedBeside(numbers) | Self::PredictedBesideBefore(numbers, _) => {
                 Self::Predicted(numbers)
             }
             _ => self,
         }
     }
 
-    /// The same of rows that are told after the row before or, in place of those of a reference, beside it, if there
-    /// is such a model.
+    /// The same of rows whose top classes are told after that of the row before, if there is such a model.
     fn after(self) -> Option<Self> {
         match self {
             Self::Ranked(uniform) => Some(Self::RankedAfter(uniform)),
             Self::Expected(levels) => Some(Self::ExpectedAfter(levels)),
-            Self::ExpectedBeside(levels) => Some(Self::ExpectedBesideBefore(levels)),
-            Self::PredictedBeside(numbers) => Some(Self::PredictedBesideBefore(numbers)),
             _ => None,
         }
     }
 
-    /// The same of rows that are each beside the one before, if there is such a model.
-    fn beside_before(self) -> Option<Self> {
+    /// The same of rows that are each beside the one before, if there is such a model, with a caution if it has any.
+    fn beside_before(self, caution: Caution) -> Option<Self> {
         match self {
             Self::Expected(levels @ Levels::Root { roots, .. }) if !roots.are_linear() => {
                 Some(Self::ExpectedBesideBefore(levels))
             }
-            _ => self.beside()?.after(),
+            Self::Expected(levels) => levels.beside().map(Self::ExpectedBesideBefore),
+            Self::Predicted(numbers) => Some(Self::PredictedBesideBefore(numbers, caution)),
+            _ => None,
         }
     }
 
-    /// The model that this is the [same of](Self::after), if it is such.
+    /// The model that this is the same of, if it is one [after](Self::after), or [beside](Self::beside_before), the row
+    /// before.
     fn not_after(self) -> Option<Self> {
         match self {
             Self::RankedAfter(uniform) => Some(Self::Ranked(uniform)),
             Self::ExpectedAfter(levels) => Some(Self::Expected(levels)),
             Self::ExpectedBesideBefore(levels) => Some(Self::ExpectedBeside(levels)),
-            Self::PredictedBesideBefore(numbers) => Some(Self::PredictedBeside(numbers)),
+            Self::PredictedBesideBefore(numbers, _) => Some(Self::PredictedBeside(numbers)),
             _ => None,
         }
     }
@@ -365,6 +366,9 @@ impl Model {
             }
             _ => self.not_after().unwrap_or(self).write_parameters_to(writer),
         }
+        if let Self::PredictedBesideBefore(_, caution) = self {
+            writer.write(caution.number(), 2);
+        }
     }
 
     /// Writes the parameters of a model that is not after the row before.
@@ -426,10 +430,19 @@ impl Model {
         }
         if id >= AFTER {
             let model = match id - AFTER {
-                9 => Self::ExpectedBeside(Levels::of_roots(Roots::of_steps(reader.read(2)?))),
-                id => Self::read_parameters_from(id, reader)?,
+                9 => {
+                    let roots = Roots::of_steps(reader.read(2)?);
+                    Self::ExpectedBesideBefore(Levels::of_roots(roots))
+                }
+                id => match Self::read_parameters_from(id, reader)? {
+                    Self::ExpectedBeside(levels) => Self::ExpectedBesideBefore(levels),
+                    Self::PredictedBeside(numbers) => {
+                        let caution = Caution::from_number(reader.read(2)?);
+                        Self::PredictedBesideBefore(numbers, caution)
+                    }
+                    alone => alone.after().ok_or(Corrupt(UNKNOWN_MODEL))?,
+                },
             };
-            let model = model.after().ok_or(Corrupt(UNKNOWN_MODEL))?;
             return Ok((model, n_streams));
         }
         if is_beside(id) && reference.is_none() {
@@ -882,10 +895,18 @@ fn models(
 ) -> Vec<Model> {
     let mut models = models_alone(matrix, is_exact, promise, search);
     let mut beside: Vec<Model> = models.iter().filter_map(|model| model.beside()).collect();
-    let beside_before: Vec<Model> = models
+    let cautions = match search {
+        Search::Small => &Caution::ALL[..],
+        Search::Large => &Caution::OF_LARGE,
+        Search::Like(Model::PredictedBesideBefore(_, caution)) => &[caution],
+        Search::Like(_) => &Caution::ALL[..1],
+    };
+    let mut beside_before: Vec<Model> = models
         .iter()
-        .filter_map(|model| model.beside_before())
+        .flat_map(|model| cautions.iter().filter_map(|&of| model.beside_before(of)))
         .collect();
+    // Those of expected rows have none.
+    beside_before.dedup();
     let is_after = |is_worth_it: fn(Rows<'_>) -> bool| match search {
         Search::Like(model) => model.not_after().is_some(),
         Search::Small | Search::Large => is_worth_it(matrix),
@@ -1226,11 +1247,16 @@ fn encode_all(
         }
     };
     // Where many rows are stored exactly, or any beside such as are predicted bit for bit, predicting the bits of all
-    // costs less.
+    // costs less; where there are few values, it may.
     let n_exact = is_exact.iter().filter(|&&is_exact| is_exact).count();
-    let is_of_errors = matches!(promise.bound, Bound::MaxError(_));
     let are_many = n_exact * 8 > matrix.n_rows() || n_exact > 0 && is_of_bits(&payload.0);
-    if !is_of_errors || !are_many {
+    let may_be_few = suiting.is_none() && !is_large(matrix);
+    let may_be_less = match promise.bound {
+        Bound::MaxError(_) => are_many || may_be_few && has_few_values(matrix),
+        Bound::MaxKl(_) => may_be_few && has_few_values(matrix) && are_distributions(matrix),
+        Bound::Exact => false,
+    };
+    if !may_be_less {
         return payload;
     }
     let exact = Promise {
@@ -1248,6 +1274,20 @@ fn encode_all(
         is_exact.fill(false);
     }
     of_bits
+}
+
+/// Whether values are of few bits, or come again and again.
+fn has_few_values(matrix: Rows<'_>) -> bool {
+    Table::is_likely(matrix.values()) || Minifloat::of(matrix.values()).is_some()
+}
+
+/// Whether rows sum to 1 within float32, and have no zeros, as those decoded from roots.
+fn are_distributions(matrix: Rows<'_>) -> bool {
+    let is_off = |row: &[f32]| {
+        let sum: f64 = row.iter().map(|&value| f64::from(value)).sum();
+        (sum - 1.0).abs() > f64::from(f32::EPSILON)
+    };
+    !matrix.rows().any(|row| row.contains(&0.0) || is_off(row))
 }
 
 /// Encodes with all models, on as many threads, and takes the smallest payload; of probabilities, a slower
@@ -1307,16 +1347,21 @@ fn encode_best(
             | Model::ExpectedAfter(_)
             | Model::Predicted(_)
             | Model::ExpectedBesideBefore(_)
-            | Model::PredictedBesideBefore(_)
+            | Model::PredictedBesideBefore(..)
                 if is_fast =>
             {
                 LEAST_SHARE_OF_SLOW
             }
-            Model::ExpectedBesideBefore(_) | Model::PredictedBesideBefore(_) if is_large => 0.97,
+            Model::PredictedBesideBefore(..)
+                if matches!(best.suiting.model, Model::PredictedBesideBefore(..)) =>
+            {
+                1.0
+            }
+            Model::ExpectedBesideBefore(_) | Model::PredictedBesideBefore(..) if is_large => 0.97,
             Model::ExpectedBeside(_)
             | Model::PredictedBeside(_)
             | Model::ExpectedBesideBefore(_)
-            | Model::PredictedBesideBefore(_) => 0.99,
+            | Model::PredictedBesideBefore(..) => 0.99,
             _ => 1.0,
         };
         match other.n_bytes() < most * best.n_bytes() {
@@ -1659,14 +1704,20 @@ impl pulp::WithSimd for Coding<'_> {
                 debug_assert_eq!(reference.is_none(), is_after);
                 expected_beside::encode(matrix, reference, is_exact, levels, keep_top, coder)
             }
-            Model::PredictedBeside(numbers) | Model::PredictedBesideBefore(numbers) => {
-                let reference = self.reference.filter(|_| !is_after);
-                debug_assert_eq!(reference.is_none(), is_after);
-                predicted_beside::encode(matrix, reference, is_exact, numbers, keep_top, coder)
+            Model::PredictedBeside(numbers) => {
+                let beside = Beside::Reference(self.reference.expect(NO_REFERENCE));
+                predicted_beside::encode(matrix, beside, is_exact, numbers, keep_top, coder)
+            }
+            Model::PredictedBesideBefore(numbers, caution) => {
+                let beside = Beside::RowBefore(caution);
+                predicted_beside::encode(matrix, beside, is_exact, numbers, keep_top, coder)
             }
         }
     }
 }
+
+/// A model beside a reference is chosen, or read, only where there is one.
+const NO_REFERENCE: &str = "a reference";
 
 struct Decoding<'a, 'b, W> {
     model: Model,
@@ -1718,10 +1769,16 @@ impl<W: Watch> pulp::WithSimd for Decoding<'_, '_, W> {
                 let (rows, reference) = (self.rows, self.reference.filter(|_| !is_after));
                 expected_beside::decode(reader, n_classes, reference, levels, keep_top, rows, watch)
             }
-            Model::PredictedBeside(numbers) | Model::PredictedBesideBefore(numbers) => {
-                let (rows, reference) = (self.rows, self.reference.filter(|_| !is_after));
+            Model::PredictedBeside(numbers) => {
+                let beside = Beside::Reference(self.reference.expect(NO_REFERENCE));
                 predicted_beside::decode(
-                    reader, n_classes, reference, numbers, keep_top, rows, watch,
+                    reader, n_classes, beside, numbers, keep_top, self.rows, watch,
+                )
+            }
+            Model::PredictedBesideBefore(numbers, caution) => {
+                let beside = Beside::RowBefore(caution);
+                predicted_beside::decode(
+                    reader, n_classes, beside, numbers, keep_top, self.rows, watch,
                 )
             }
         }
@@ -1912,7 +1969,10 @@ mod tests {
 
     /// The same of rows after the row before.
     fn after(model: Model) -> impl Iterator<Item = Model> {
-        model.after().into_iter().chain(model.beside_before())
+        let beside = Caution::ALL
+            .into_iter()
+            .filter_map(move |of| model.beside_before(of));
+        model.after().into_iter().chain(beside)
     }
 
     fn every_model_alone() -> [Model; 20] {
@@ -2355,9 +2415,15 @@ mod tests {
 
     /// Rows and those of a reference that are much alike.
     fn alike() -> (PredictionMatrix, PredictionMatrix) {
-        let value = |i: usize| match i % 5 {
-            0 => (i * 7919 % 9973) as f32 / 11_104.0,
-            _ => (i * 7919 % 9973) as f32 / 498_650.0,
+        let value = |i: usize| {
+            let mixed = (i as u32).wrapping_mul(2_654_435_761);
+            let noise = ((mixed ^ mixed >> 15).wrapping_mul(2_246_822_519) >> 8) % 9973;
+            noise as f32
+                / if i.is_multiple_of(5) {
+                    11_104.0
+                } else {
+                    498_650.0
+                }
         };
         let values: Vec<f32> = (0..300).map(value).collect();
         let known = values.iter().enumerate();

@@ -22,9 +22,57 @@ use crate::matrix::Rows;
 
 const HEAD: usize = 0;
 
-/// What rows beside those before them have of a ridge of their own, so that a few do not explain too much.
-/// Format-stable.
-const OWN_RIDGE: f64 = 1.0 / (1 << 10) as f64;
+/// What rows are beside.
+#[derive(Debug, Clone, Copy)]
+pub enum Beside<'a> {
+    /// Those of a reference.
+    Reference(Rows<'a>),
+    /// Each the last one before it that is not exact.
+    RowBefore(Caution),
+}
+
+impl<'a> Beside<'a> {
+    /// A row of the reference, if there is one.
+    fn reference_row(self, index: usize) -> Option<&'a [f32]> {
+        match self {
+            Self::Reference(rows) => Some(rows.row(index)),
+            Self::RowBefore(_) => None,
+        }
+    }
+}
+
+/// How much the classes of a row must tell of each other not to be taken for chance: it adds to the ridge of each
+/// column, in what that has of its own. The most of it predicts nothing but the row before, which suits rows of which many
+/// values stay what they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caution(u32);
+
+impl Caution {
+    /// All of them. Format-stable.
+    pub const ALL: [Self; 4] = [Self(0), Self(1), Self(2), Self(3)];
+    /// Those that are tried for large blocks.
+    pub const OF_LARGE: [Self; 3] = [Self(0), Self(2), Self(3)];
+
+    /// That of a number of 2 bits.
+    pub fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// What is added, in an entry of the diagonal.
+    fn own_ridge(self) -> f64 {
+        [1.0 / 1024.0, 1.0 / 16.0, 4.0, 4.0][self.0 as usize]
+    }
+
+    /// Whether all is predicted to stay as it is.
+    fn is_most(self) -> bool {
+        self == Self(3)
+    }
+}
 
 impl Numbers {
     /// What a value of the reference is for the regression: how far it is from the first one of its class.
@@ -71,6 +119,8 @@ struct Walk {
     /// The numbers of the first row, once there is one, and the values of the reference beside it; without one, its own.
     first: Vec<i32>,
     first_known: Vec<f32>,
+    /// The numbers of the row before, if these are what is predicted.
+    before: Option<Vec<i32>>,
     /// The exponents of the variances of all classes, as of the last fit.
     exponents: Vec<i32>,
     /// Of the columns of the row at hand.
@@ -79,9 +129,12 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(numbers: Numbers, n_classes: usize, n_rows: usize, has_reference: bool) -> Self {
+    fn new(numbers: Numbers, n_classes: usize, n_rows: usize, beside: Beside<'_>) -> Self {
         let columns = Columns::new(n_classes);
-        let own = if has_reference { 0.0 } else { OWN_RIDGE };
+        let own = match beside {
+            Beside::Reference(_) => 0.0,
+            Beside::RowBefore(caution) => caution.own_ridge(),
+        };
         let ridge = Ridge {
             own,
             ..numbers.ridge()
@@ -92,6 +145,10 @@ impl Walk {
             columns: columns.of_classes().collect(),
             first: Vec::new(),
             first_known: Vec::new(),
+            before: match beside {
+                Beside::RowBefore(caution) if caution.is_most() => Some(Vec::new()),
+                _ => None,
+            },
             exponents: vec![0; n_classes],
             features: vec![0.0; columns.count()],
             expectations: vec![0.0; columns.count()],
@@ -128,16 +185,27 @@ impl Walk {
         let is_fitted = self.regression.is_fitted();
         for (class, &number) in row.iter().enumerate() {
             let (known, column) = self.columns[class];
-            let (predicted, context) = predict(
+            let (mut predicted, context) = predict(
                 self.numbers,
                 self.first[class],
                 self.expectations[column] + self.features[known],
                 is_fitted,
                 self.exponents[class],
             );
+            if let Some(before) = &self.before {
+                predicted = before[class];
+            }
             sequence.push_number(context, zigzag(number.wrapping_sub(predicted)));
         }
         self.learn();
+    }
+
+    /// Takes the numbers of a row as those before the next one.
+    fn take_before(&mut self, row: &[i32]) {
+        if let Some(before) = &mut self.before {
+            before.clear();
+            before.extend_from_slice(row);
+        }
     }
 
     /// Learns the row at hand.
@@ -175,19 +243,18 @@ fn predict(
     }
 }
 
-/// Codes the rows of `matrix` beside those of a reference or, without one, each beside the last one before it that is not
-/// exact; those marked in `is_exact` bit for bit, as are rows that have no numbers (which get marked).
+/// Codes the rows of `matrix` beside others; those marked in `is_exact` bit for bit, as are rows that have no numbers (which get marked).
 #[inline(always)]
 pub fn encode(
     matrix: Rows<'_>,
-    reference: Option<Rows<'_>>,
+    beside: Beside<'_>,
     is_exact: &mut [bool],
     numbers: Numbers,
     keep_top: usize,
     coder: Coder,
 ) -> Coded {
     let n_classes = matrix.n_classes();
-    let mut walk = Walk::new(numbers, n_classes, matrix.n_rows(), reference.is_some());
+    let mut walk = Walk::new(numbers, n_classes, matrix.n_rows(), beside);
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
     let mut row_numbers = vec![0; n_classes];
     let mut decoded = vec![0.0; n_classes];
@@ -208,13 +275,14 @@ pub fn encode(
             Symbol::of_bits(RAW, row).for_each(|symbol| sequence.push(symbol));
             continue;
         }
-        let known = reference.map(|reference| reference.row(row_number));
+        let known = beside.reference_row(row_number);
         if !walk.first.is_empty() {
             walk.push_row(&row_numbers, known.unwrap_or(&decoded), sequence);
         }
-        if reference.is_none() {
+        if known.is_none() {
             numbers.dequantize_row(&row_numbers, &mut decoded);
         }
+        walk.take_before(&row_numbers);
         if walk.first.is_empty() {
             let mut before = 0;
             for &number in &row_numbers {
@@ -234,7 +302,7 @@ pub fn encode(
     }
 }
 
-/// Decodes the rows of a block beside those of a reference or, without one, each beside the one before it.
+/// Decodes the rows of a block beside others.
 ///
 /// # Errors
 /// [`Corrupt`] if the payload is not what an encoder writes.
@@ -242,7 +310,7 @@ pub fn encode(
 pub fn decode(
     reader: &mut BitReader,
     n_classes: usize,
-    reference: Option<Rows<'_>>,
+    beside: Beside<'_>,
     numbers: Numbers,
     keep_top: usize,
     values: &mut [f32],
@@ -252,12 +320,7 @@ pub fn decode(
     let alphabets = alphabets(keep_top, contexts.alphabets());
     let (tables, [reader]) = Tables::read_from(reader, &alphabets, watch)?;
     let mut stream = contexts.stream(reader);
-    let mut walk = Walk::new(
-        numbers,
-        n_classes,
-        values.len() / n_classes,
-        reference.is_some(),
-    );
+    let mut walk = Walk::new(numbers, n_classes, values.len() / n_classes, beside);
     let class_of = Columns::new(n_classes).classes();
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
     let mut row_numbers = vec![0; n_classes];
@@ -268,7 +331,7 @@ pub fn decode(
             tables.bits(RAW, &mut stream.reader, row)?;
             continue;
         }
-        let known = reference.map(|reference| reference.row(row_number));
+        let known = beside.reference_row(row_number);
         let is_first = walk.first.is_empty();
         if is_first {
             let mut last = 0i32;
@@ -288,6 +351,7 @@ pub fn decode(
                 numbers,
                 is_fitted: walk.regression.is_fitted(),
                 first: &walk.first,
+                before: walk.before.as_deref(),
                 exponents: &walk.exponents,
                 features: &walk.features,
                 row: &mut row_numbers,
@@ -295,8 +359,9 @@ pub fn decode(
             walk.regression.walk([0], &mut visitor)?;
             walk.learn();
         }
+        walk.take_before(&row_numbers);
         numbers.dequantize_row(&row_numbers, row);
-        if reference.is_none() {
+        if known.is_none() {
             before.copy_from_slice(row);
         }
         if is_first {
@@ -320,6 +385,7 @@ struct NumberReader<'a, 'b, W> {
     numbers: Numbers,
     is_fitted: bool,
     first: &'a [i32],
+    before: Option<&'a [i32]>,
     exponents: &'a [i32],
     features: &'a [f32],
     row: &'a mut [i32],
@@ -335,13 +401,16 @@ impl<W: Watch> Visitor<1> for NumberReader<'_, '_, W> {
         };
         let first = self.first[class];
         let known = self.features[self.columns[class].0];
-        let (predicted, context) = predict(
+        let (mut predicted, context) = predict(
             self.numbers,
             first,
             expectation + known,
             self.is_fitted,
             self.exponents[class],
         );
+        if let Some(before) = self.before {
+            predicted = before[class];
+        }
         let difference = self.contexts.number(context, self.tables, self.stream)?;
         let number = predicted.wrapping_add(from_zigzag(difference));
         self.row[class] = number;

@@ -76,6 +76,8 @@ struct Seen {
     repeated_contexts: BTreeSet<usize>,
     /// Models after the row before, and whether the top class is that of the row before.
     tops_as_before: BTreeSet<(u64, bool)>,
+    /// Models after the row before, and their cautions.
+    cautions: BTreeSet<(u64, u64)>,
     /// Models after the row before that have exact rows before others.
     models_after_exact_rows: BTreeSet<u64>,
 }
@@ -1775,6 +1777,8 @@ fn predicted_rows_beside(
 ) -> Vec<f32> {
     let basis = basis(model);
     let quantizer = Numbers::read(bits, model);
+    // Section 16.
+    let caution = is_after_row(model).then(|| bits.number(2));
     let mut contexts = Contexts::read(bits, 1);
     bits.before_codebooks();
     let head_codebook = bits.codebook(2, 1);
@@ -1782,17 +1786,25 @@ fn predicted_rows_beside(
     let mut order = Order::read(bits, model, n, keep_top, false);
     contexts.read_codebooks(bits);
     bits.before_rows();
+    if let Some(caution) = caution {
+        bits.seen.cautions.insert((model, caution));
+    }
     let ridge = match basis {
         10 => (1.0, 0.0),
         _ => (0.0, 1.0 / 1_048_576.0),
     };
     let mut regression = Regression::beside(n, n_rows, false, ridge);
-    regression.own_part = is_after_row(model).then_some(1.0 / 1024.0);
+    regression.own_part = caution.map(|caution| match caution {
+        0 => 1.0 / 1024.0,
+        1 => 1.0 / 16.0,
+        _ => 4.0,
+    });
     let (of_classes, of_columns) = columns(n);
     // The numbers of the first row, and what the reference has beside it; section 16: its values.
     let mut first: Option<(Vec<i32>, Vec<f32>)> = None;
     // Section 16.
     let mut row_before = vec![0.0; n];
+    let mut numbers_before = Vec::new();
     let mut is_after_exact = false;
     let mut values = Vec::new();
     for row in 0..n_rows {
@@ -1827,7 +1839,7 @@ fn predicted_rows_beside(
                 if is_of_row {
                     let e = expectations[column] + r;
                     let v = floor_log2(regression.v[of_classes[class].1]);
-                    let (prediction, context) = if matches!(basis, 12 | 21) {
+                    let (mut prediction, context) = if matches!(basis, 12 | 21) {
                         let g = fin(fin(quantizer.value(first_row[class])) + e);
                         (quantizer.of(g), context_of_value(g, v, &quantizer, basis))
                     } else {
@@ -1837,6 +1849,9 @@ fn predicted_rows_beside(
                         };
                         (first_row[class].wrapping_add(rounded), v + 8)
                     };
+                    if caution == Some(3) {
+                        prediction = numbers_before[class];
+                    }
                     let context = if has_fit { context.clamp(0, 93) } else { 95 };
                     let difference = from_zigzag(contexts.number(bits, context as usize));
                     numbers[class] = prediction.wrapping_add(difference);
@@ -1860,6 +1875,7 @@ fn predicted_rows_beside(
         }
         regression.learn(bits, &[(0, features)]);
         let mut row: Vec<f32> = numbers.iter().map(|&n| quantizer.value(n)).collect();
+        numbers_before.clone_from(&numbers);
         first.get_or_insert_with(|| {
             let of_row = if is_after_row(model) { &row[..] } else { y };
             (numbers, of_row.to_vec())
@@ -2657,7 +2673,10 @@ fn a_decoder_written_from_the_specification_gives_the_same_values() {
         assert!((0..5).all(|i| seen.orders.contains(&(model, i))));
     }
     assert!(seen.n_followers > 0 && seen.n_runs_without_follower > 0 && seen.n_set_apart > 0);
-    assert_eq!(seen.panel_sizes, BTreeSet::from([1, 3, 10, 12, 100, 128]));
+    assert_eq!(
+        seen.panel_sizes,
+        BTreeSet::from([1, 3, 10, 12, 20, 100, 128])
+    );
     assert!(seen.longest_code > 9);
 }
 
@@ -3472,6 +3491,31 @@ fn a_decoder_written_from_the_specification_reads_rows_after_the_row_before() {
         let values = |bound| promise(Kind::Values, bound, 2);
         check(&mut seen, &[(&far, values(Bound::MaxError(0.05)))]);
     }
+    // Values that mostly stay what they are, and such as follow each other from class to class.
+    let mut rng = StdRng::seed_from_u64(19);
+    let mut row = vec![0.0f32; 20];
+    let mut stairs = Vec::new();
+    for _ in 0..500 {
+        for value in &mut row {
+            if rng.random_bool(0.1) {
+                *value = rng.random_range(-5.0..5.0);
+            }
+        }
+        stairs.extend_from_slice(&row);
+    }
+    let stairs = PredictionMatrix::new(20, stairs);
+    let mut follow = walk(500, 20, 20).into_values();
+    for row in follow.chunks_mut(20) {
+        for class in 1..20 {
+            row[class] = row[class - 1] * 0.9 + 0.1 * row[class];
+        }
+    }
+    let follow = PredictionMatrix::new(20, follow);
+    for rows in [&stairs, &follow, &map(stairs.clone(), float16)] {
+        for bound in [Bound::MaxError(0.01), Bound::MaxError(0.05), Bound::Exact] {
+            check(&mut seen, &[(rows, promise(Kind::Values, bound, 2))]);
+        }
+    }
     // Rows that no class is told apart in, between others.
     let near = noise(600, 40, 7, |rng| 0.9 + rng.random_range(0.0..1e-6));
     let mut rows = map(walk(600, 40, 8), f32::exp);
@@ -3487,6 +3531,10 @@ fn a_decoder_written_from_the_specification_reads_rows_after_the_row_before() {
     for model in of_tops {
         let told = [false, true].map(|is_as_before| (model, is_as_before));
         assert!(told.iter().all(|told| seen.tops_as_before.contains(told)));
+    }
+    for caution in 0..4 {
+        let of_caution = seen.cautions.iter().filter(|of| of.1 == caution);
+        assert!(of_caution.count() > 0, "{:?}", seen.cautions);
     }
     for model in [40, 42] {
         assert!(seen.models_after_exact_rows.contains(&model), "{model}");
