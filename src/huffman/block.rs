@@ -1222,6 +1222,7 @@ fn encode_all(
     promise: &Promise,
     suiting: Option<Suiting>,
 ) -> Payload {
+    let is_large = is_large(matrix);
     // What was chosen may be a model that the values of this block do not have.
     let way = |suiting: Suiting, is_exact: &mut [bool]| {
         let search = Search::Like(suiting.model);
@@ -1237,7 +1238,6 @@ fn encode_all(
     let payload = match chosen {
         Some(way) => encode_with(way, matrix, reference, is_exact, promise.keep_top),
         None => {
-            let is_large = is_large(matrix);
             let search = match is_large {
                 true => Search::Large,
                 false => Search::Small,
@@ -1251,10 +1251,7 @@ fn encode_all(
     let n_exact = is_exact.iter().filter(|&&is_exact| is_exact).count();
     let are_many = n_exact * 8 > matrix.n_rows() || n_exact > 0 && is_of_bits(&payload.0);
     // Of a large block, only where numbers are not foreseen: most bits are extra ones.
-    let may_be_few = match suiting.is_none() && !is_large(matrix) {
-        true => true,
-        false => 2 * payload.1.raw > 8 * payload.0.len() as u64,
-    };
+    let may_be_few = !is_large || 2 * payload.1.raw > 8 * payload.0.len() as u64;
     let may_be_less = match promise.bound {
         Bound::MaxError(_) => are_many || may_be_few && has_few_values(matrix),
         Bound::MaxKl(_) => may_be_few && has_few_values(matrix) && are_distributions(matrix),
@@ -1268,7 +1265,14 @@ fn encode_all(
         ..*promise
     };
     let mut none = vec![false; matrix.n_rows()];
-    let suiting = suiting.filter(|_| is_of_bits(&payload.0));
+    let mut suiting = suiting.filter(|_| is_of_bits(&payload.0));
+    if is_large && !are_many {
+        let of_bits = choose_model(matrix, reference, &exact);
+        if of_bits.n_bytes(matrix) >= payload.0.len() as f64 {
+            return payload;
+        }
+        suiting = Some(of_bits);
+    }
     let of_bits = encode_all(matrix, reference, &mut none, &exact, suiting);
     if of_bits.0.len() >= payload.0.len() {
         return payload;
@@ -1703,10 +1707,12 @@ impl pulp::WithSimd for Coding<'_> {
             Model::Multiples(multiples) => multiples.encode(matrix, is_exact, keep_top),
             Model::Bits => plain::encode_bits(matrix),
             Model::Tabled(by) => tabled::encode(matrix, by, coder),
-            Model::ExpectedBeside(levels) | Model::ExpectedBesideBefore(levels) => {
-                let reference = self.reference.filter(|_| !is_after);
-                debug_assert_eq!(reference.is_none(), is_after);
+            Model::ExpectedBeside(levels) => {
+                let reference = Some(self.reference.expect(NO_REFERENCE));
                 expected_beside::encode(matrix, reference, is_exact, levels, keep_top, coder)
+            }
+            Model::ExpectedBesideBefore(levels) => {
+                expected_beside::encode(matrix, None, is_exact, levels, keep_top, coder)
             }
             Model::PredictedBeside(numbers) => {
                 let beside = Beside::Reference(self.reference.expect(NO_REFERENCE));
@@ -1769,9 +1775,12 @@ impl<W: Watch> pulp::WithSimd for Decoding<'_, '_, W> {
             }
             Model::Bits => plain::decode_bits(reader, self.rows, watch),
             Model::Tabled(by) => tabled::decode(reader, self.n_classes, by, self.rows, watch),
-            Model::ExpectedBeside(levels) | Model::ExpectedBesideBefore(levels) => {
-                let (rows, reference) = (self.rows, self.reference.filter(|_| !is_after));
+            Model::ExpectedBeside(levels) => {
+                let (rows, reference) = (self.rows, Some(self.reference.expect(NO_REFERENCE)));
                 expected_beside::decode(reader, n_classes, reference, levels, keep_top, rows, watch)
+            }
+            Model::ExpectedBesideBefore(levels) => {
+                expected_beside::decode(reader, n_classes, None, levels, keep_top, self.rows, watch)
             }
             Model::PredictedBeside(numbers) => {
                 let beside = Beside::Reference(self.reference.expect(NO_REFERENCE));

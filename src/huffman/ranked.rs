@@ -332,11 +332,11 @@ impl Block {
     }
 
     /// How many kinds the heads should tell.
-    fn choose_n_kinds(&self, n_classes: usize, mut tops: TopClasses) -> u32 {
+    fn choose_n_kinds(&self, mut tops: TopClasses) -> u32 {
         /// About what a symbol takes in the codebook.
         const BITS_A_SYMBOL: f64 = 5.5;
         let mut of_class = vec![[0u64; MAX_KINDS as usize]; tops.count()];
-        let mut of_kind = vec![0u64; n_classes + MAX_KINDS as usize];
+        let mut of_kind = vec![0u64; tops.n_classes() + MAX_KINDS as usize];
         for row in self.quantized() {
             let kind = Kind::new(row.n_others, row.distance).0;
             let of_class = &mut of_class[tops.token(row.top).value as usize];
@@ -493,7 +493,7 @@ pub fn encode(
     let n_tops = tops.count();
     let block = Block::new(matrix, is_exact, quantizer);
     let mut parameters = Parameters {
-        n_kinds: block.choose_n_kinds(matrix.n_classes(), tops.clone()),
+        n_kinds: block.choose_n_kinds(tops.clone()),
         n_joint: block.choose_n_joint(),
         group_of: Vec::with_capacity(N_CONTEXTS),
     };

@@ -2248,6 +2248,25 @@ fn map(matrix: PredictionMatrix, mut value: impl FnMut(f32) -> f32) -> Predictio
     PredictionMatrix::new(n_classes, values)
 }
 
+/// Shares of so many votes, each for a class as likely as the row says.
+fn votes(probabilities: &PredictionMatrix, n_votes: u8, seed: u64) -> PredictionMatrix {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut values = Vec::new();
+    for row in probabilities.rows() {
+        let mut counts = vec![0u8; row.len()];
+        for _ in 0..n_votes {
+            let mut rest: f32 = rng.random_range(0.0..0.999);
+            let class = row.iter().position(|p| {
+                rest -= p;
+                rest < 0.0
+            });
+            counts[class.unwrap_or(0)] += 1;
+        }
+        values.extend(counts.iter().map(|&n| f32::from(n) / f32::from(n_votes)));
+    }
+    PredictionMatrix::new(probabilities.n_classes(), values)
+}
+
 /// The rows of one matrix, and then those of the other.
 fn both(a: &PredictionMatrix, b: &PredictionMatrix) -> PredictionMatrix {
     PredictionMatrix::new(a.n_classes(), [a.values(), b.values()].concat())
@@ -2432,21 +2451,7 @@ fn a_decoder_written_from_the_specification_reads_fractions() {
     let mut seen = Seen::default();
     for (n_rows, scale, n_votes) in [(900, 8.0, 15), (900, 1.0, 100), (6003, 1.0, 200)] {
         let probabilities = softmax_rows(n_rows, 30, scale, 4);
-        let mut rng = StdRng::seed_from_u64(5);
-        let mut values = Vec::new();
-        for row in probabilities.rows() {
-            let mut counts = vec![0u8; row.len()];
-            for _ in 0..n_votes {
-                let mut rest: f32 = rng.random_range(0.0..0.999);
-                let class = row.iter().position(|p| {
-                    rest -= p;
-                    rest < 0.0
-                });
-                counts[class.unwrap_or(0)] += 1;
-            }
-            values.extend(counts.iter().map(|&n| f32::from(n) / n_votes as f32));
-        }
-        let shares = PredictionMatrix::new(30, values);
+        let shares = votes(&probabilities, n_votes, 5);
         for (bound, keep_top) in [
             (Bound::Exact, 1),
             (Bound::MaxError(1e-4), 3),
@@ -3433,20 +3438,7 @@ fn a_decoder_written_from_the_specification_reads_rows_after_the_row_before() {
         &mut seen,
         &[(&spread(900, 9, 6.0), of(Bound::MaxKl(0.1), 2))],
     );
-    let mut votes = Vec::new();
-    for row in spread(900, 20, 2.0).rows() {
-        let mut counts = [0u8; 20];
-        for _ in 0..60 {
-            let mut rest: f32 = rng.random_range(0.0..0.999);
-            let class = row.iter().position(|p| {
-                rest -= p;
-                rest < 0.0
-            });
-            counts[class.unwrap()] += 1;
-        }
-        votes.extend(counts.iter().map(|&n| f32::from(n) / 60.0));
-    }
-    let votes = by_top(PredictionMatrix::new(20, votes));
+    let votes = by_top(votes(&spread(900, 20, 2.0), 60, 20));
     // About such, which levels as they are suit better than logarithms.
     let mut nearly = map(spread(900, 20, 2.0), |value| (value * 60.0).round());
     nearly.normalize();
