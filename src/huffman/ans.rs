@@ -11,11 +11,11 @@
 
 use super::Corrupt;
 use super::bitstream::{BitReader, BitWriter, REFILL_BITS, START};
-use super::block::Symbol;
 use super::codebook::{
     Alphabet, EMPTY, Meaning, expected_length, read_length, read_used, write_length, write_used,
 };
 use super::logarithm::log2;
+use super::symbols::Symbol;
 
 /// Shares are of 2 to the power of so many bits, or of more where many symbols are used. Format-stable, as is all
 /// that follows.

@@ -11,13 +11,15 @@ use std::cmp::Reverse;
 use std::sync::LazyLock;
 
 use super::Corrupt;
+use super::LARGE;
 use super::bitstream::{BitReader, BitWriter, Coder};
-use super::block::{LARGE, Symbol, Tables};
 use super::codebook::{
     Alphabet, Code, Codebook, entropy_bits, huffman_bits, read_gamma, write_gamma,
 };
+use super::coded::Tables;
 use super::logarithm::log2;
 use super::meter::Watch;
+use super::symbols::Symbol;
 use super::tokens::{LEVELS, RUNS, Token, Tokens};
 
 /// The number of contexts of a band. Format-stable.

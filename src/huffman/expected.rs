@@ -8,8 +8,8 @@
 
 use super::Corrupt;
 use super::bitstream::{BitReader, Coder};
-use super::block::{Coded, CodedRows, Symbol, Tables, TopClasses};
 use super::codebook::Alphabet;
+use super::coded::{Coded, CodedRows, Tables};
 use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence, Stream};
 use super::fineness::{self, FinenessFinder, Need};
 use super::meter::{Part, Watch};
@@ -17,6 +17,7 @@ use super::order::Order;
 use super::quantizer::{Root, Roots, Uniform};
 use super::regression::{Regression, Ridge, Visitor};
 use super::sphere::Sphere;
+use super::symbols::{Symbol, TopClasses};
 use super::tokens::{LEVELS, Tokens, from_zigzag, zigzag};
 use crate::matrix::{Rows, argmax};
 
@@ -866,7 +867,7 @@ impl<F: Features<N>, W: Watch, const N: usize> Visitor<N> for LevelReader<'_, '_
 
 #[cfg(test)]
 mod tests {
-    use super::super::block::N_STREAMS;
+    use super::super::models::N_STREAMS;
     use super::*;
 
     #[test]

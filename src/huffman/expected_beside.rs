@@ -10,8 +10,8 @@
 use super::Corrupt;
 use super::beside::{self, Known};
 use super::bitstream::{BitReader, Coder};
-use super::block::{Coded, CodedRows, Symbol, Tables};
 use super::codebook::Alphabet;
+use super::coded::{Coded, CodedRows, Tables};
 use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence, Stream};
 use super::expected::{
     Levels, N_BANDS, Others, Quantized, RIDGE, Scale, feature, first_context, position,
@@ -21,6 +21,7 @@ use super::fineness::FinenessFinder;
 use super::meter::{Part, Watch};
 use super::order::Order;
 use super::regression::{Columns, Regression, Ridge, Visitor};
+use super::symbols::Symbol;
 use super::tokens::{LEVELS, from_zigzag, zigzag};
 use crate::matrix::Rows;
 

@@ -21,7 +21,7 @@ pub(super) const END_MAGIC: [u8; 4] = [b'H', b'U', b'F', 0x0A];
 /// The format version written, and the newest one read.
 pub const VERSION: u8 = 9;
 /// The first versions: of frames that name a reference, and of those that name none. Which way of coding a block
-/// a later one brought, [`first_version`](super::block::first_version) tells.
+/// a later one brought, [`first_version`](super::models::FirstByte::first_version) tells.
 const VERSION_BESIDE: u8 = 2;
 const VERSION_ALONE: u8 = 1;
 /// The largest number of classes.

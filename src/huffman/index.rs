@@ -8,6 +8,7 @@ use super::frame::{
     BLOCK_TAG, BYTES_A_BLOCK, DEFAULT_MEMORY_LIMIT, END_MAGIC, INDEX_TAG, Index, IndexEntry,
     N_END_BYTES, NEITHER, check_memory, n_varint_bytes, read_exact,
 };
+use super::models::FirstByte;
 use super::reader::{BlockStart, ReferenceRows, block_name, check_fits, missing};
 use super::{Block, Error, FrameHeader, Summary};
 use crate::matrix::PredictionMatrix;
@@ -281,7 +282,11 @@ impl FileIndex {
     /// # Errors
     /// [`Error::Damaged`] if it is not what the index says, which other blocks do not suffer from;
     /// [`Error::Io`].
-    pub fn read_model<R: Read + Seek>(&self, reader: &mut R, block: usize) -> Result<u8, Error> {
+    pub fn read_model<R: Read + Seek>(
+        &self,
+        reader: &mut R,
+        block: usize,
+    ) -> Result<FirstByte, Error> {
         let place = self.blocks[block];
         let n_payload = u64::from(place.n_bytes).saturating_sub(n_framing_bytes(IndexEntry {
             n_rows: place.n_rows,
@@ -292,7 +297,9 @@ impl FileIndex {
         reader.seek(SeekFrom::Start(place.offset))?;
         reader.take(before + 1).read_to_end(&mut start)?;
         match start[..] {
-            [BLOCK_TAG, .., model] if start.len() as u64 == before + 1 => Ok(model),
+            [BLOCK_TAG, .., first] if start.len() as u64 == before + 1 => {
+                Ok(FirstByte::of(&[first]))
+            }
             _ => Err(Error::Damaged {
                 part: block_name(place.number, place.first_row, place.n_rows.into()),
             }),
@@ -588,7 +595,7 @@ mod tests {
                 let rows = bits.of_rows();
                 n_payload_bits += bits.codebooks + rows.codes + rows.raw + bits.padding;
                 // Ranked, expected or predicted, whichever the coder.
-                let model = index.read_model(&mut file, block).unwrap() & 0x3F;
+                let model = index.read_model(&mut file, block).unwrap().id();
                 assert!(matches!(model, 0 | 1 | 3 | 24), "{model}");
             }
             assert_eq!(n_payload_bits, 8 * sizes.payloads);

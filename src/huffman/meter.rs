@@ -210,7 +210,7 @@ impl Watch for &Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::huffman::block::BitCounts;
+    use crate::huffman::coded::BitCounts;
     use crate::huffman::{Bound, FrameHeader, FrameReader, FrameWriter, Kind, Promise};
     use crate::matrix::PredictionMatrix;
 

@@ -6,9 +6,10 @@
 
 use super::Corrupt;
 use super::bitstream::BitReader;
-use super::block::{Symbol, Tables};
+use super::coded::Tables;
 use super::meter::Watch;
 use super::ranks::Ranks;
+use super::symbols::Symbol;
 use super::tokens::LEVELS;
 use crate::matrix::argmax;
 

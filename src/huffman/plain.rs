@@ -3,11 +3,12 @@
 
 use super::Corrupt;
 use super::bitstream::BitReader;
-use super::block::{Coded, CodedRows, Symbol, Tables};
 use super::codebook::Alphabet;
+use super::coded::{Coded, CodedRows, Tables};
 use super::meter::{Part, Watch};
 use super::order::Order;
 use super::quantizer::Step;
+use super::symbols::Symbol;
 use super::tokens::Token;
 use crate::matrix::{Rows, range};
 

@@ -6,14 +6,15 @@
 
 use super::Corrupt;
 use super::bitstream::{BitReader, Coder};
-use super::block::{Coded, CodedRows, Symbol, Tables};
 use super::codebook::Alphabet;
+use super::coded::{Coded, CodedRows, Tables};
 use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence, Stream};
 use super::meter::{Part, Watch};
 use super::minifloat::{Float, Float32, Minifloat};
 use super::order::Order;
 use super::quantizer::Step;
 use super::regression::{Regression, Ridge, Visitor};
+use super::symbols::Symbol;
 use super::tokens::{LEVELS, from_zigzag, zigzag};
 use crate::matrix::Rows;
 
@@ -40,16 +41,6 @@ impl Numbers {
     /// Whether values come back bit for bit.
     pub(super) fn is_exact(self) -> bool {
         matches!(self, Self::OrderedBits(_) | Self::Bits(_))
-    }
-
-    /// Which of these they are: 0 for steps, then 1 and 2; of minifloats, 0 and 1. Format-stable.
-    pub(super) fn place(self) -> u32 {
-        let place = match self {
-            Self::Steps(_) => 0,
-            Self::OrderedBits(_) => 1,
-            Self::Bits(_) => 2,
-        };
-        place - u32::from(self.is_minifloats())
     }
 
     /// Whether they take fewer bits than those of float32.

@@ -7,7 +7,7 @@
 
 use super::Corrupt;
 use super::bitstream::{BitReader, Coder};
-use super::block::{Coded, CodedRows, Symbol, Tables};
+use super::coded::{Coded, CodedRows, Tables};
 use super::contexts::{ContextDecoder, Groups, Sequence, Stream};
 use super::meter::Watch;
 use super::minifloat::Float;
@@ -17,6 +17,7 @@ use super::predicted::{
     finite, groups_alphabet, predict_bits, round,
 };
 use super::regression::{Columns, Regression, Ridge, Visitor};
+use super::symbols::Symbol;
 use super::tokens::{LEVELS, from_zigzag, zigzag};
 use crate::matrix::Rows;
 

@@ -16,13 +16,14 @@
 
 use super::Corrupt;
 use super::bitstream::{BitReader, BitWriter};
-use super::block::{Coded, CodedRows, Symbol, Tables, TopClasses};
 use super::codebook::{self, Codebook, entropy_bits, read_gamma, write_gamma};
+use super::coded::{Coded, CodedRows, Tables};
 use super::contexts::{Sums, group_contexts};
 use super::meter::{Part, Watch};
 use super::order::Order;
 use super::quantizer::Uniform;
 use super::ranks::Ranks;
+use super::symbols::{Symbol, TopClasses};
 use super::tokens::{LEVELS, RANGES, Token, from_zigzag, zigzag};
 use crate::matrix::{Rows, argmax};
 

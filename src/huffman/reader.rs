@@ -9,6 +9,7 @@ use super::frame::{
     MAX_PAYLOAD_BYTES, NEITHER, Part, check_limit, check_memory, n_varint_bytes, read_exact,
 };
 use super::meter::PayloadBits;
+use super::models::FirstByte;
 use super::{Error, FrameHeader, Summary};
 use crate::matrix::PredictionMatrix;
 
@@ -97,7 +98,7 @@ impl Block {
         let n_working_bytes = block::n_working_bytes(&payload, n_rows as usize, header.classes);
         check_memory(PART, needed + n_working_bytes, memory)?;
         let n_bytes = 1 + part.check(|| name(n_rows))?;
-        if header.version < block::first_version(&payload) {
+        if header.version < FirstByte::of(&payload).first_version() {
             return Err(Error::Corrupt(
                 "a block is coded in a way that its frame's version does not have",
             ));
@@ -108,10 +109,12 @@ impl Block {
             if end > name.rows {
                 return Err(Error::Corrupt("a frame has more rows than its reference"));
             }
-            reference = block::needs_reference(&payload).then(|| ReferenceRows {
-                sha256: name.sha256.clone(),
-                rows: first_row..end,
-            });
+            reference = FirstByte::of(&payload)
+                .needs_reference()
+                .then(|| ReferenceRows {
+                    sha256: name.sha256.clone(),
+                    rows: first_row..end,
+                });
         }
         let block = Self {
             reference,
@@ -725,7 +728,7 @@ mod tests {
             reader.next_raw_block()
         };
         let block = read(1 << 28).unwrap().unwrap();
-        let model = block::model_name(block.payload[0]).unwrap();
+        let model = FirstByte::of(&block.payload).name().unwrap();
         assert!(model.starts_with("predicted, steps"), "{model}");
         let n_bytes = (block.payload.len() + 4 * n_rows * n_classes) as u64;
         let error = read(n_bytes + 400_000).map(drop).unwrap_err();

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use super::Corrupt;
 use super::bitstream::{BitReader, Coder};
-use super::block::{Coded, CodedRows, Tables};
 use super::codebook::Alphabet;
+use super::coded::{Coded, CodedRows, Tables};
 use super::contexts::{ContextDecoder, Groups, Sequence};
 use super::meter::{Part, Watch};
 use super::ranks::Ranks;
@@ -225,8 +225,9 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use super::super::block;
+    use super::super::coded::Payload;
     use super::super::promise::{Bound, Kind, Promise};
+    use super::super::{block, choice};
     use super::*;
 
     const N_CLASSES: usize = 3;
@@ -305,7 +306,10 @@ mod tests {
             .collect();
         let matrix = Rows::new(N_CLASSES, &values);
         let promise = Promise::new(Kind::Values, Bound::MaxError(0.01));
-        let (payload, counts) = block::encode(matrix, None, &mut [false; 3000], &promise, None);
+        let Payload {
+            bytes: payload,
+            counts,
+        } = choice::encode(matrix, None, &mut [false; 3000], &promise, None);
         assert_eq!(payload[0], 27, "{}", payload.len());
         assert!(payload.len() < 1500, "{}", payload.len());
         let n_bits = counts.codebooks + counts.codes + counts.raw;

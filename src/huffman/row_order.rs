@@ -1,8 +1,8 @@
 //! Whether the order of rows says something, so that an encoder may tell them after those before them (FORMAT.md,
 //! section 16).
 
-use super::block::TopClasses;
 use super::codebook::entropy_bits;
+use super::symbols::TopClasses;
 use crate::matrix::{Rows, argmax};
 
 /// Whether it is likely to pay that top classes are told after those of the rows before: they come in runs, as in data

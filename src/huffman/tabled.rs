@@ -3,8 +3,8 @@
 
 use super::Corrupt;
 use super::bitstream::{BitReader, BitWriter, Coder};
-use super::block::{Coded, CodedRows, Tables};
 use super::codebook::{Alphabet, read_gamma, write_gamma};
+use super::coded::{Coded, CodedRows, Tables};
 use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence};
 use super::meter::{Part, Watch};
 use super::plain;

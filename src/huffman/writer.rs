@@ -4,7 +4,9 @@ use std::io::Write;
 
 use rayon::prelude::*;
 
-use super::block::{self, BitCounts, Choice};
+use super::block;
+use super::choice::{self, Choice};
+use super::coded::{BitCounts, Payload};
 use super::frame::{BLOCK_TAG, Index, IndexEntry, append_checksum, rows_per_block, write_varint};
 use super::promise::{Bound, Figures, Promise};
 use super::{Error, FrameHeader, Summary, rounding};
@@ -258,9 +260,9 @@ impl<W: Write> FrameWriter<W> {
                     known => Some(Rows::new(n_classes, known)),
                 };
                 // A small block can afford to try everything.
-                let is_large = block::is_large(rows);
+                let is_large = choice::is_large(rows);
                 if is_large && number.is_multiple_of(BLOCKS_PER_CHOICE) {
-                    self.choice = Some(block::choose(rows, known, &promise));
+                    self.choice = Some(choice::choose(rows, known, &promise));
                 }
                 let choice = self.choice.filter(|_| is_large);
                 blocks.push((rows, originals, known, choice));
@@ -305,7 +307,10 @@ fn encode(
 ) -> Result<EncodedBlock, Error> {
     let mut is_exact = vec![false; rows.n_rows()];
     loop {
-        let (payload, bit_counts) = block::encode(rows, reference, &mut is_exact, promise, choice);
+        let Payload {
+            bytes: payload,
+            counts: bit_counts,
+        } = choice::encode(rows, reference, &mut is_exact, promise, choice);
         let (n_rows, n_classes) = (rows.n_rows(), rows.n_classes());
         let decoded =
             block::decode_beside(&payload, n_rows, n_classes, reference, promise.keep_top)?;

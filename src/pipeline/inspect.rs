@@ -14,7 +14,6 @@ use super::progress::{Progress, thousands};
 use super::reference::{References, is_of_reference};
 use super::{open_to_seek, promise_text, set_threads};
 use crate::cli::InspectArgs;
-use crate::huffman::block::model_name;
 use crate::huffman::frame::DEFAULT_MEMORY_LIMIT;
 use crate::huffman::meter::{Part, PayloadBits};
 use crate::huffman::{
@@ -164,7 +163,7 @@ impl Report {
             let rows = index.rows_of(block);
             report.rows_a_block = report.rows_a_block.max(rows.end - rows.start);
             let name = match index.read_model(file, block) {
-                Ok(model) => model_name(model),
+                Ok(model) => model.name(),
                 Err(error) => {
                     failure = failure.or(Some(error));
                     None

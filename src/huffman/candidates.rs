@@ -1,0 +1,248 @@
+//! The models that keep a promise of some rows, with the parameters that suit these. Which of them takes the fewest
+//! bytes is [chosen](super::choice) by trying.
+
+use super::expected::Levels;
+use super::fineness;
+use super::minifloat::Minifloat;
+use super::models::{Model, id};
+use super::plain::Multiples;
+use super::predicted::Numbers;
+use super::predicted_beside::Caution;
+use super::promise::{Bound, Kind, Promise};
+use super::quantizer::{F32_MARGIN, Roots, Step, Uniform};
+use super::row_order;
+use super::sphere::Sphere;
+use super::tabled::{By, Table};
+use crate::matrix::{Rows, range};
+
+/// What models are looked for.
+#[derive(Debug, Clone, Copy)]
+pub enum Search {
+    /// All that suit a small block.
+    Small,
+    /// All that suit a large one, of which these rows are a sample: time counts as well as bytes.
+    Large,
+    /// One that was chosen already, with the parameters that suit these rows.
+    Like(Model),
+}
+
+impl Search {
+    /// Whether one of the models of these numbers is looked for.
+    fn wants(self, ids: &[u32]) -> bool {
+        match self {
+            Self::Small | Self::Large => true,
+            Self::Like(model) => ids.contains(&model.alone().id()),
+        }
+    }
+}
+
+/// The models that keep a promise of the rows of `matrix`, in the order of their speed. Rows that no quantizer suits get marked.
+pub fn candidates(
+    matrix: Rows<'_>,
+    reference: Option<Rows<'_>>,
+    is_exact: &mut [bool],
+    promise: &Promise,
+    search: Search,
+) -> Vec<Model> {
+    let mut models = models_alone(matrix, is_exact, promise, search);
+    let mut beside: Vec<Model> = models.iter().filter_map(|model| model.beside()).collect();
+    let cautions = match search {
+        Search::Small => &Caution::ALL[..],
+        Search::Large => &Caution::OF_LARGE,
+        Search::Like(Model::PredictedBesideBefore(_, caution)) => &[caution],
+        Search::Like(_) => &Caution::ALL[..1],
+    };
+    let mut beside_before: Vec<Model> = models
+        .iter()
+        .flat_map(|model| cautions.iter().filter_map(|&of| model.beside_before(of)))
+        .collect();
+    // Those of expected rows have none.
+    beside_before.dedup();
+    let is_after = |is_worth_it: fn(Rows<'_>) -> bool| match search {
+        Search::Like(model) => model.not_after().is_some(),
+        Search::Small | Search::Large => is_worth_it(matrix),
+    };
+    let have_tops = models.iter().any(|model| model.after().is_some());
+    if have_tops && is_after(row_order::has_runs_of_tops) {
+        models = models
+            .into_iter()
+            .map(|model| model.after().unwrap_or(model))
+            .collect();
+    }
+    if reference.is_none() {
+        beside.clear();
+    }
+    models.extend(beside);
+    if !beside_before.is_empty() && is_after(row_order::are_near) {
+        models.extend(beside_before);
+    }
+    models
+}
+
+/// Those that tell each row alone.
+fn models_alone(
+    matrix: Rows<'_>,
+    is_exact: &mut [bool],
+    promise: &Promise,
+    search: Search,
+) -> Vec<Model> {
+    let mut models = Vec::new();
+    match promise.bound {
+        Bound::MaxError(max_error) if promise.kind == Kind::Probabilities => {
+            let uniform = Uniform::new(max_error).expect("a promise that can be kept");
+            // What sums of float32 may be off by, so that no other values are taken for fractions.
+            let most = (max_error - F32_MARGIN).min(1e-6);
+            let keeps = |value: f32, decoded: f32| f64::from((value - decoded).abs()) <= most;
+            let coarser = Uniform::of_fractions(matrix.values(), uniform.n_levels(), keeps);
+            let uniform = coarser.unwrap_or(uniform);
+            models.extend(models_of_levels(uniform, matrix.n_classes()));
+            // Where most are not 0, levels may follow each other as those of logits do.
+            let least_live = uniform.least_live();
+            let are_live = matrix.values().iter().filter(|&&value| value >= least_live);
+            if matches!(search, Search::Like(_)) || 2 * are_live.count() >= matrix.values().len() {
+                models.push(Model::Predicted(Numbers::Steps(uniform.step())));
+            }
+        }
+        Bound::MaxError(max_error) => {
+            let step = step(matrix, is_exact, max_error);
+            models.push(Model::Multiples(Multiples::of(matrix, is_exact, step)));
+            models.push(Model::Predicted(Numbers::Steps(step)));
+            if search.wants(&[id::ORDERED_MINIFLOATS, id::MINIFLOATS]) {
+                let of_minifloats = models_of_minifloats(matrix.values(), search).into_iter();
+                models.extend(of_minifloats.filter(|model| matches!(model, Model::Predicted(_))));
+            }
+        }
+        Bound::MaxKl(max_kl) => {
+            if search.wants(&[id::SHARES]) {
+                let keeps = |value: f32, decoded: f32| (value - decoded).abs() <= 1e-6;
+                let shares = Uniform::of_fractions(matrix.values(), Uniform::FEW, keeps)
+                    .and_then(|uniform| uniform.into_shares().ok())
+                    .filter(|&shares| are_kept(matrix, shares, promise));
+                models.extend(shares.map(|shares| Model::Expected(Levels::Uniform(shares))));
+            }
+            let roots = match search {
+                Search::Like(model) => match model.alone() {
+                    Model::Expected(Levels::Root { roots, .. }) => vec![roots],
+                    _ => vec![Roots::HALVING],
+                },
+                Search::Small | Search::Large => {
+                    let is_large = matches!(search, Search::Large);
+                    let roots = fineness::suiting(matrix, is_exact, max_kl, is_large);
+                    match matrix.n_classes() >= MANY_CLASSES {
+                        true => vec![roots, roots.linear()],
+                        false => vec![roots],
+                    }
+                }
+            };
+            let of_roots = roots
+                .into_iter()
+                .map(|roots| Levels::Root { roots, max_kl });
+            models.extend(of_roots.map(Model::Expected));
+            // Of more classes, roots are as good.
+            if matrix.n_classes() <= FEW_CLASSES && search.wants(&[id::SPHERE, id::FINE_SPHERE]) {
+                let sphere = Sphere::of(matrix, is_exact, max_kl);
+                let spheres = sphere.map(|sphere| [sphere, sphere.with_fine_tokens()]);
+                let of_spheres = spheres.into_iter().flatten().map(Levels::Sphere);
+                models.extend(of_spheres.map(Model::Expected));
+            }
+        }
+        Bound::Exact => {
+            models.push(Model::Bits);
+            let mut of_bits = Vec::new();
+            if search.wants(&[id::ORDERED_MINIFLOATS, id::MINIFLOATS, id::EXPECTED_FLOATS]) {
+                of_bits = models_of_minifloats(matrix.values(), search);
+            }
+            if of_bits.is_empty() {
+                of_bits.extend(models_of_bits(Minifloat::F32));
+            }
+            models.extend(of_bits);
+            if search.wants(&[id::BY_CLASS, id::BY_BEFORE, id::BY_ABOVE])
+                && Table::is_likely(matrix.values())
+            {
+                models.extend(By::ALL.map(Model::Tabled));
+            }
+            let keeps = |value: f32, decoded: f32| value.to_bits() == decoded.to_bits();
+            if search.wants(&[id::RANKED, id::EXPECTED, id::FINE])
+                && let Some(uniform) = Uniform::of_fractions(matrix.values(), u32::MAX, keeps)
+            {
+                models.extend(models_of_levels(uniform, matrix.n_classes()));
+            }
+        }
+    }
+    models
+}
+
+/// Whether all rows come back from such levels as promised: of many classes, zeros take a little from the others.
+fn are_kept(matrix: Rows<'_>, shares: Uniform, promise: &Promise) -> bool {
+    let mut levels = vec![0; matrix.n_classes()];
+    let mut decoded = vec![0.0; matrix.n_classes()];
+    matrix.rows().all(|row| {
+        for (level, &value) in levels.iter_mut().zip(row) {
+            *level = shares.quantize(value);
+        }
+        shares.dequantize_row(&levels, &mut decoded);
+        promise.measure(row, &decoded).is_some()
+    })
+}
+
+/// The models of rows of such levels.
+fn models_of_levels(uniform: Uniform, n_classes: usize) -> Vec<Model> {
+    let mut models = vec![
+        Model::Ranked(uniform),
+        Model::Expected(Levels::Uniform(uniform)),
+    ];
+    if n_classes <= FEW_CLASSES {
+        let fine = uniform.with_fine_tokens();
+        models.push(Model::Expected(Levels::Uniform(fine)));
+    }
+    models
+}
+
+/// The models of values of few bits, the last one only if they are probabilities; none if they have more bits.
+fn models_of_minifloats(values: &[f32], search: Search) -> Vec<Model> {
+    // What was chosen for other values is likely to keep these as well.
+    if let Search::Like(model) = search {
+        let keeps = match model.alone() {
+            Model::Predicted(Numbers::OrderedBits(of) | Numbers::Bits(of)) => of.keep(values),
+            Model::Expected(Levels::Uniform(floats)) => floats.keep(values),
+            _ => false,
+        };
+        if keeps {
+            return vec![model.alone()];
+        }
+    }
+    let Some(minifloats) = Minifloat::of(values) else {
+        return Vec::new();
+    };
+    let mut models = models_of_bits(minifloats).to_vec();
+    let floats = Uniform::of_minifloats(minifloats, values);
+    models.extend(floats.map(|floats| Model::Expected(Levels::Uniform(floats))));
+    models
+}
+
+/// The models of all bits of such values.
+pub fn models_of_bits(of: Minifloat) -> [Model; 2] {
+    [Numbers::OrderedBits(of), Numbers::Bits(of)].map(Model::Predicted)
+}
+
+/// Of so few classes, other models may suit than of more.
+const FEW_CLASSES: usize = 6;
+
+/// Of so many classes, levels may be better expected as they are than by their logarithms.
+const MANY_CLASSES: usize = 16;
+
+/// The step for the rows not marked; rows too large for any get marked.
+fn step(matrix: Rows<'_>, is_exact: &mut [bool], max_error: f64) -> Step {
+    let mut largest = 0.0f32;
+    for (row, is_exact) in matrix.rows().zip(is_exact) {
+        let (smallest_of_row, largest_of_row) = range(row);
+        let largest_of_row = largest_of_row.abs().max(smallest_of_row.abs());
+        match Step::new(max_error, largest_of_row) {
+            Some(_) if !*is_exact => largest = largest.max(largest_of_row),
+            Some(_) => {}
+            None => *is_exact = true,
+        }
+    }
+    // Bounds below the smallest float leave no row.
+    Step::new(max_error, largest).unwrap_or(Step::FINEST)
+}

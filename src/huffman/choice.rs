@@ -1,0 +1,514 @@
+//! Which way suits the rows of a block: all [`candidates`] are tried on all rows of a small block, and on some rows for
+//! large ones.
+
+use rayon::prelude::*;
+
+use super::LARGE;
+use super::bitstream::Coder;
+use super::block::{self, is_of_bits};
+use super::candidates::{Search, candidates};
+use super::coded::Payload;
+use super::minifloat::Minifloat;
+use super::models::{Model, Way};
+use super::promise::{Bound, Promise};
+use super::repeats::Repeats;
+use super::tabled::Table;
+use crate::matrix::{PredictionMatrix, Rows};
+
+/// What was chosen for large blocks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Choice {
+    of_all: Suiting,
+    /// That of the distinct rows, if rows that come again are to be coded once.
+    of_distinct: Option<Suiting>,
+}
+
+/// Which of the models that keep a promise suits some rows best, and which coder, and what a value took with these.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Suiting {
+    model: Model,
+    coder: Coder,
+    bytes_a_value: f64,
+}
+
+impl Suiting {
+    /// What such rows are likely to take.
+    fn n_bytes(self, rows: Rows<'_>) -> f64 {
+        self.bytes_a_value * rows.values().len() as f64
+    }
+}
+
+/// Chooses the model for large blocks of rows, of which these are one, by trying all on some of the rows, beside
+/// those of a reference if there is one, and the coder.
+pub fn choose(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) -> Choice {
+    let of_all = choose_model(rows, reference, promise);
+    // Finding them takes about as long as coding peaked rows: at least half of them must come again.
+    let are_many = |repeats: &Repeats| repeats.n_distinct() * 2 <= rows.n_rows();
+    let of_distinct = Repeats::of(rows).filter(are_many).and_then(|repeats| {
+        let values = repeats.distinct(rows);
+        let distinct = Rows::new(rows.n_classes(), &values);
+        let of_distinct = choose_model(distinct, None, promise);
+        let n_bytes =
+            of_distinct.n_bytes(distinct) + block::encode_repeats(&repeats).bytes.len() as f64;
+        (n_bytes < of_all.n_bytes(rows)).then_some(of_distinct)
+    });
+    Choice {
+        of_all,
+        of_distinct,
+    }
+}
+
+/// The same of rows as they are, whether they come again or not.
+fn choose_model(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) -> Suiting {
+    let (sample, reference) = (sample(rows), reference.map(sample));
+    let (sample, reference) = (
+        sample.view(),
+        reference.as_ref().map(PredictionMatrix::view),
+    );
+    let mut is_exact = vec![false; sample.n_rows()];
+    let models = candidates(sample, reference, &mut is_exact, promise, Search::Large);
+    encode_best(&models, sample, reference, &mut is_exact, promise, true).1
+}
+
+/// Rows that stand for a large block when its model is chosen, and how many of them follow each other.
+const SAMPLE_ROWS: usize = 2048;
+const STRETCH: usize = 256;
+
+/// Some of many rows: stretches from all over them, as their order may say something.
+fn sample(rows: Rows<'_>) -> PredictionMatrix {
+    let n_classes = rows.n_classes();
+    let n_spare = rows.n_rows().saturating_sub(SAMPLE_ROWS);
+    let n_stretches = SAMPLE_ROWS / STRETCH;
+    let mut values = Vec::with_capacity(SAMPLE_ROWS.min(rows.n_rows()) * n_classes);
+    for stretch in 0..n_stretches {
+        let first = stretch * STRETCH + n_spare * stretch / (n_stretches - 1);
+        let [first, end] = [first, first + STRETCH].map(|row| row.min(rows.n_rows()) * n_classes);
+        values.extend_from_slice(&rows.values()[first..end]);
+    }
+    PredictionMatrix::new(n_classes, values)
+}
+
+/// Whether a block is too large for trying all models on all of its rows.
+pub fn is_large(rows: Rows<'_>) -> bool {
+    rows.values().len() >= LARGE || rows.n_rows() > 2 * SAMPLE_ROWS
+}
+
+/// Encodes the rows of `matrix`, those marked in `is_exact` bit for bit, the others as the promise asks
+/// for, beside those of a reference if there is one, with what was chosen, or else as takes the fewest bytes.
+/// Rows that cannot be coded otherwise get marked.
+///
+/// The values must have been [checked](Promise::check), and whether the promise is kept must be
+/// [measured](Promise::measure).
+pub fn encode(
+    matrix: Rows<'_>,
+    reference: Option<Rows<'_>>,
+    is_exact: &mut [bool],
+    promise: &Promise,
+    choice: Option<Choice>,
+) -> Payload {
+    let of_all = choice.map(|choice| choice.of_all);
+    let repeated = match choice {
+        _ if is_exact.contains(&true) => None,
+        Some(Choice {
+            of_distinct: None, ..
+        }) => None,
+        Some(choice) => encode_repeated(matrix, promise, choice.of_distinct),
+        None => encode_repeated(matrix, promise, None),
+    };
+    let Some(repeated) = repeated else {
+        return encode_all(matrix, reference, is_exact, promise, of_all);
+    };
+    // Of a large block, it is enough to know about what all rows would take.
+    let n_bytes = repeated.bytes.len();
+    if of_all.is_some_and(|suiting| n_bytes as f64 <= suiting.n_bytes(matrix)) {
+        return repeated;
+    }
+    let mut marked = is_exact.to_vec();
+    let payload = encode_all(matrix, reference, &mut marked, promise, of_all);
+    if n_bytes < payload.bytes.len() {
+        return repeated;
+    }
+    is_exact.copy_from_slice(&marked);
+    payload
+}
+
+/// Encodes each distinct row once; `None` where too few rows come again, or some would be stored exactly.
+fn encode_repeated(
+    matrix: Rows<'_>,
+    promise: &Promise,
+    suiting: Option<Suiting>,
+) -> Option<Payload> {
+    let repeats = Repeats::of(matrix)?;
+    let values = repeats.distinct(matrix);
+    let distinct = Rows::new(matrix.n_classes(), &values);
+    let mut is_exact = vec![false; distinct.n_rows()];
+    let suiting = suiting.filter(|_| is_large(distinct));
+    let of_distinct = encode_all(distinct, None, &mut is_exact, promise, suiting);
+    if is_exact.contains(&true) {
+        return None;
+    }
+    let of_rows = block::encode_repeats(&repeats);
+    Some(block::join_repeated(
+        repeats.n_distinct(),
+        of_distinct,
+        of_rows,
+    ))
+}
+
+/// As [`encode`], with all rows as they come.
+fn encode_all(
+    matrix: Rows<'_>,
+    reference: Option<Rows<'_>>,
+    is_exact: &mut [bool],
+    promise: &Promise,
+    suiting: Option<Suiting>,
+) -> Payload {
+    let is_large = is_large(matrix);
+    // What was chosen may be a model that the values of this block do not have.
+    let way = |suiting: Suiting, is_exact: &mut [bool]| {
+        let search = Search::Like(suiting.model);
+        let models = candidates(matrix, reference, is_exact, promise, search);
+        let mut models = models.into_iter();
+        let model = models.find(|model| model.id() == suiting.model.id())?;
+        Some(Way::of(model, suiting.coder, matrix, suiting.bytes_a_value))
+    };
+    let chosen = suiting.and_then(|suiting| {
+        let way_chosen = way(suiting, is_exact);
+        way_chosen.or_else(|| way(choose_model(matrix, reference, promise), is_exact))
+    });
+    let payload = match chosen {
+        Some(way) => block::encode(way, matrix, reference, is_exact, promise.keep_top),
+        None => {
+            let search = match is_large {
+                true => Search::Large,
+                false => Search::Small,
+            };
+            let models = candidates(matrix, reference, is_exact, promise, search);
+            encode_best(&models, matrix, reference, is_exact, promise, is_large).0
+        }
+    };
+    let of_bits = encode_bits_if_likely(&payload, matrix, reference, is_exact, promise, suiting);
+    match of_bits {
+        Some(of_bits) if of_bits.bytes.len() < payload.bytes.len() => {
+            if !is_of_bits(&of_bits.bytes) {
+                // Their levels are those of all rows, which the payload does not tell apart.
+                is_exact.fill(false);
+            }
+            of_bits
+        }
+        _ => payload,
+    }
+}
+
+/// Encodes all rows exactly where that may take less than the payload that keeps a looser promise.
+fn encode_bits_if_likely(
+    payload: &Payload,
+    matrix: Rows<'_>,
+    reference: Option<Rows<'_>>,
+    is_exact: &[bool],
+    promise: &Promise,
+    suiting: Option<Suiting>,
+) -> Option<Payload> {
+    let is_large = is_large(matrix);
+    let is_of_bits = is_of_bits(&payload.bytes);
+    let n_bytes = payload.bytes.len();
+    // Where many rows are stored exactly, or any beside such as are predicted bit for bit, predicting the bits of all
+    // costs less; where there are few values, it may.
+    let n_exact = is_exact.iter().filter(|&&is_exact| is_exact).count();
+    let are_many = n_exact * 8 > matrix.n_rows() || n_exact > 0 && is_of_bits;
+    // Of a large block, only where numbers are not foreseen: most bits are extra ones.
+    let may_be_few = !is_large || 2 * payload.counts.raw > 8 * n_bytes as u64;
+    let may_be_less = match promise.bound {
+        Bound::MaxError(_) => are_many || may_be_few && has_few_values(matrix),
+        Bound::MaxKl(_) => may_be_few && has_few_values(matrix) && are_distributions(matrix),
+        Bound::Exact => false,
+    };
+    if !may_be_less {
+        return None;
+    }
+    let exact = Promise {
+        bound: Bound::Exact,
+        ..*promise
+    };
+    let suiting = match is_large && !are_many {
+        true => {
+            let of_bits = choose_model(matrix, reference, &exact);
+            if of_bits.n_bytes(matrix) >= n_bytes as f64 {
+                return None;
+            }
+            Some(of_bits)
+        }
+        false => suiting.filter(|_| is_of_bits),
+    };
+    let mut none = vec![false; matrix.n_rows()];
+    Some(encode_all(matrix, reference, &mut none, &exact, suiting))
+}
+
+/// Whether values are of few bits, or come again and again.
+fn has_few_values(matrix: Rows<'_>) -> bool {
+    Table::is_likely(matrix.values()) || Minifloat::of(matrix.values()).is_some()
+}
+
+/// Whether rows sum to 1 within float32, and have no zeros, as those decoded from roots.
+fn are_distributions(matrix: Rows<'_>) -> bool {
+    let is_off = |row: &[f32]| {
+        let sum: f64 = row.iter().map(|&value| f64::from(value)).sum();
+        (sum - 1.0).abs() > f64::from(f32::EPSILON)
+    };
+    !matrix.rows().any(|row| row.contains(&0.0) || is_off(row))
+}
+
+/// Encodes with all models, on as many threads, and takes the smallest payload but for [`most_share`]; rANS must be
+/// worth its time, more so if the block, or what it is a sample of, `is_large`.
+fn encode_best(
+    models: &[Model],
+    matrix: Rows<'_>,
+    reference: Option<Rows<'_>>,
+    is_exact: &mut [bool],
+    promise: &Promise,
+    is_large: bool,
+) -> (Payload, Suiting) {
+    let encode = |model: Model, coder: Coder| {
+        let mut marked = is_exact.to_vec();
+        // How many bytes it takes is not known yet.
+        let way = Way::of(model, coder, matrix, 0.0);
+        let payload = block::encode(way, matrix, reference, &mut marked, promise.keep_top);
+        Tried {
+            suiting: Suiting {
+                model,
+                coder,
+                bytes_a_value: payload.bytes.len() as f64 / matrix.values().len() as f64,
+            },
+            payload,
+            marked,
+        }
+    };
+    let with_huffman: Vec<Tried> = models
+        .par_iter()
+        .map(|&model| encode(model, Coder::Huffman))
+        .collect();
+    let least = with_huffman
+        .iter()
+        .map(Tried::n_bytes)
+        .fold(f64::MAX, f64::min);
+    // With rANS those that may be worth their time, and be chosen.
+    let least_share = if is_large { 0.99 } else { 0.995 };
+    let tried: Vec<Tried> = with_huffman
+        .into_par_iter()
+        .map(|with_huffman| {
+            let most = least_share * with_huffman.n_bytes();
+            if with_huffman.n_bytes_of_ans() >= most.min(least / LEAST_SHARE_OF_SLOW) {
+                return with_huffman;
+            }
+            let with_ans = encode(with_huffman.suiting.model, Coder::Ans);
+            match with_ans.n_bytes() < most {
+                true => with_ans,
+                false => with_huffman,
+            }
+        })
+        .collect();
+    let better = |best: Tried, other: Tried| {
+        let most = most_share(best.suiting, other.suiting.model, is_large);
+        match other.n_bytes() < most * best.n_bytes() {
+            true => other,
+            false => best,
+        }
+    };
+    let best = tried.into_iter().reduce(better).expect("a model");
+    is_exact.copy_from_slice(&best.marked);
+    (best.payload, best.suiting)
+}
+
+/// Of the bytes of the best so far, the most that another model may take to be better: a slower one must be worth its
+/// time, more so if the block, or what it is a sample of, `is_large`.
+fn most_share(best: Suiting, other: Model, is_large: bool) -> f64 {
+    let is_fast = matches!(best.model, Model::Ranked(_) | Model::RankedAfter(_))
+        && (is_large || best.coder == Coder::Huffman);
+    let is_beside_before = matches!(best.model, Model::PredictedBesideBefore(..));
+    match other {
+        Model::Expected(_)
+        | Model::ExpectedAfter(_)
+        | Model::Predicted(_)
+        | Model::ExpectedBesideBefore(_)
+        | Model::PredictedBesideBefore(..)
+            if is_fast =>
+        {
+            LEAST_SHARE_OF_SLOW
+        }
+        Model::PredictedBesideBefore(..) if is_beside_before => 1.0,
+        Model::ExpectedBesideBefore(_) | Model::PredictedBesideBefore(..) if is_large => 0.97,
+        Model::ExpectedBeside(_)
+        | Model::PredictedBeside(_)
+        | Model::ExpectedBesideBefore(_)
+        | Model::PredictedBesideBefore(..) => 0.99,
+        _ => 1.0,
+    }
+}
+
+/// Beside ranked rows, what is slower must take less than this.
+const LEAST_SHARE_OF_SLOW: f64 = 0.95;
+
+/// What a model and a coder made of some rows.
+struct Tried {
+    suiting: Suiting,
+    payload: Payload,
+    /// The rows stored exactly.
+    marked: Vec<bool>,
+}
+
+impl Tried {
+    fn n_bytes(&self) -> f64 {
+        self.payload.bytes.len() as f64
+    }
+
+    /// About the least that it may be with rANS.
+    fn n_bytes_of_ans(&self) -> f64 {
+        let counts = self.payload.counts;
+        self.n_bytes() - (counts.codes as f64 - counts.entropy) / 8.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::models::{FirstByte, id};
+    use super::super::promise::Kind;
+    use super::*;
+
+    fn promise(bound: Bound) -> Promise {
+        Promise::new(Kind::Probabilities, bound)
+    }
+
+    #[test]
+    fn rows_after_the_row_before_take_fewer_bytes_in_small_blocks_and_large_ones() {
+        // Of classes in turn, or sorted by class; what is left of the mass has nothing to do with the row before.
+        let row = |i: usize, top: usize| {
+            let other = (i * 7919 + i / 7) % 99;
+            let rest = ((i as u32).wrapping_mul(2_654_435_761) >> 24) as f32 / 1024.0;
+            (0..100).map(move |class| match class {
+                _ if class == top => 1.0 - rest,
+                _ if class == (top + 1 + other) % 100 => rest,
+                _ => 0.0,
+            })
+        };
+        let promise = promise(Bound::MaxError(0.002));
+        for n_rows in [1000, 5000] {
+            let n_bytes = |top: &dyn Fn(usize) -> usize| {
+                let values = (0..n_rows).flat_map(|i| row(i, top(i))).collect();
+                let matrix = PredictionMatrix::new(100, values);
+                let choice = is_large(matrix.view()).then(|| choose(matrix.view(), None, &promise));
+                let mut is_exact = vec![false; n_rows];
+                let payload = encode(matrix.view(), None, &mut is_exact, &promise, choice).bytes;
+                (payload.len(), FirstByte::of(&payload).id() >= id::AFTER)
+            };
+            let (mixed, is_mixed_after) = n_bytes(&|i| i * 7919 / 13 % 100);
+            let (sorted, is_sorted_after) = n_bytes(&|i| i * 100 / n_rows);
+            assert!(!is_mixed_after && is_sorted_after);
+            // A top class in any order takes 6.6 bits.
+            assert!(mixed - sorted > n_rows * 5 / 8, "{mixed} {sorted}");
+        }
+    }
+
+    #[test]
+    fn labels_that_are_smoothed_are_small_under_every_divergence() {
+        // 0.37 and the same for all other classes, whose level may be one that takes extra bits.
+        for n_rows in [300, 4200] {
+            let mut values = vec![0.630_000_1 / 256.0; n_rows * 257];
+            for (row, values) in values.chunks_exact_mut(257).enumerate() {
+                values[row * row * 31 % 257] = 0.37;
+            }
+            let matrix = PredictionMatrix::new(257, values);
+            for max_kl in [1e-2, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5] {
+                let promise = promise(Bound::MaxKl(max_kl));
+                let choice = is_large(matrix.view()).then(|| choose(matrix.view(), None, &promise));
+                let mut is_exact = vec![false; n_rows];
+                let payload = encode(matrix.view(), None, &mut is_exact, &promise, choice).bytes;
+                // The class in any order takes a byte.
+                let below = 600 + n_rows * 5 / 4;
+                assert!(
+                    payload.len() < below,
+                    "{} bytes: {n_rows} {max_kl}",
+                    payload.len()
+                );
+                let decoded = block::decode(&payload, n_rows, 257, 1).unwrap();
+                for (original, decoded) in matrix.rows().zip(decoded.rows()) {
+                    assert!(promise.measure(original, decoded).is_some());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn samples_are_stretches_from_all_over_a_block() {
+        let rows = |n: usize| PredictionMatrix::new(2, (0..2 * n).map(|i| i as f32).collect());
+        for n_rows in [0, 1, 300, 2047, 2048] {
+            assert_eq!(sample(rows(n_rows).view()), rows(n_rows));
+        }
+        let sample = sample(rows(10_000).view());
+        assert_eq!(sample.n_rows(), SAMPLE_ROWS);
+        let firsts: Vec<f32> = sample
+            .rows()
+            .step_by(STRETCH)
+            .map(|row| row[0] / 2.0)
+            .collect();
+        assert_eq!(
+            firsts,
+            [0.0, 1392.0, 2784.0, 4176.0, 5568.0, 6960.0, 8352.0, 9744.0]
+        );
+        for stretch in sample.values().chunks(2 * STRETCH) {
+            assert!(stretch.windows(2).all(|pair| pair[1] == pair[0] + 1.0));
+        }
+    }
+
+    #[test]
+    fn rows_without_a_step_cost_no_more_than_exact_ones() {
+        // Multiples of 1 / 64; some rows have a value for which a step as fine as the bound is no finer than float32.
+        let mut state = 1u32;
+        let values: Vec<f32> = (0..400 * 20)
+            .map(|i| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let of_row = if i / 20 % 10 == 3 && i % 20 == 0 {
+                    40.0
+                } else {
+                    0.0
+                };
+                of_row + (state >> 24) as f32 / 64.0
+            })
+            .collect();
+        let matrix = PredictionMatrix::new(20, values);
+        let n_bytes = |bound, is_chosen: bool| {
+            let promise = Promise::new(Kind::Logits, bound);
+            let choice = is_chosen.then(|| choose(matrix.view(), None, &promise));
+            let mut is_exact = vec![false; 400];
+            let payload = encode(matrix.view(), None, &mut is_exact, &promise, choice).bytes;
+            (
+                payload.len(),
+                is_exact.iter().filter(|&&is_exact| is_exact).count(),
+            )
+        };
+        for is_chosen in [false, true] {
+            let (exact, _) = n_bytes(Bound::Exact, is_chosen);
+            let (within, n_exact) = n_bytes(Bound::MaxError(1e-5), is_chosen);
+            assert!(
+                within <= exact && n_exact == 40,
+                "{within} {exact} {n_exact}"
+            );
+        }
+    }
+
+    #[test]
+    fn large_blocks_are_repeated_if_half_of_their_rows_come_again() {
+        let promise = Promise::new(Kind::Values, Bound::MaxError(0.01));
+        for (n_distinct, is_repeated) in [(2000, true), (2001, false)] {
+            let value = |i: usize| {
+                let (row, class) = (i / 20 % n_distinct, i % 20);
+                ((row * 20 + class) as u32).wrapping_mul(2_654_435_761) as f32 * 1e-8
+            };
+            let matrix = PredictionMatrix::new(20, (0..4000 * 20).map(value).collect());
+            let choice = choose(matrix.view(), None, &promise);
+            assert_eq!(choice.of_distinct.is_some(), is_repeated);
+            let mut is_exact = vec![false; 4000];
+            let payload = encode(matrix.view(), None, &mut is_exact, &promise, Some(choice)).bytes;
+            assert_eq!(FirstByte::of(&payload).is_repeated(), is_repeated);
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! Coded rows to bits and back: what was chosen for a model, the codebooks of its alphabets, and the symbols of the rows
+//! in one bitstream or several (FORMAT.md, section 5).
+
+use super::bitstream::{BitReader, BitWriter, Coder};
+use super::codebook::{self, Alphabet, Code, Codebook, entropy_bits, read_gamma, write_gamma};
+use super::contexts::{Groups, Sequence};
+use super::meter::Watch;
+use super::symbols::Symbol;
+use super::tabled::Table;
+use super::{Corrupt, ans, ranked};
+
+/// What the bits of a block, or of a frame, went to.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct BitCounts {
+    /// Codebooks, and what else comes before the rows.
+    pub codebooks: u64,
+    /// Huffman codes, or refills of the state of rANS.
+    pub codes: u64,
+    /// Extra bits, and the rows stored exactly.
+    pub raw: u64,
+    /// Empirical entropy of the coded symbols, by alphabet and block: the least that `codes` could be, but
+    /// for up to 16 bits that a first state of rANS holds.
+    pub entropy: f64,
+}
+
+impl std::ops::AddAssign for BitCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.codebooks += other.codebooks;
+        self.codes += other.codes;
+        self.raw += other.raw;
+        self.entropy += other.entropy;
+    }
+}
+
+/// Coded rows as they stand in a block.
+#[derive(Debug)]
+pub struct Payload {
+    /// All of it.
+    pub bytes: Vec<u8>,
+    /// What its bits went to.
+    pub counts: BitCounts,
+}
+
+/// What a model makes of the rows of a block.
+pub struct Coded {
+    /// The alphabets.
+    pub alphabets: Vec<Alphabet>,
+    /// The rows.
+    pub rows: CodedRows,
+}
+
+/// What was chosen for a model, which is written before the codebooks, and the symbols of the rows.
+pub enum CodedRows {
+    /// Nothing was chosen.
+    Plain(Vec<Symbol>),
+    /// Ranked rows.
+    Ranked(ranked::Parameters, Vec<Symbol>),
+    /// Numbers in contexts, whose groups were chosen: a sequence for each bitstream.
+    InContexts(Groups, Vec<Sequence>),
+    /// The same, the numbers being places in a table.
+    Tabled(Table, Groups, Vec<Sequence>),
+}
+
+impl CodedRows {
+    fn write_choices_to(&self, writer: &mut BitWriter) {
+        match self {
+            Self::Plain(_) => {}
+            Self::Ranked(parameters, _) => parameters.write_to(writer),
+            Self::InContexts(groups, _) => groups.write_to(writer),
+            Self::Tabled(table, groups, _) => {
+                table.write_to(writer);
+                groups.write_to(writer);
+            }
+        }
+    }
+
+    /// How often the symbols of all alphabets occur.
+    fn frequencies(&self, alphabets: &[Alphabet]) -> Vec<Vec<u64>> {
+        match self {
+            Self::Plain(symbols) | Self::Ranked(_, symbols) => {
+                // All in one list: where each begins.
+                let mut first_of = Vec::with_capacity(alphabets.len());
+                let mut n_all = 0;
+                for alphabet in alphabets {
+                    first_of.push(n_all);
+                    n_all += alphabet.size;
+                }
+                let mut of_all = vec![0; n_all];
+                for symbol in symbols {
+                    of_all[first_of[symbol.alphabet()] + symbol.value() as usize] += 1;
+                }
+                let of_alphabets = first_of.iter().zip(alphabets);
+                of_alphabets
+                    .map(|(&first, alphabet)| of_all[first..first + alphabet.size].to_vec())
+                    .collect()
+            }
+            Self::InContexts(groups, sequences) | Self::Tabled(_, groups, sequences) => {
+                groups.frequencies(sequences, alphabets)
+            }
+        }
+    }
+
+    /// The raw bits of all symbols, which occur so often.
+    fn n_raw_bits(&self, alphabets: &[Alphabet], frequencies: &[Vec<u64>]) -> u64 {
+        match self {
+            Self::Plain(symbols) | Self::Ranked(_, symbols) => {
+                symbols.iter().map(|s| u64::from(s.n_extra_bits())).sum()
+            }
+            Self::InContexts(groups, sequences) | Self::Tabled(_, groups, sequences) => {
+                groups.n_raw_bits(sequences, alphabets, frequencies)
+            }
+        }
+    }
+}
+
+/// Writes rows to what has been written of a payload, with what was chosen for them and the codebooks.
+pub fn write_rows(coder: Coder, n_streams: usize, coded: Coded, mut writer: BitWriter) -> Payload {
+    let Coded { alphabets, rows } = coded;
+    let frequencies = rows.frequencies(&alphabets);
+    rows.write_choices_to(&mut writer);
+    let codebooks = Codebooks::from_frequencies(coder, &alphabets, &frequencies);
+    codebooks.write_to(&mut writer);
+    let (bytes, n_bits_before, n_row_bits) = if n_streams == 1 {
+        let n_bits_before = writer.n_bits();
+        codebooks.write_symbols(&rows, 0, &mut writer);
+        let n_row_bits = writer.n_bits() - n_bits_before;
+        (writer.finish(), n_bits_before, n_row_bits)
+    } else {
+        let mut n_row_bits = 0;
+        let mut streams = Vec::with_capacity(n_streams);
+        for stream in 0..n_streams {
+            let mut writer = BitWriter::new();
+            codebooks.write_symbols(&rows, stream, &mut writer);
+            n_row_bits += writer.n_bits();
+            streams.push(writer.finish());
+        }
+        // The last one takes what is left.
+        for stream in &streams[..n_streams - 1] {
+            write_gamma(&mut writer, stream.len() as u32 + 1);
+        }
+        let mut bytes = writer.finish();
+        let n_bits_before = 8 * bytes.len() as u64;
+        bytes.reserve_exact(streams.iter().map(Vec::len).sum());
+        for stream in &streams {
+            bytes.extend_from_slice(stream);
+        }
+        (bytes, n_bits_before, n_row_bits)
+    };
+    let n_state_bits = match coder {
+        Coder::Huffman => 0,
+        Coder::Ans => n_streams as u64 * u64::from(u32::BITS),
+    };
+    let n_raw_bits = rows.n_raw_bits(&alphabets, &frequencies);
+    let counts = BitCounts {
+        codebooks: n_bits_before + n_state_bits,
+        codes: n_row_bits - n_state_bits - n_raw_bits,
+        raw: n_raw_bits,
+        entropy: frequencies.iter().map(|f| entropy_bits(f)).sum(),
+    };
+    Payload { bytes, counts }
+}
+
+/// The codebooks of a block's alphabets.
+enum Codebooks {
+    Huffman {
+        codebooks: Vec<Codebook>,
+        codes: Vec<Vec<Code>>,
+    },
+    Ans(ans::Codebooks),
+}
+
+impl Codebooks {
+    /// Those of alphabets whose symbols occur so often.
+    fn from_frequencies(coder: Coder, alphabets: &[Alphabet], frequencies: &[Vec<u64>]) -> Self {
+        match coder {
+            Coder::Huffman => {
+                let codebooks: Vec<Codebook> = frequencies
+                    .iter()
+                    .zip(alphabets)
+                    .map(|(of, alphabet)| Codebook::from_frequencies(of, alphabet.stride))
+                    .collect();
+                Self::Huffman {
+                    codes: codebooks
+                        .iter()
+                        .map(|codebook| codebook.codes().collect())
+                        .collect(),
+                    codebooks,
+                }
+            }
+            Coder::Ans => Self::Ans(ans::Codebooks::from_frequencies(alphabets, frequencies)),
+        }
+    }
+
+    fn write_to(&self, writer: &mut BitWriter) {
+        match self {
+            Self::Huffman { codebooks, .. } => {
+                for codebook in codebooks {
+                    codebook.write_to(writer);
+                }
+            }
+            Self::Ans(codebooks) => codebooks.write_to(writer),
+        }
+    }
+
+    /// Writes the symbols of a bitstream, each with its raw bits.
+    fn write_symbols(&self, rows: &CodedRows, stream: usize, writer: &mut BitWriter) {
+        match (self, rows) {
+            (
+                Self::Huffman { codes, .. },
+                CodedRows::Plain(symbols) | CodedRows::Ranked(_, symbols),
+            ) => {
+                for symbol in symbols {
+                    codes[symbol.alphabet()][symbol.value() as usize].write_to(
+                        writer,
+                        symbol.extra(),
+                        symbol.n_extra_bits(),
+                    );
+                }
+            }
+            (
+                Self::Huffman { codes, .. },
+                CodedRows::InContexts(groups, sequences) | CodedRows::Tabled(_, groups, sequences),
+            ) => {
+                groups.write_symbols(&sequences[stream], stream, codes, writer);
+            }
+            (Self::Ans(codebooks), CodedRows::Plain(symbols) | CodedRows::Ranked(_, symbols)) => {
+                codebooks.write_symbols(symbols, writer)
+            }
+            (
+                Self::Ans(codebooks),
+                CodedRows::InContexts(groups, sequences) | CodedRows::Tabled(_, groups, sequences),
+            ) => {
+                codebooks.write_symbols(&groups.symbols(&sequences[stream], stream), writer);
+            }
+        }
+    }
+}
+
+/// The bitstreams of rows that follow codebooks: one is all that is left, the lengths of several come first.
+fn split<const N: usize>(mut reader: BitReader) -> Result<[BitReader; N], Corrupt> {
+    let mut readers = std::array::from_fn(|_| BitReader::default());
+    if N == 1 {
+        readers[0] = reader;
+        return Ok(readers);
+    }
+    let mut lengths = [None; N];
+    for length in &mut lengths[..N - 1] {
+        *length = Some(read_gamma(&mut reader)? as usize - 1);
+    }
+    let mut bytes = reader.rest()?;
+    for (reader, length) in readers.iter_mut().zip(lengths) {
+        let (own, rest) = bytes
+            .split_at_checked(length.unwrap_or(bytes.len()))
+            .ok_or(Corrupt(
+                "the bitstreams of rows are longer than their block",
+            ))?;
+        *reader = BitReader::new(own);
+        bytes = rest;
+    }
+    Ok(readers)
+}
+
+/// The decode tables of a block's alphabets, and what watches their symbols.
+#[derive(Debug)]
+pub struct Tables<W = ()> {
+    /// None if the coder is rANS.
+    huffman: Vec<codebook::DecodeTable>,
+    /// None if it is Huffman.
+    ans: Vec<ans::DecodeTable>,
+    watch: W,
+}
+
+impl<W: Watch> Tables<W> {
+    /// Reads the codebooks of these alphabets; also returns the `N` bitstreams of the rows, which are all that is left.
+    ///
+    /// # Errors
+    /// [`Corrupt`] as [`codebook::DecodeTable::read_from`] and [`ans::DecodeTable::read_all`], and for bitstreams that
+    /// are not there.
+    pub fn read_from<'a, const N: usize>(
+        reader: &mut BitReader<'a>,
+        alphabets: &[Alphabet],
+        watch: W,
+    ) -> Result<(Self, [BitReader<'a>; N]), Corrupt> {
+        let coder = reader.coder();
+        let (mut huffman, mut ans) = (Vec::new(), Vec::new());
+        match coder {
+            Coder::Huffman => {
+                for &alphabet in alphabets {
+                    huffman.push(codebook::DecodeTable::read_from(reader, alphabet)?);
+                }
+            }
+            Coder::Ans => ans = ans::DecodeTable::read_all(reader, alphabets)?,
+        }
+        let mut readers = split(std::mem::take(reader))?;
+        for (index, reader) in readers.iter_mut().enumerate() {
+            reader.index = index;
+            reader.expect(coder);
+            if coder == Coder::Ans {
+                reader.start_state()?;
+            }
+        }
+        watch.start(alphabets, &readers);
+        let tables = Self {
+            huffman,
+            ans,
+            watch,
+        };
+        Ok((tables, readers))
+    }
+
+    /// Checks that nothing is left of a bitstream.
+    ///
+    /// # Errors
+    /// [`Corrupt`] as [`BitReader::finish`].
+    pub fn finish(&self, reader: BitReader) -> Result<(), Corrupt> {
+        self.watch.end(&reader);
+        reader.finish()
+    }
+
+    /// Decodes what a symbol of an alphabet and its extra bits stand for.
+    ///
+    /// # Errors
+    /// [`Corrupt`] as [`codebook::DecodeTable::decode`].
+    #[inline(always)]
+    pub fn number(&self, alphabet: usize, reader: &mut BitReader) -> Result<u32, Corrupt> {
+        Ok(self.number_or_run(alphabet, reader)?.0)
+    }
+
+    /// The same of an alphabet that has runs; also returns what ends the run if it is one, as
+    /// [`codebook::DecodeTable::decode`] does.
+    ///
+    /// # Errors
+    /// [`Corrupt`] as [`codebook::DecodeTable::decode`].
+    #[inline(always)]
+    pub fn number_or_run(
+        &self,
+        alphabet: usize,
+        reader: &mut BitReader,
+    ) -> Result<(u32, Option<usize>), Corrupt> {
+        match self.huffman.get(alphabet) {
+            Some(table) => {
+                self.watch
+                    .symbol(alphabet, reader, |reader| table.upcoming(reader));
+                table.decode(reader)
+            }
+            None => self.number_or_run_of_ans(alphabet, reader),
+        }
+    }
+
+    /// The same of rANS; not where it would take registers from the usual coder.
+    #[inline(never)]
+    fn number_or_run_of_ans(
+        &self,
+        alphabet: usize,
+        reader: &mut BitReader,
+    ) -> Result<(u32, Option<usize>), Corrupt> {
+        let table = &self.ans[alphabet];
+        self.watch
+            .symbol(alphabet, reader, |reader| table.upcoming(reader));
+        table.decode(reader)
+    }
+
+    /// Reads what [`Symbol::of_bits`] made of a row.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if the bitstream ends.
+    pub fn bits(
+        &self,
+        alphabet: usize,
+        reader: &mut BitReader,
+        row: &mut [f32],
+    ) -> Result<(), Corrupt> {
+        for value in row {
+            self.number(alphabet, reader)?;
+            *value = f32::from_bits(reader.read(32)?);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::models::N_STREAMS;
+    use super::*;
+
+    #[test]
+    fn bitstreams_that_are_not_there_are_refused() {
+        let lengths = |of_first: u32, padding: u32| {
+            let mut writer = BitWriter::new();
+            write_gamma(&mut writer, of_first + 1);
+            (2..N_STREAMS).for_each(|_| write_gamma(&mut writer, 1));
+            let n_bits = (8 - writer.n_bits() % 8) % 8;
+            writer.write(padding, n_bits as u32);
+            [writer.finish(), vec![1, 2, 3]].concat()
+        };
+        let bytes = lengths(2, 0);
+        let readers: [BitReader; N_STREAMS] = split(BitReader::new(&bytes)).unwrap();
+        let n_bits = readers.map(|reader| reader.n_bits_left());
+        assert_eq!(n_bits, [16, 0, 0, 0, 0, 0, 0, 8]);
+        assert!(split::<N_STREAMS>(BitReader::new(&lengths(3, 0))).is_ok());
+        let refused = |bytes: &[u8]| split::<N_STREAMS>(BitReader::new(bytes)).unwrap_err();
+        assert!(
+            refused(&lengths(4, 0))
+                .0
+                .contains("longer than their block")
+        );
+        assert!(refused(&lengths(2, 1)).0.contains("padding"));
+    }
+}

@@ -1,0 +1,591 @@
+//! The models of rows and their numbers, and what a payload begins with: in which way its rows are coded
+//! (FORMAT.md, section 5).
+
+use super::bitstream::{BitReader, BitWriter, Coder};
+use super::codebook::{read_gamma, write_gamma};
+use super::expected::Levels;
+use super::minifloat::Minifloat;
+use super::plain::Multiples;
+use super::predicted::Numbers;
+use super::predicted_beside::Caution;
+use super::quantizer::{Roots, Step, Uniform};
+use super::regression::{Columns, Regression};
+use super::sphere::Sphere;
+use super::tabled::By;
+use super::{Corrupt, Error, LARGE, beside};
+use crate::matrix::Rows;
+
+/// How the rows of a block are coded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Way {
+    /// How symbols are made of rows.
+    pub model: Model,
+    /// How symbols are written.
+    pub coder: Coder,
+    /// 1 or [`N_STREAMS`].
+    pub n_streams: usize,
+}
+
+impl Way {
+    /// With the number of bitstreams that suits rows of which a value is likely to take so many bytes.
+    pub fn of(model: Model, coder: Coder, matrix: Rows<'_>, bytes_a_value: f64) -> Self {
+        /// Of expected rows, runs of zeros end with each bitstream: up to 250 bytes were seen to be lost in a block.
+        const MANY_BYTES: f64 = (1 << 16) as f64;
+        let n_values = matrix.values().len();
+        let is_worth_it = match model {
+            Model::Expected(_) | Model::ExpectedAfter(_) => {
+                bytes_a_value * n_values as f64 >= MANY_BYTES
+            }
+            Model::Predicted(_) => n_values >= LARGE,
+            _ => false,
+        };
+        let n_streams = match is_worth_it && matrix.n_rows() >= 8 * N_STREAMS {
+            true => N_STREAMS,
+            false => 1,
+        };
+        Self {
+            model,
+            coder,
+            n_streams,
+        }
+    }
+
+    /// Writes the way, and the checksum of the rows of a reference if its model tells rows against them.
+    pub fn write_to(self, reference: Option<Rows<'_>>, writer: &mut BitWriter) {
+        let first = FirstByte::of_way(self);
+        writer.write(first.0.into(), 8);
+        if let Some(reference) = reference.filter(|_| first.needs_reference()) {
+            writer.write(beside::checksum(reference), 32);
+        }
+        self.model.write_to(writer);
+    }
+
+    /// Reads a way, one beside a reference only if there is one.
+    ///
+    /// # Errors
+    /// [`Error::WrongReference`] if rows were told against another one; [`Corrupt`] if there is no such way.
+    pub fn read_from(reader: &mut BitReader, reference: Option<Rows<'_>>) -> Result<Self, Error> {
+        let first = FirstByte(reader.read(8)? as u8);
+        if first.n_streams() > 1 && !first.may_have_streams() {
+            return Err(Error::Corrupt(
+                "a block has several bitstreams, which its model has not",
+            ));
+        }
+        if first.needs_reference() {
+            let Some(reference) = reference else {
+                return Err(Error::Corrupt(
+                    "a block is told against a reference that its frame does not name",
+                ));
+            };
+            if reader.read(32)? != beside::checksum(reference) {
+                return Err(Error::WrongReference);
+            }
+        }
+        Ok(Self {
+            model: Model::read_from(first.id(), reader)?,
+            coder: first.coder(),
+            n_streams: first.n_streams(),
+        })
+    }
+}
+
+/// Rows that are decoded side by side stand in so many bitstreams. Format-stable.
+pub const N_STREAMS: usize = 8;
+
+/// How the rows of a block are coded, with what stands before the codebooks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Model {
+    /// [Ranked](super::ranked) rows.
+    Ranked(Uniform),
+    /// [Expected](super::expected) rows.
+    Expected(Levels),
+    /// [Predicted](super::predicted) rows.
+    Predicted(Numbers),
+    /// [Plain](super::plain) rows of multiples of a step.
+    Multiples(Multiples),
+    /// [Plain](super::plain) rows of bits.
+    Bits,
+    /// Rows of values of a [table](super::tabled).
+    Tabled(By),
+    /// Expected rows [beside those of a reference](super::expected_beside).
+    ExpectedBeside(Levels),
+    /// Predicted rows [beside those of a reference](super::predicted_beside).
+    PredictedBeside(Numbers),
+    /// Ranked rows, the top class of each told after that of the row before.
+    RankedAfter(Uniform),
+    /// Expected rows, the top class of each told after that of the row before.
+    ExpectedAfter(Levels),
+    /// Expected rows, each beside the one before.
+    ExpectedBesideBefore(Levels),
+    /// Predicted rows, each beside the one before.
+    PredictedBesideBefore(Numbers, Caution),
+}
+
+impl Model {
+    /// The same of rows that are beside no others, nor after them.
+    pub fn alone(self) -> Self {
+        match self {
+            Self::RankedAfter(uniform) => Self::Ranked(uniform),
+            Self::ExpectedAfter(levels)
+            | Self::ExpectedBeside(levels)
+            | Self::ExpectedBesideBefore(levels) => Self::Expected(levels),
+            Self::PredictedBeside(numbers) | Self::PredictedBesideBefore(numbers, _) => {
+                Self::Predicted(numbers)
+            }
+            _ => self,
+        }
+    }
+
+    /// The same of rows whose top classes are told after that of the row before, if there is such a model.
+    pub fn after(self) -> Option<Self> {
+        match self {
+            Self::Ranked(uniform) => Some(Self::RankedAfter(uniform)),
+            Self::Expected(levels) => Some(Self::ExpectedAfter(levels)),
+            _ => None,
+        }
+    }
+
+    /// The same of rows that are each beside the one before, if there is such a model, with a caution if it has any.
+    pub fn beside_before(self, caution: Caution) -> Option<Self> {
+        match self {
+            Self::Expected(levels @ Levels::Root { roots, .. }) if !roots.are_linear() => {
+                Some(Self::ExpectedBesideBefore(levels))
+            }
+            Self::Expected(levels) => levels.beside().map(Self::ExpectedBesideBefore),
+            Self::Predicted(numbers) => Some(Self::PredictedBesideBefore(numbers, caution)),
+            _ => None,
+        }
+    }
+
+    /// The model that this is the same of, if it is one [after](Self::after), or [beside](Self::beside_before), the row
+    /// before.
+    pub fn not_after(self) -> Option<Self> {
+        match self {
+            Self::RankedAfter(uniform) => Some(Self::Ranked(uniform)),
+            Self::ExpectedAfter(levels) => Some(Self::Expected(levels)),
+            Self::ExpectedBesideBefore(levels) => Some(Self::ExpectedBeside(levels)),
+            Self::PredictedBesideBefore(numbers, _) => Some(Self::PredictedBeside(numbers)),
+            _ => None,
+        }
+    }
+
+    /// The same of rows beside those of a reference, if there is one.
+    pub fn beside(self) -> Option<Self> {
+        match self {
+            Self::Expected(levels) => levels.beside().map(Self::ExpectedBeside),
+            Self::Predicted(numbers) => Some(Self::PredictedBeside(numbers)),
+            _ => None,
+        }
+    }
+
+    /// Its number.
+    pub fn id(self) -> u32 {
+        if let Some(model) = self.not_after() {
+            return id::AFTER + model.id();
+        }
+        match self {
+            Self::Ranked(_) => id::RANKED,
+            Self::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => id::SHARES,
+            Self::Expected(Levels::Uniform(uniform)) if uniform.is_floats() => id::EXPECTED_FLOATS,
+            Self::Expected(Levels::Uniform(uniform)) if uniform.has_fine_tokens() => id::FINE,
+            Self::Expected(Levels::Uniform(_)) => id::EXPECTED,
+            Self::Expected(Levels::Root { roots, .. }) => match roots {
+                Roots::HALVING => id::EXPECTED_HALVING,
+                _ if roots.are_linear() => id::LINEAR_ROOTS,
+                _ => id::ROOTS,
+            },
+            Self::Expected(Levels::Sphere(sphere)) => match sphere.has_fine_tokens() {
+                true => id::FINE_SPHERE,
+                false => id::SPHERE,
+            },
+            Self::Predicted(numbers) => match numbers {
+                Numbers::Steps(_) => id::PREDICTED_STEPS,
+                Numbers::OrderedBits(of) if of.is_f32() => id::PREDICTED_ORDERED,
+                Numbers::OrderedBits(_) => id::ORDERED_MINIFLOATS,
+                Numbers::Bits(of) if of.is_f32() => id::PREDICTED_BITS,
+                Numbers::Bits(_) => id::MINIFLOATS,
+            },
+            Self::Multiples(_) => id::MULTIPLES,
+            Self::Bits => id::BITS,
+            Self::ExpectedBeside(Levels::Uniform(_)) => id::EXPECTED_BESIDE,
+            Self::ExpectedBeside(_) => id::HALVING_BESIDE,
+            Self::PredictedBeside(numbers) => match numbers {
+                Numbers::Steps(_) => id::STEPS_BESIDE,
+                Numbers::OrderedBits(of) if of.is_f32() => id::ORDERED_BESIDE,
+                Numbers::OrderedBits(_) => id::ORDERED_MINIFLOATS_BESIDE,
+                Numbers::Bits(of) if of.is_f32() => id::BITS_BESIDE,
+                Numbers::Bits(_) => id::MINIFLOATS_BESIDE,
+            },
+            Self::Tabled(By::Class) => id::BY_CLASS,
+            Self::Tabled(By::Before) => id::BY_BEFORE,
+            Self::Tabled(By::Above) => id::BY_ABOVE,
+            _ => unreachable!("other models are after the row before"),
+        }
+    }
+
+    /// Writes what a model has beside its number.
+    fn write_to(self, writer: &mut BitWriter) {
+        match self {
+            Self::ExpectedBesideBefore(Levels::Root { roots, .. }) => {
+                writer.write(roots.log_n_steps(), 2);
+            }
+            _ => self.not_after().unwrap_or(self).write_parameters_to(writer),
+        }
+        if let Self::PredictedBesideBefore(_, caution) = self {
+            writer.write(caution.number(), 2);
+        }
+    }
+
+    /// The same of a model that is not after the row before.
+    fn write_parameters_to(self, writer: &mut BitWriter) {
+        match self {
+            Self::Ranked(uniform)
+            | Self::Expected(Levels::Uniform(uniform))
+            | Self::ExpectedBeside(Levels::Uniform(uniform)) => {
+                write_gamma(writer, uniform.n_levels());
+                if uniform.is_floats() {
+                    writer.write(uniform.n_mantissa_bits(), 5);
+                }
+            }
+            Self::Expected(Levels::Sphere(sphere)) => write_gamma(writer, sphere.scale()),
+            Self::Expected(Levels::Root { roots, .. }) if roots != Roots::HALVING => {
+                writer.write(roots.log_n_steps(), 2);
+            }
+            Self::Predicted(numbers) | Self::PredictedBeside(numbers) => match numbers {
+                Numbers::Steps(step) => write_step(writer, step),
+                Numbers::OrderedBits(of) | Numbers::Bits(of) => {
+                    if numbers.is_minifloats() {
+                        write_step(writer, of.unit());
+                        writer.write(of.n_mantissa_bits(), 5);
+                    }
+                }
+            },
+            Self::Multiples(multiples) => {
+                write_step(writer, multiples.step);
+                writer.write(multiples.least as u32, 32);
+                writer.write(multiples.range, 32);
+            }
+            _ => {}
+        }
+    }
+
+    /// Reads what the model of this number has beside it.
+    fn read_from(id: u32, reader: &mut BitReader) -> Result<Self, Error> {
+        match id.checked_sub(id::AFTER) {
+            None => Self::read_parameters_from(id, reader),
+            Some(id::HALVING_BESIDE) => {
+                let roots = Roots::of_steps(reader.read(2)?);
+                Ok(Self::ExpectedBesideBefore(Levels::of_roots(roots)))
+            }
+            Some(id) => match Self::read_parameters_from(id, reader)? {
+                Self::ExpectedBeside(levels) => Ok(Self::ExpectedBesideBefore(levels)),
+                Self::PredictedBeside(numbers) => {
+                    let caution = Caution::from_number(reader.read(2)?);
+                    Ok(Self::PredictedBesideBefore(numbers, caution))
+                }
+                alone => Ok(alone.after().ok_or(Corrupt(UNKNOWN_MODEL))?),
+            },
+        }
+    }
+
+    /// The same of a model that is not after the row before.
+    fn read_parameters_from(id: u32, reader: &mut BitReader) -> Result<Self, Error> {
+        let uniform = |reader: &mut BitReader| Uniform::from_levels(read_gamma(reader)?);
+        let model = match id {
+            id::RANKED => Self::Ranked(uniform(reader)?),
+            id::EXPECTED => Self::Expected(Levels::Uniform(uniform(reader)?)),
+            id::EXPECTED_HALVING => Self::Expected(Levels::of_roots(Roots::HALVING)),
+            id::PREDICTED_STEPS => Self::Predicted(Numbers::Steps(read_step(reader)?)),
+            id::PREDICTED_ORDERED => Self::Predicted(Numbers::OrderedBits(Minifloat::F32)),
+            id::PREDICTED_BITS => Self::Predicted(Numbers::Bits(Minifloat::F32)),
+            id::MULTIPLES => Self::Multiples(Multiples {
+                step: read_step(reader)?,
+                least: reader.read(32)? as i32,
+                range: reader.read(32)?,
+            }),
+            id::BITS => Self::Bits,
+            id::EXPECTED_BESIDE => Self::ExpectedBeside(Levels::Uniform(uniform(reader)?)),
+            id::HALVING_BESIDE => Self::ExpectedBeside(Levels::of_roots(Roots::HALVING)),
+            id::STEPS_BESIDE => Self::PredictedBeside(Numbers::Steps(read_step(reader)?)),
+            id::ORDERED_BESIDE => Self::PredictedBeside(Numbers::OrderedBits(Minifloat::F32)),
+            id::BITS_BESIDE => Self::PredictedBeside(Numbers::Bits(Minifloat::F32)),
+            id::BY_CLASS => Self::Tabled(By::Class),
+            id::BY_BEFORE => Self::Tabled(By::Before),
+            id::BY_ABOVE => Self::Tabled(By::Above),
+            id::SHARES => Self::Expected(Levels::Uniform(uniform(reader)?.into_shares()?)),
+            id::ORDERED_MINIFLOATS => {
+                Self::Predicted(Numbers::OrderedBits(read_minifloat(reader)?))
+            }
+            id::MINIFLOATS => Self::Predicted(Numbers::Bits(read_minifloat(reader)?)),
+            id::EXPECTED_FLOATS => {
+                let (n_levels, n_mantissa_bits) = (read_gamma(reader)?, reader.read(5)?);
+                let floats = Uniform::floats(n_levels, n_mantissa_bits)?;
+                Self::Expected(Levels::Uniform(floats))
+            }
+            id::ORDERED_MINIFLOATS_BESIDE => {
+                Self::PredictedBeside(Numbers::OrderedBits(read_minifloat(reader)?))
+            }
+            id::MINIFLOATS_BESIDE => Self::PredictedBeside(Numbers::Bits(read_minifloat(reader)?)),
+            id::SPHERE => Self::Expected(Levels::Sphere(Sphere::new(read_gamma(reader)?)?)),
+            id::FINE_SPHERE => {
+                let sphere = Sphere::new(read_gamma(reader)?)?.with_fine_tokens();
+                Self::Expected(Levels::Sphere(sphere))
+            }
+            id::FINE => Self::Expected(Levels::Uniform(uniform(reader)?.with_fine_tokens())),
+            id::ROOTS => Self::Expected(Levels::of_roots(Roots::of_steps(reader.read(2)?))),
+            id::LINEAR_ROOTS => {
+                let roots = Roots::of_steps(reader.read(2)?).linear();
+                Self::Expected(Levels::of_roots(roots))
+            }
+            _ => return Err(Error::Corrupt(UNKNOWN_MODEL)),
+        };
+        Ok(model)
+    }
+}
+
+/// The numbers of the models. Format-stable.
+pub(super) mod id {
+    pub const RANKED: u32 = 0;
+    pub const EXPECTED: u32 = 1;
+    pub const EXPECTED_HALVING: u32 = 2;
+    pub const PREDICTED_STEPS: u32 = 3;
+    pub const PREDICTED_ORDERED: u32 = 4;
+    pub const PREDICTED_BITS: u32 = 5;
+    pub const MULTIPLES: u32 = 6;
+    pub const BITS: u32 = 7;
+    pub const EXPECTED_BESIDE: u32 = 8;
+    pub const HALVING_BESIDE: u32 = 9;
+    pub const STEPS_BESIDE: u32 = 10;
+    pub const ORDERED_BESIDE: u32 = 11;
+    pub const BITS_BESIDE: u32 = 12;
+    pub const BY_CLASS: u32 = 13;
+    pub const BY_BEFORE: u32 = 14;
+    pub const BY_ABOVE: u32 = 15;
+    pub const SHARES: u32 = 16;
+    pub const ORDERED_MINIFLOATS: u32 = 17;
+    pub const MINIFLOATS: u32 = 18;
+    pub const EXPECTED_FLOATS: u32 = 19;
+    pub const ORDERED_MINIFLOATS_BESIDE: u32 = 20;
+    pub const MINIFLOATS_BESIDE: u32 = 21;
+    pub const SPHERE: u32 = 22;
+    pub const FINE_SPHERE: u32 = 23;
+    pub const FINE: u32 = 24;
+    pub const ROOTS: u32 = 25;
+    pub const LINEAR_ROOTS: u32 = 26;
+    /// Rows that come again.
+    pub const REPEATED: u32 = 27;
+    /// Added to the number of a model: its rows are told after the row before each.
+    pub const AFTER: u32 = 32;
+}
+
+const UNKNOWN_MODEL: &str = "a block has an unknown model";
+
+/// The first byte of a payload: the number of its model, whether there are several bitstreams, and whether symbols are
+/// coded with rANS. Format-stable.
+#[derive(Debug, Clone, Copy)]
+pub struct FirstByte(u8);
+
+impl FirstByte {
+    const STREAMS: u8 = 0x40;
+    const ANS: u8 = 0x80;
+
+    /// That of a payload.
+    pub fn of(payload: &[u8]) -> Self {
+        Self(payload.first().copied().unwrap_or_default())
+    }
+
+    fn of_way(way: Way) -> Self {
+        let streams = if way.n_streams > 1 { Self::STREAMS } else { 0 };
+        let coder = match way.coder {
+            Coder::Huffman => 0,
+            Coder::Ans => Self::ANS,
+        };
+        Self(way.model.id() as u8 | streams | coder)
+    }
+
+    /// The number of the model.
+    pub fn id(self) -> u32 {
+        (self.0 & !(Self::STREAMS | Self::ANS)).into()
+    }
+
+    fn n_streams(self) -> usize {
+        match self.0 & Self::STREAMS {
+            0 => 1,
+            _ => N_STREAMS,
+        }
+    }
+
+    fn coder(self) -> Coder {
+        match self.0 & Self::ANS {
+            0 => Coder::Huffman,
+            _ => Coder::Ans,
+        }
+    }
+
+    /// The first version of the format that has this way.
+    pub fn first_version(self) -> u8 {
+        match self.id() {
+            id::AFTER.. => 9,
+            id::REPEATED.. => 8,
+            id::ROOTS.. => 7,
+            id::ORDERED_MINIFLOATS.. => 6,
+            id::BY_CLASS.. => 5,
+            id::EXPECTED | id::EXPECTED_HALVING if self.n_streams() > 1 => 4,
+            _ if self.0 & (Self::STREAMS | Self::ANS) != 0 => 3,
+            _ => 1,
+        }
+    }
+
+    /// Whether the rows of the payload come again, and are told by payloads within.
+    pub fn is_repeated(self) -> bool {
+        self.id() == id::REPEATED
+    }
+
+    /// Whether the model tells rows against those of a reference.
+    pub fn needs_reference(self) -> bool {
+        is_beside(self.id())
+    }
+
+    /// Whether the model codes all rows bit for bit.
+    pub fn is_of_bits(self) -> bool {
+        matches!(
+            self.id() % id::AFTER,
+            id::PREDICTED_ORDERED
+                | id::PREDICTED_BITS
+                | id::BITS
+                | id::ORDERED_BESIDE..=id::BY_ABOVE
+                | id::ORDERED_MINIFLOATS..=id::MINIFLOATS
+                | id::ORDERED_MINIFLOATS_BESIDE..=id::MINIFLOATS_BESIDE
+        )
+    }
+
+    /// Whether the model may have several bitstreams: those of expected and of predicted rows, which learn a
+    /// [`Regression`].
+    fn may_have_streams(self) -> bool {
+        matches!(
+            self.id() % id::AFTER,
+            id::EXPECTED..=id::PREDICTED_BITS
+                | id::SHARES..=id::EXPECTED_FLOATS
+                | id::SPHERE..=id::LINEAR_ROOTS
+        )
+    }
+
+    /// About how many bytes a decoder takes for what it learns of so many classes.
+    pub fn n_working_bytes(self, n_classes: usize) -> u64 {
+        match self.id() % id::AFTER {
+            _ if self.may_have_streams() => Regression::n_bytes(n_classes, self.n_streams()),
+            id if is_beside(id) => Columns::new(n_classes).n_bytes(),
+            _ => 0,
+        }
+    }
+
+    /// The name of the model, and of the coder if it is not Huffman; none if there is no such model.
+    pub fn name(self) -> Option<String> {
+        const NAMES: [&str; 28] = [
+            "ranked",
+            "expected",
+            "expected, root",
+            "predicted, steps",
+            "predicted, ordered bits",
+            "predicted, bits as values",
+            "plain, steps",
+            "plain, bits",
+            "expected beside a reference",
+            "expected beside a reference, root",
+            "predicted beside a reference, steps",
+            "predicted beside a reference, ordered bits",
+            "predicted beside a reference, bits as values",
+            "of a table, by class",
+            "of a table, by the value before",
+            "of a table, by the row before",
+            "expected, shares",
+            "predicted, minifloats",
+            "predicted, minifloats as values",
+            "expected, floats",
+            "predicted beside a reference, minifloats",
+            "predicted beside a reference, minifloats as values",
+            "expected, sphere",
+            "expected, sphere, fine levels",
+            "expected, fine levels",
+            "expected, root, stated steps",
+            "expected, root, stated steps, linear",
+            "repeated rows",
+        ];
+        let id = self.id();
+        let base = id % id::AFTER;
+        let mut name = NAMES.get(base as usize)?.to_string();
+        if id >= id::AFTER {
+            match base {
+                _ if is_beside(base) => name = name.replace("a reference", "the row before"),
+                id::RANKED..=id::EXPECTED_HALVING
+                | id::SHARES
+                | id::EXPECTED_FLOATS..=id::LINEAR_ROOTS => name += ", after the row before",
+                _ => return None,
+            }
+        }
+        let coder = match self.coder() {
+            Coder::Huffman => "",
+            Coder::Ans => ", rANS",
+        };
+        Some(name + coder)
+    }
+}
+
+/// Whether the model of this number is one beside a reference.
+fn is_beside(id: u32) -> bool {
+    matches!(
+        id,
+        id::EXPECTED_BESIDE..=id::BITS_BESIDE
+            | id::ORDERED_MINIFLOATS_BESIDE..=id::MINIFLOATS_BESIDE
+    )
+}
+
+fn write_step(writer: &mut BitWriter, step: Step) {
+    writer.write(step.to_bits() as u32, 32);
+    writer.write((step.to_bits() >> 32) as u32, 32);
+}
+
+fn read_step(reader: &mut BitReader) -> Result<Step, Corrupt> {
+    let [low, high] = [reader.read(32)?, reader.read(32)?].map(u64::from);
+    Step::from_bits(high << 32 | low)
+}
+
+fn read_minifloat(reader: &mut BitReader) -> Result<Minifloat, Corrupt> {
+    let minifloat = Minifloat::new(read_step(reader)?, reader.read(5)?)?;
+    match minifloat.is_f32() {
+        false => Ok(minifloat),
+        true => Err(Corrupt("minifloats are those of another model")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::PredictionMatrix;
+
+    #[test]
+    fn minifloats_of_float32_are_refused() {
+        let reference = PredictionMatrix::new(1, vec![0.5]);
+        for model in [
+            id::ORDERED_MINIFLOATS,
+            id::MINIFLOATS,
+            id::ORDERED_MINIFLOATS_BESIDE,
+            id::MINIFLOATS_BESIDE,
+        ] {
+            let mut writer = BitWriter::new();
+            writer.write(model, 8);
+            if FirstByte::of(&[model as u8]).needs_reference() {
+                writer.write(beside::checksum(reference.view()), 32);
+            }
+            write_step(&mut writer, Minifloat::F32.unit());
+            writer.write(Minifloat::F32.n_mantissa_bits(), 5);
+            let payload = writer.finish();
+            let mut reader = BitReader::new(&payload);
+            let error = Way::read_from(&mut reader, Some(reference.view())).unwrap_err();
+            assert!(
+                matches!(error, Error::Corrupt(what) if what.contains("another model")),
+                "{model}: {error}"
+            );
+        }
+    }
+}
