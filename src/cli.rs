@@ -6,9 +6,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::huffman::frame::DEFAULT_MEMORY_LIMIT;
-use crate::huffman::order::MAX_KEEP_TOP;
-use crate::huffman::quantizer::{MAX_MAX_ERROR, MAX_MAX_KL, MIN_MAX_ERROR, MIN_MAX_KL};
 use crate::huffman::{Bound, Kind, Promise};
+use crate::huffman::{MAX_KEEP_TOP, MAX_MAX_ERROR, MAX_MAX_KL, MIN_MAX_ERROR, MIN_MAX_KL};
 use crate::io::format::Format;
 use crate::io::source::SourceOptions;
 use crate::model::augment::Augmentation;
@@ -267,6 +266,9 @@ pub struct CompressArgs {
     /// the input is. Where that has a reference itself, name this one too, after it
     #[arg(long, value_name = "OLD")]
     pub reference: Vec<PathBuf>,
+    /// How much memory files may ask for
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Number of threads; as many as there are processors if not given
     #[arg(long, value_name = "N", value_parser = n_threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
@@ -401,10 +403,9 @@ pub struct DecodeArgs {
     /// The file that the rows are told against, if the input has been compressed with --reference; may be repeated
     #[arg(long, value_name = "OLD")]
     pub reference: Vec<PathBuf>,
-    /// Refuse files whose sizes ask for more memory than this at once (a thread has some blocks at hand); kB, MB
-    /// and GB are powers of 1000; K, M and G, or KiB, MiB and GiB, of 1024
-    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size, allow_hyphen_values = true)]
-    pub memory_limit: u64,
+    /// How much memory files may ask for
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Number of threads; as many as there are processors if not given
     #[arg(long, value_name = "N", value_parser = n_threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
@@ -441,6 +442,9 @@ pub struct InspectArgs {
     /// The file that the rows are told against, if a file has been compressed with --reference; may be repeated
     #[arg(long, value_name = "OLD", requires = "entropy")]
     pub reference: Vec<PathBuf>,
+    /// How much memory files may ask for
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Number of threads; as many as there are processors if not given
     #[arg(long, value_name = "N", value_parser = n_threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
@@ -467,10 +471,9 @@ pub struct VerifyArgs {
     /// The file that the rows are told against, if the file has been compressed with --reference; may be repeated
     #[arg(long, value_name = "OLD")]
     pub reference: Vec<PathBuf>,
-    /// Refuse files whose sizes ask for more memory than this at once (a thread has some blocks at hand); kB, MB
-    /// and GB are powers of 1000; K, M and G, or KiB, MiB and GiB, of 1024
-    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size, allow_hyphen_values = true)]
-    pub memory_limit: u64,
+    /// How much memory files may ask for
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Number of threads; as many as there are processors if not given
     #[arg(long, value_name = "N", value_parser = n_threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
@@ -496,6 +499,9 @@ pub struct AppendArgs {
     /// Where in the input the matrix is
     #[command(flatten)]
     pub source: SourceArgs,
+    /// How much memory files may ask for
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Number of threads; as many as there are processors if not given
     #[arg(long, value_name = "N", value_parser = n_threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
@@ -564,6 +570,9 @@ pub struct EvalArgs {
     /// Replace pictures if they exist
     #[arg(long, requires = "plots")]
     pub force: bool,
+    /// How much memory files may ask for
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Number of threads; as many as there are processors if not given
     #[arg(long, value_name = "N", value_parser = n_threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
@@ -588,6 +597,15 @@ pub struct DemoArgs {
     /// Largest absolute error of any probability
     #[arg(long, value_name = "BOUND", default_value_t = DEFAULT_MAX_ERROR, value_parser = max_error, allow_hyphen_values = true)]
     pub max_error: f64,
+}
+
+/// How much memory `.huff` files may ask for.
+#[derive(Debug, Args)]
+pub struct MemoryArgs {
+    /// Refuse files whose sizes ask for more memory than this at once (a thread has some blocks at hand); kB, MB
+    /// and GB are powers of 1000; K, M and G, or KiB, MiB and GiB, of 1024
+    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size, allow_hyphen_values = true)]
+    pub memory_limit: u64,
 }
 
 /// A number of things, at least one and few enough to be held in memory.

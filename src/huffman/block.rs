@@ -18,15 +18,26 @@ use super::{
 };
 use crate::matrix::{PredictionMatrix, Rows};
 
+/// The first version of the format that has the way in which a payload is coded.
+pub fn first_version(payload: &[u8]) -> u8 {
+    let first = FirstByte::of(payload).first_version();
+    // The number of rows does not matter here.
+    match Repeated::read_from(payload, usize::MAX) {
+        Ok(Some(repeated)) => first.max(FirstByte::of(repeated.distinct).first_version()),
+        _ => first,
+    }
+}
+
 /// About how many bytes the decoder of a payload takes beside those of the payload and of the values: what it learns
 /// of many classes.
-pub fn n_working_bytes(payload: &[u8], n_rows: usize, n_classes: usize) -> u64 {
+pub fn n_working_bytes(payload: &[u8], n_rows: usize, n_classes: usize, keep_top: usize) -> u64 {
     if let Ok(Some(repeated)) = Repeated::read_from(payload, n_rows) {
-        let n_distinct = repeated.n_distinct as u64;
-        let of_distinct = n_working_bytes(repeated.distinct, repeated.n_distinct, n_classes);
-        return of_distinct + n_distinct * (4 * n_classes as u64 + repeats::N_WORKING_BYTES);
+        let n_distinct = repeated.n_distinct;
+        let of_distinct = n_working_bytes(repeated.distinct, n_distinct, n_classes, keep_top);
+        let of_each = 4 * n_classes as u64 + repeats::N_WORKING_BYTES;
+        return of_distinct + n_distinct as u64 * of_each;
     }
-    FirstByte::of(payload).n_working_bytes(n_classes)
+    FirstByte::of(payload).n_working_bytes(n_rows, n_classes, keep_top)
 }
 
 /// Whether the model of a payload codes all rows bit for bit.
@@ -103,19 +114,17 @@ impl<'a> Repeated<'a> {
         }
     }
 
-    /// Decodes all rows, and shows which distinct row each is to a watch.
-    fn decode(
+    /// Decodes all rows of these distinct ones, and shows which of them each row is to a watch.
+    fn decode_rows(
         &self,
         n_rows: usize,
-        n_classes: usize,
-        keep_top: usize,
+        distinct: &PredictionMatrix,
         watch: impl Watch,
     ) -> Result<PredictionMatrix, Error> {
-        let distinct = decode(self.distinct, self.n_distinct, n_classes, keep_top)?;
-        let mut values = vec![0.0; n_rows * n_classes];
+        let mut values = vec![0.0; n_rows * distinct.n_classes()];
         let reader = BitReader::new(self.rows);
         repeats::decode(reader, distinct.view(), &mut values, watch)?;
-        Ok(PredictionMatrix::new(n_classes, values))
+        Ok(PredictionMatrix::new(distinct.n_classes(), values))
     }
 }
 
@@ -191,9 +200,11 @@ pub fn measure(
         distinct,
         rows,
     } = repeated;
-    let mut bits = measure(distinct, n_distinct, n_classes, None, keep_top)?;
+    let meter = Meter::new(distinct.len());
+    let decoded = decode_watched(distinct, n_distinct, n_classes, None, keep_top, &meter)?;
+    let mut bits = meter.finish();
     let meter = Meter::new(rows.len());
-    repeated.decode(n_rows, n_classes, keep_top, &meter)?;
+    repeated.decode_rows(n_rows, &decoded, &meter)?;
     bits += meter.finish();
     bits.codebooks += 8 * (payload.len() - distinct.len() - rows.len()) as u64;
     Ok(bits)
@@ -214,7 +225,8 @@ fn decode_watched(
         );
     }
     if let Some(repeated) = Repeated::read_from(payload, n_rows)? {
-        return repeated.decode(n_rows, n_classes, keep_top, watch);
+        let distinct = decode(repeated.distinct, repeated.n_distinct, n_classes, keep_top)?;
+        return repeated.decode_rows(n_rows, &distinct, watch);
     }
     let mut reader = BitReader::new(payload);
     let way = Way::read_from(&mut reader, reference)?;
@@ -903,6 +915,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn repeated_rows_are_of_the_version_of_the_distinct_ones_if_that_is_newer() {
+        let version = |distinct: u32| {
+            let parts = Repeated {
+                n_distinct: 1,
+                distinct: &[distinct as u8],
+                rows: &[],
+            };
+            first_version(&parts.to_bytes())
+        };
+        assert_eq!([0, id::ROOTS, id::AFTER].map(version), [8, 8, 9]);
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(super) const END_MAGIC: [u8; 4] = [b'H', b'U', b'F', 0x0A];
 /// The format version written, and the newest one read.
 pub const VERSION: u8 = 9;
 /// The first versions: of frames that name a reference, and of those that name none. Which way of coding a block
-/// a later one brought, [`first_version`](super::models::FirstByte::first_version) tells.
+/// a later one brought, [`first_version`](super::block::first_version) tells.
 const VERSION_BESIDE: u8 = 2;
 const VERSION_ALONE: u8 = 1;
 /// The largest number of classes.
@@ -37,6 +37,11 @@ pub const DEFAULT_MEMORY_LIMIT: u64 = 1 << 28;
 
 /// What a reader keeps of a block in memory.
 pub(super) const BYTES_A_BLOCK: u64 = 64;
+/// What a reader keeps of a byte of a header at most: a list of empty names takes so many times its bytes.
+pub(super) const BYTES_A_HEADER_BYTE: u64 = 24;
+
+/// A block of one row and its model, of a byte: tag, number of rows, length and checksum.
+const MIN_BLOCK_BYTES: u64 = 8;
 
 /// What is wrong where another tag stands.
 pub(super) const NEITHER: Error =
@@ -52,7 +57,7 @@ pub fn rows_per_block(n_classes: usize) -> usize {
 }
 
 /// The JSON header of a frame. Readers ignore members that they do not know.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FrameHeader {
     /// What is promised of the rows.
     #[serde(flatten)]
@@ -60,19 +65,30 @@ pub struct FrameHeader {
     /// Number of classes (columns).
     pub classes: usize,
     /// A name for each class.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub class_names: Option<Vec<String>>,
     /// SHA-256 of the checkpoint that made the predictions, in hexadecimal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub model_sha256: Option<String>,
     /// What the rows are told against: row `k` of the frame against row `k` of the reference.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<ReferenceName>,
     /// The program that wrote the frame.
     pub producer: String,
     /// The format version of the frame that this is the header of; frames are written in the newest one.
-    #[serde(skip, default = "newest")]
+    #[serde(skip)]
     pub version: u8,
+}
+
+/// The members of a header beside those of its promise. Both are read by themselves: members in one another would be
+/// kept until the end, unknown ones as well.
+#[derive(Deserialize)]
+struct Members {
+    classes: usize,
+    class_names: Option<Vec<String>>,
+    model_sha256: Option<String>,
+    reference: Option<ReferenceName>,
+    producer: String,
 }
 
 /// Which predictions rows are told against.
@@ -82,10 +98,6 @@ pub struct ReferenceName {
     pub sha256: String,
     /// Number of its rows; the frame has no more.
     pub rows: u64,
-}
-
-fn newest() -> u8 {
-    VERSION
 }
 
 impl FrameHeader {
@@ -148,6 +160,20 @@ impl FrameHeader {
         Ok(bytes)
     }
 
+    fn from_json(json: &[u8], version: u8) -> serde_json::Result<Self> {
+        let promise = serde_json::from_slice(json)?;
+        let members: Members = serde_json::from_slice(json)?;
+        Ok(Self {
+            promise,
+            classes: members.classes,
+            class_names: members.class_names,
+            model_sha256: members.model_sha256,
+            reference: members.reference,
+            producer: members.producer,
+            version,
+        })
+    }
+
     /// Reads a header; also returns how many bytes it takes in the frame.
     ///
     /// # Errors
@@ -177,13 +203,15 @@ impl FrameHeader {
         }
         let n_json_bytes = part.varint()?;
         check_limit("the header's size", n_json_bytes, MAX_HEADER_BYTES)?;
-        // A list of empty names takes so many times its bytes.
-        check_memory(PART, n_json_bytes.saturating_mul(16), memory)?;
+        check_memory(
+            PART,
+            n_json_bytes.saturating_mul(BYTES_A_HEADER_BYTE),
+            memory,
+        )?;
         let json = part.bytes(n_json_bytes)?;
         let n_bytes = part.check(|| PART.to_owned())?;
-        let mut header: Self =
-            serde_json::from_slice(&json).map_err(|error| Error::Header(error.to_string()))?;
-        header.version = version;
+        let header =
+            Self::from_json(&json, version).map_err(|error| Error::Header(error.to_string()))?;
         header.validate()?;
         match (version, &header.reference) {
             (VERSION_ALONE, Some(_)) | (VERSION_BESIDE, None) => Err(Error::Header(
@@ -290,7 +318,7 @@ impl Index {
         for _ in 0..n_blocks {
             let [rows, bytes] = [part.varint()?, part.varint()?];
             let n_values = rows.saturating_mul(header.classes as u64);
-            if rows == 0 || n_values > MAX_BLOCK_VALUES {
+            if rows == 0 || n_values > MAX_BLOCK_VALUES || bytes < MIN_BLOCK_BYTES {
                 return Err(IMPOSSIBLE);
             }
             n_rows = n_rows.saturating_add(rows);

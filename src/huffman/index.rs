@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::frame::{
-    BLOCK_TAG, BYTES_A_BLOCK, DEFAULT_MEMORY_LIMIT, END_MAGIC, INDEX_TAG, Index, IndexEntry,
-    N_END_BYTES, NEITHER, check_memory, n_varint_bytes, read_exact,
+    BLOCK_TAG, BYTES_A_BLOCK, BYTES_A_HEADER_BYTE, DEFAULT_MEMORY_LIMIT, END_MAGIC, INDEX_TAG,
+    Index, IndexEntry, N_END_BYTES, NEITHER, check_memory, n_varint_bytes, read_exact,
 };
 use super::models::FirstByte;
 use super::reader::{BlockStart, ReferenceRows, block_name, check_fits, missing};
@@ -83,15 +83,14 @@ impl FileIndex {
     pub fn with_memory_limit<R: Read + Seek>(reader: &mut R, memory: u64) -> Result<Self, Error> {
         let mut end = reader.seek(SeekFrom::End(0))?;
         check_start(reader, end, memory)?;
-        let mut frames: Vec<Frame> = Vec::new();
+        let mut frames = Frames::new(memory);
         while end > 0 {
-            let mut frame = read_frame_before(reader, end, memory)?;
+            let frame = read_frame_before(reader, end, memory)?;
             end = frame.start;
-            frame.share_header_with(frames.last());
-            frames.push(frame);
+            frames.push(frame)?;
         }
-        frames.reverse();
-        Self::of_frames(frames, memory)
+        frames.all.reverse();
+        Self::of_frames(frames)
     }
 
     /// As [`with_memory_limit`](Self::with_memory_limit), but what is no whole frame may follow, as it
@@ -110,26 +109,25 @@ impl FileIndex {
             Err(error) => error,
         };
         let file_end = reader.seek(SeekFrom::End(0))?;
-        let mut frames: Vec<Frame> = Vec::new();
+        let mut frames = Frames::new(memory);
         let mut start = 0;
         let reason = loop {
             match read_frame_at(reader, start, file_end, memory) {
-                Ok(mut frame) => {
+                Ok(frame) => {
                     start += frame.n_bytes;
-                    if let Some(before) = frames.last() {
+                    if let Some(before) = frames.all.last() {
                         check_fits(&before.header, &frame.header)?;
                     }
-                    frame.share_header_with(frames.last());
-                    frames.push(frame);
+                    frames.push(frame)?;
                 }
                 Err(error @ Error::Io(_)) => return Err(error),
                 Err(reason) => break reason,
             }
         };
-        if frames.is_empty() {
+        if frames.all.is_empty() {
             return Err(error);
         }
-        let index = Self::of_frames(frames, memory)?;
+        let index = Self::of_frames(frames)?;
         let holds_end = holds_end(reader, start)?;
         let tail = Tail {
             start,
@@ -146,16 +144,17 @@ impl FileIndex {
         Ok((index, Some(tail)))
     }
 
-    fn of_frames(frames: Vec<Frame>, memory: u64) -> Result<Self, Error> {
+    fn of_frames(frames: Frames) -> Result<Self, Error> {
+        let n_blocks = frames.all.iter().map(|frame| frame.index.blocks.len());
         let mut file = Self {
             headers: Vec::new(),
-            blocks: Vec::new(),
-            n_frames: frames.len(),
+            blocks: Vec::with_capacity(n_blocks.sum()),
+            n_frames: frames.all.len(),
             sizes: Sizes::default(),
             summary: Summary::default(),
-            memory,
+            memory: frames.memory,
         };
-        for frame in frames {
+        for frame in frames.all {
             if let Some(before) = file.headers.last() {
                 check_fits(before, &frame.header)?;
             }
@@ -445,12 +444,34 @@ struct Frame {
     index: Index,
 }
 
-impl Frame {
-    /// Keeps one header for both if they are equal: of many small frames, nothing else takes memory.
-    fn share_header_with(&mut self, other: Option<&Self>) {
-        if let Some(other) = other.filter(|other| other.header == self.header) {
-            self.header = Arc::clone(&other.header);
+/// The frames of a file, as they were found, within a limit of memory.
+struct Frames {
+    all: Vec<Frame>,
+    n_held_bytes: u64,
+    memory: u64,
+}
+
+impl Frames {
+    fn new(memory: u64) -> Self {
+        Self {
+            all: Vec::new(),
+            n_held_bytes: 0,
+            memory,
         }
+    }
+
+    /// Adds a frame; if its header is equal to that of the one added before, one is kept for both.
+    fn push(&mut self, mut frame: Frame) -> Result<(), Error> {
+        /// Itself, and what is allocated for its blocks.
+        const BYTES_A_FRAME: u64 = 160;
+        self.n_held_bytes += BYTES_A_FRAME + frame.index.blocks.len() as u64 * BYTES_A_BLOCK;
+        match self.all.last() {
+            Some(last) if last.header == frame.header => frame.header = Arc::clone(&last.header),
+            _ => self.n_held_bytes += BYTES_A_HEADER_BYTE * frame.index.n_header_bytes,
+        }
+        check_memory("the indexes of all frames", self.n_held_bytes, self.memory)?;
+        self.all.push(frame);
+        Ok(())
     }
 }
 
@@ -599,6 +620,43 @@ mod tests {
                 assert!(matches!(model, 0 | 1 | 3 | 24), "{model}");
             }
             assert_eq!(n_payload_bits, 8 * sizes.payloads);
+        }
+    }
+
+    #[test]
+    fn memory_is_limited_for_all_frames_together() {
+        let frame = frame(5, 0.1);
+        let read = |n_frames: usize, memory: u64| {
+            let bytes = frame.repeat(n_frames);
+            let mut file = Cursor::new(&bytes);
+            let whole = FileIndex::with_memory_limit(&mut file, memory).map(drop);
+            // The end of the last one is cut off.
+            let mut file = Cursor::new(&bytes[..bytes.len() - 1]);
+            let cut = FileIndex::of_whole_frames(&mut file, memory).map(drop);
+            (whole, cut)
+        };
+        // One header, of some 80 bytes, is kept for all; each has one block.
+        assert!(matches!(read(20, 6500), (Ok(()), Ok(()))));
+        let (whole, cut) = read(21, 6500);
+        assert!(cut.is_ok(), "{cut:?}");
+        assert!(matches!(whole, Err(Error::MemoryLimit { .. })), "{whole:?}");
+        let (_, cut) = read(22, 6500);
+        assert!(matches!(cut, Err(Error::MemoryLimit { .. })), "{cut:?}");
+    }
+
+    #[test]
+    fn an_index_of_blocks_that_are_too_small_is_refused() {
+        let header =
+            FrameHeader::new(3, Promise::new(Kind::Probabilities, Bound::MaxError(0.1))).unwrap();
+        for (n_bytes, is_possible) in [(0, false), (7, false), (8, true)] {
+            let index = Index {
+                n_header_bytes: 80,
+                blocks: vec![IndexEntry { n_rows: 1, n_bytes }],
+                figures: Default::default(),
+            };
+            let bytes = index.to_bytes(&header.promise);
+            let read = Index::read_from(&mut &bytes[1..], &header, MEMORY);
+            assert_eq!(read.is_ok(), is_possible, "{n_bytes}");
         }
     }
 

@@ -74,7 +74,8 @@ impl Minifloat {
     /// Units are tried that values were rounded to: decimal places, the smallest value (integers times a scale have
     /// it), and the lowest bit of any.
     pub fn of(values: &[f32]) -> Option<Self> {
-        const MAX_DECIMALS: i32 = 6;
+        /// Of one, by decimal places.
+        const PARTS: [f64; 7] = [1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6];
         /// So many values tell whether the lowest bit of all is worth looking for.
         const N_TELLING: usize = 64;
         // As bits, of which the compiler finds the extremes with vector instructions; 0 is no smallest value.
@@ -89,7 +90,7 @@ impl Minifloat {
         };
         let first = &values[..values.len().min(N_TELLING)];
         let is_worth_it = of_unit(lowest_bit(first), first).is_some();
-        let decimals = (0..=MAX_DECIMALS).map(|n| 1.0 / 10f64.powi(n));
+        let decimals = PARTS.map(|n_parts| 1.0 / n_parts).into_iter();
         let units = decimals
             .chain([f64::from(least)])
             .chain(is_worth_it.then(|| lowest_bit(values)));

@@ -1,47 +1,62 @@
 #![doc = include_str!("FORMAT.md")]
 
-pub mod ans;
-pub mod beside;
-pub mod bitstream;
-pub mod block;
-mod candidates;
-pub mod choice;
-pub mod codebook;
-pub mod coded;
-pub mod contexts;
-mod error;
-pub mod expected;
-pub mod expected_beside;
-mod fineness;
+// The file: frames of blocks (FORMAT.md, section 3), written by `writer`, read by `reader` and `index`.
 pub mod frame;
 pub mod index;
-mod logarithm;
-pub mod meter;
-pub mod minifloat;
-pub mod models;
-pub mod order;
-pub mod plain;
-pub mod predicted;
-pub mod predicted_beside;
-pub mod promise;
-pub mod quantizer;
-pub mod ranked;
-pub mod ranks;
 mod reader;
-pub mod regression;
-mod repeats;
-pub mod rounding;
-mod row_order;
-pub mod sphere;
-pub mod symbols;
-mod tabled;
-pub mod tokens;
 mod writer;
 
+// A block (section 5): `choice` tries the `candidates` that keep the promise, `block` codes the rows in one way.
+mod block;
+mod candidates;
+mod choice;
+mod coded;
+pub mod meter;
+mod models;
+mod row_order;
+mod symbols;
+
+// The models, which make symbols of rows.
+mod beside;
+mod expected;
+mod expected_beside;
+mod plain;
+mod predicted;
+mod predicted_beside;
+mod ranked;
+mod repeats;
+mod tabled;
+
+// What models learn of the rows so far.
+mod contexts;
+mod logarithm;
+mod order;
+mod ranks;
+mod regression;
+
+// Values as numbers (section 4), and what is promised of them.
+mod fineness;
+mod minifloat;
+mod promise;
+mod quantizer;
+mod rounding;
+mod sphere;
+mod tokens;
+
+// Symbols as bits (section 2).
+mod ans;
+mod bitstream;
+mod codebook;
+
+mod error;
+
+pub use coded::BitCounts;
 pub use error::{Corrupt, Error};
 pub use frame::{FrameHeader, ReferenceName, Summary};
 pub use index::FileIndex;
+pub use order::{MAX_KEEP_TOP, first_classes};
 pub use promise::{Bound, Figures, Kind, Promise};
+pub use quantizer::{MAX_MAX_ERROR, MAX_MAX_KL, MIN_MAX_ERROR, MIN_MAX_KL, divergence};
 pub use reader::{Block, FrameReader, ReferenceRows, first_moved_class};
 pub use writer::FrameWriter;
 

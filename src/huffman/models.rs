@@ -9,6 +9,7 @@ use super::plain::Multiples;
 use super::predicted::Numbers;
 use super::predicted_beside::Caution;
 use super::quantizer::{Roots, Step, Uniform};
+use super::ranks::Ranks;
 use super::regression::{Columns, Regression};
 use super::sphere::Sphere;
 use super::tabled::By;
@@ -470,13 +471,22 @@ impl FirstByte {
         )
     }
 
-    /// About how many bytes a decoder takes for what it learns of so many classes.
-    pub fn n_working_bytes(self, n_classes: usize) -> u64 {
-        match self.id() % id::AFTER {
-            _ if self.may_have_streams() => Regression::n_bytes(n_classes, self.n_streams()),
-            id if is_beside(id) => Columns::new(n_classes).n_bytes(),
-            _ => 0,
-        }
+    /// About how many bytes a decoder takes for what it learns of so many rows and classes.
+    pub fn n_working_bytes(self, n_rows: usize, n_classes: usize, keep_top: usize) -> u64 {
+        let of_order = match keep_top {
+            0..=1 => 0,
+            _ => Ranks::n_bytes(n_classes),
+        };
+        let of_rows = 4 * (n_rows * n_classes) as u64;
+        of_order
+            + match self.id() % id::AFTER {
+                id::RANKED => Ranks::n_bytes(n_classes),
+                _ if self.may_have_streams() => {
+                    of_rows + Regression::n_bytes(n_classes, self.n_streams())
+                }
+                id if is_beside(id) => 2 * of_rows + Columns::new(n_classes).n_bytes(),
+                _ => 0,
+            }
     }
 
     /// The name of the model, and of the coder if it is not Huffman; none if there is no such model.

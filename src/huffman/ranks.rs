@@ -19,10 +19,16 @@ impl Ranks {
 
     /// The model at the start of a block.
     pub fn new(n_classes: usize) -> Self {
-        Self::of_lists(
-            n_classes,
-            (Self::MAX_ENTRIES / n_classes).clamp(1, n_classes),
-        )
+        Self::of_lists(n_classes, Self::n_lists(n_classes))
+    }
+
+    fn n_lists(n_classes: usize) -> usize {
+        (Self::MAX_ENTRIES / n_classes).clamp(1, n_classes)
+    }
+
+    /// How many bytes it takes.
+    pub fn n_bytes(n_classes: usize) -> u64 {
+        12 * (Self::n_lists(n_classes) * n_classes) as u64
     }
 
     /// The same with so many lists, which top classes share.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::block;
 use super::frame::{
-    BLOCK_TAG, DEFAULT_MEMORY_LIMIT, INDEX_TAG, Index, IndexEntry, MAX_BLOCK_VALUES,
+    BLOCK_TAG, BYTES_A_BLOCK, DEFAULT_MEMORY_LIMIT, INDEX_TAG, Index, IndexEntry, MAX_BLOCK_VALUES,
     MAX_PAYLOAD_BYTES, NEITHER, Part, check_limit, check_memory, n_varint_bytes, read_exact,
 };
 use super::meter::PayloadBits;
@@ -95,10 +95,12 @@ impl Block {
         let needed = n_payload_bytes + 4 * n_values;
         check_memory(PART, needed, memory)?;
         let payload = part.bytes(n_payload_bytes)?;
-        let n_working_bytes = block::n_working_bytes(&payload, n_rows as usize, header.classes);
+        let (n_classes, keep_top) = (header.classes, header.promise.keep_top);
+        let n_working_bytes =
+            block::n_working_bytes(&payload, n_rows as usize, n_classes, keep_top);
         check_memory(PART, needed + n_working_bytes, memory)?;
         let n_bytes = 1 + part.check(|| name(n_rows))?;
-        if header.version < FirstByte::of(&payload).first_version() {
+        if header.version < block::first_version(&payload) {
             return Err(Error::Corrupt(
                 "a block is coded in a way that its frame's version does not have",
             ));
@@ -277,11 +279,6 @@ impl<R: Read> FrameReader<R> {
         &self.header
     }
 
-    /// Bytes read so far, of all frames.
-    pub fn n_bytes_read(&self) -> u64 {
-        self.summary.n_bytes + self.frame.n_bytes
-    }
-
     /// What has been read of complete frames.
     pub fn summary(&self) -> &Summary {
         &self.summary
@@ -357,6 +354,11 @@ impl<R: Read> FrameReader<R> {
             n_rows: block.n_rows as u32,
             n_bytes: n_bytes as u32,
         });
+        check_memory(
+            "the index",
+            self.blocks.len() as u64 * BYTES_A_BLOCK,
+            self.memory,
+        )?;
         self.frame.n_rows += block.n_rows as u64;
         self.frame.n_bytes += n_bytes;
         Ok(block)
@@ -730,7 +732,8 @@ mod tests {
         let block = read(1 << 28).unwrap().unwrap();
         let model = FirstByte::of(&block.payload).name().unwrap();
         assert!(model.starts_with("predicted, steps"), "{model}");
-        let n_bytes = (block.payload.len() + 4 * n_rows * n_classes) as u64;
+        // The rows, and those that are not learned yet.
+        let n_bytes = (block.payload.len() + 2 * 4 * n_rows * n_classes) as u64;
         let error = read(n_bytes + 400_000).map(drop).unwrap_err();
         assert!(matches!(error, Error::MemoryLimit { .. }), "{error}");
         assert!(read(n_bytes + 500_000).is_ok());

@@ -67,8 +67,8 @@ pub fn round(
 }
 
 impl Promise {
-    /// As [`measure`](Self::measure), against the float64 values that the original was rounded from. Of
-    /// [`Bound::Exact`], that is what [`round`] has checked.
+    /// As [`measure`](Self::measure), against the float64 values that the original was rounded from; the writer has
+    /// checked that no rounding breaks [`Bound::Exact`].
     pub fn measure_f64(&self, original: &[f64], decoded: &[f32]) -> Option<Figures> {
         let mut figures = Figures {
             largest_error: largest_error(original, decoded),

@@ -79,7 +79,8 @@ impl<W: Write> FrameWriter<W> {
     /// written; [`Error::Io`].
     ///
     /// # Panics
-    /// If the matrix has other classes than the header, or the header names a reference.
+    /// If the matrix has other classes than the header, rows of float64 are waiting to be written, or the header names
+    /// a reference.
     pub fn write(&mut self, matrix: &PredictionMatrix) -> Result<(), Error> {
         self.assert_alone();
         self.write_rows(matrix, &[])
@@ -91,8 +92,8 @@ impl<W: Write> FrameWriter<W> {
     /// As [`write`](Self::write), and [`Error::ReferenceTooShort`].
     ///
     /// # Panics
-    /// If one of the matrices has other classes than the header or other rows than the other one, or the
-    /// header names no reference.
+    /// If one of the matrices has other classes than the header or other rows than the other one, rows of float64 are
+    /// waiting to be written, or the header names no reference.
     pub fn write_with_reference(
         &mut self,
         matrix: &PredictionMatrix,
@@ -111,7 +112,8 @@ impl<W: Write> FrameWriter<W> {
     /// As [`write`](Self::write), with rows of float64: the promise is kept of the float64 values.
     ///
     /// # Errors
-    /// As [`write`](Self::write) and [`rounding::round`].
+    /// As [`write`](Self::write); [`Error::NotFloat32`] for a value that would not come back exactly as promised,
+    /// [`Error::Float32TooCoarse`] for one that float32 cannot hold within the bound.
     ///
     /// # Panics
     /// If `values` are no rows of the header's classes, rows of float32 are waiting to be written, or the

@@ -16,7 +16,7 @@ use super::progress::{Progress, thousands};
 use super::rows::{RowReader, check_order};
 use super::{input_name, set_threads};
 use crate::cli::AppendArgs;
-use crate::huffman::frame::{DEFAULT_MEMORY_LIMIT, N_END_BYTES};
+use crate::huffman::frame::N_END_BYTES;
 use crate::huffman::index::{Tail, last_header};
 use crate::huffman::{Bound, Error, FrameHeader, FrameWriter, Summary};
 
@@ -31,7 +31,7 @@ pub fn run(args: &AppendArgs, progress: &Progress) -> Result<()> {
     let unwritable = || format!("cannot write {}", args.file.display());
     let mut file = open_to_append(&args.file)?;
     lock(&file, &args.file, progress)?;
-    let (header, tail) = last_header(&mut file, DEFAULT_MEMORY_LIMIT).with_context(name)?;
+    let (header, tail) = last_header(&mut file, args.memory.memory_limit).with_context(name)?;
     check_tail(tail.as_ref()).with_context(name)?;
 
     let (mut frame, summary) = compress(args, header, progress)?;

@@ -18,7 +18,6 @@ use super::{
     set_threads, unreadable,
 };
 use crate::cli::CompressArgs;
-use crate::huffman::frame::DEFAULT_MEMORY_LIMIT;
 use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind};
 use crate::io::input::Input;
 use crate::io::labels::LabelReader;
@@ -58,7 +57,7 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     let mut rows = RowReader::new(input, name(), &options)?;
     let n_classes = rows.n_classes();
     check_keep_top(args.promise.keep_top, n_classes).with_context(name)?;
-    let references = Arc::new(References::open(&args.reference, DEFAULT_MEMORY_LIMIT)?);
+    let references = Arc::new(References::open(&args.reference, args.memory.memory_limit)?);
     references.check(&name(), &rows)?;
     let mut values = rows.next()?;
 

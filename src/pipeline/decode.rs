@@ -37,7 +37,7 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
         .collect();
     let output = Output::create(&path, args.force, &inputs, format.is_text())?;
     let progress = progress.beside(&output);
-    let references = References::open(&args.reference, args.memory_limit)?;
+    let references = References::open(&args.reference, args.memory.memory_limit)?;
 
     let unreadable = || input_name(&args.input);
     let unwritable = || format!("cannot write {}", output_name(&path));
@@ -243,7 +243,7 @@ fn content(args: &DecodeArgs, header: &FrameHeader) -> Result<Content> {
 /// The number of rows asked for that can be read, which the index tells; without it, blocks are counted up to
 /// the first damage. Leaves the file at its start.
 fn count_rows(file: &mut File, args: &DecodeArgs) -> Result<u64, Error> {
-    let n_rows = match FileIndex::of_whole_frames(file, args.memory_limit) {
+    let n_rows = match FileIndex::of_whole_frames(file, args.memory.memory_limit) {
         // As `Blocks::open` chooses.
         Ok((index, tail)) if tail.as_ref().is_none_or(|tail| !tail.holds_end) => {
             index.summary().n_rows
@@ -251,7 +251,7 @@ fn count_rows(file: &mut File, args: &DecodeArgs) -> Result<u64, Error> {
         _ => {
             file.seek(SeekFrom::Start(0))?;
             let reader = BufReader::with_capacity(1 << 16, &mut *file);
-            let mut frames = FrameReader::with_memory_limit(reader, args.memory_limit)?;
+            let mut frames = FrameReader::with_memory_limit(reader, args.memory.memory_limit)?;
             let mut n_rows = 0;
             // What is wrong is told when the rows are decoded.
             while let Ok(Some(block)) = frames.next_raw_block() {
@@ -364,7 +364,7 @@ impl Blocks {
     fn open(mut file: File, args: &DecodeArgs) -> Result<Self, Error> {
         let can_seek = file.metadata().is_ok_and(|metadata| metadata.is_file());
         if can_seek && (args.rows.is_some() || args.skip_damaged) {
-            match FileIndex::of_whole_frames(&mut file, args.memory_limit) {
+            match FileIndex::of_whole_frames(&mut file, args.memory.memory_limit) {
                 // Where frames follow that cannot be found by the index, reading on may find more rows.
                 Ok((_, Some(tail))) if args.skip_damaged && tail.holds_end => {
                     file.seek(SeekFrom::Start(0))?;
@@ -398,7 +398,7 @@ impl Blocks {
         }
         let reader = BufReader::with_capacity(1 << 16, file);
         Ok(Self::Streamed {
-            frames: FrameReader::with_memory_limit(reader, args.memory_limit)?,
+            frames: FrameReader::with_memory_limit(reader, args.memory.memory_limit)?,
             next_row: 0,
             rows: args
                 .rows

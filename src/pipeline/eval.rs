@@ -11,7 +11,7 @@ use super::rows::{Doubt, RowReader, doubt};
 use super::{input_name, open_input, read_checkpoint, set_threads};
 use crate::cli::{EvalArgs, Part};
 use crate::evaluation::{ClassReport, Evaluation, Report};
-use crate::huffman::frame::{DEFAULT_MEMORY_LIMIT, MAGIC};
+use crate::huffman::frame::MAGIC;
 use crate::huffman::{FrameReader, Kind};
 use crate::io::input::Input;
 use crate::io::labels::LabelReader;
@@ -143,8 +143,10 @@ fn of_predictions(
         probabilities: Vec::new(),
     };
     if input.start().starts_with(&MAGIC) {
-        let references = References::open(&args.reference, DEFAULT_MEMORY_LIMIT)?;
-        let mut frames = FrameReader::new(input.into_reader()).with_context(name)?;
+        let memory = args.memory.memory_limit;
+        let references = References::open(&args.reference, memory)?;
+        let mut frames =
+            FrameReader::with_memory_limit(input.into_reader(), memory).with_context(name)?;
         let header = frames.header().clone();
         let of_file = Some(header.promise.kind).filter(|&kind| kind != Kind::Values);
         labelled.kind = labelled.kind.or(of_file);

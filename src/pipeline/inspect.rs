@@ -14,7 +14,6 @@ use super::progress::{Progress, thousands};
 use super::reference::{References, is_of_reference};
 use super::{open_to_seek, promise_text, set_threads};
 use crate::cli::InspectArgs;
-use crate::huffman::frame::DEFAULT_MEMORY_LIMIT;
 use crate::huffman::meter::{Part, PayloadBits};
 use crate::huffman::{
     self, Bound, FileIndex, FrameHeader, FrameReader, Kind, Promise, ReferenceName,
@@ -27,7 +26,7 @@ use crate::huffman::{
 pub fn run(args: &InspectArgs, progress: &Progress) -> Result<()> {
     set_threads(args.threads)?;
     let references = match args.entropy {
-        true => Some(References::open(&args.reference, DEFAULT_MEMORY_LIMIT)?),
+        true => Some(References::open(&args.reference, args.memory.memory_limit)?),
         false => None,
     };
     let mut n_failed = 0;
@@ -59,7 +58,8 @@ fn inspect(
 ) -> Result<()> {
     let mut file = open_to_seek(path)?;
     let name = || path.display().to_string();
-    let (report, failure) = Report::of(&mut file, path, references).with_context(name)?;
+    let (report, failure) =
+        Report::of(&mut file, path, references, args.memory.memory_limit).with_context(name)?;
     match args.json {
         true => progress.result(serde_json::to_string(&report)?)?,
         false => {
@@ -136,11 +136,12 @@ impl Report {
         file: &mut File,
         path: &Path,
         references: Option<&References>,
+        memory: u64,
     ) -> Result<(Self, Option<Error>)> {
         let n_bytes = file.metadata()?.len();
-        let (index, tail) = match FileIndex::of_whole_frames(file, DEFAULT_MEMORY_LIMIT) {
+        let (index, tail) = match FileIndex::of_whole_frames(file, memory) {
             Ok(found) => found,
-            Err(error) => return Self::of_start(file, path, n_bytes, error),
+            Err(error) => return Self::of_start(file, path, n_bytes, error, memory),
         };
         let mut report = Self::new(path, n_bytes, index.headers());
         let summary = index.summary();
@@ -206,9 +207,10 @@ impl Report {
         path: &Path,
         n_bytes: u64,
         error: huffman::Error,
+        memory: u64,
     ) -> Result<(Self, Option<Error>)> {
         file.seek(SeekFrom::Start(0))?;
-        let Ok(mut frame) = FrameReader::new(BufReader::new(file)) else {
+        let Ok(mut frame) = FrameReader::with_memory_limit(BufReader::new(file), memory) else {
             return Err(error.into());
         };
         let mut report = Self::new(path, n_bytes, std::slice::from_ref(frame.header()));

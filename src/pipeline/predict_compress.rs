@@ -7,7 +7,7 @@ use super::predict::Predictions;
 use super::progress::{Progress, thousands};
 use super::{check_extension, check_keep_top, input_name, output_name, set_threads};
 use crate::cli::PredictCompressArgs;
-use crate::huffman::coded::BitCounts;
+use crate::huffman::BitCounts;
 use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind, Promise, Summary};
 use crate::io::output;
 use crate::model::inference::Output;

@@ -10,8 +10,9 @@ use super::progress::{Progress, thousands};
 use super::reference::References;
 use super::rows::RowReader;
 use super::{input_name, open_to_seek};
-use crate::huffman::quantizer::{MAX_MAX_ERROR, MIN_MAX_ERROR};
-use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind, Summary};
+use crate::huffman::{
+    self, Bound, FrameHeader, FrameWriter, Kind, MAX_MAX_ERROR, MIN_MAX_ERROR, Summary,
+};
 use crate::io::source::{SourceOptions, Values};
 
 /// A bound that fits, and what it gives.

@@ -14,9 +14,10 @@ use super::rows::{RowReader, check_order};
 use super::{input_name, open_input, set_threads};
 use crate::cli::VerifyArgs;
 use crate::huffman::meter::Part;
-use crate::huffman::order::first_classes;
-use crate::huffman::quantizer::divergence;
-use crate::huffman::{Block, Bound, Error, Figures, FileIndex, FrameHeader, FrameReader, Promise};
+use crate::huffman::{
+    Block, Bound, Error, Figures, FileIndex, FrameHeader, FrameReader, Promise, divergence,
+    first_classes,
+};
 use crate::io::source::{SourceOptions, Values};
 
 /// Runs `pc verify`.
@@ -28,8 +29,8 @@ pub fn run(args: &VerifyArgs, progress: &Progress) -> Result<()> {
     set_threads(args.threads)?;
     let name = || args.input.display().to_string();
     let mut blocks =
-        Blocks::open(open_input(&args.input)?, args.memory_limit).with_context(name)?;
-    let references = References::open(&args.reference, args.memory_limit)?;
+        Blocks::open(open_input(&args.input)?, args.memory.memory_limit).with_context(name)?;
+    let references = References::open(&args.reference, args.memory.memory_limit)?;
     let mut options = args.source.options();
     options.takes_non_finite = true;
     let mut originals = match &args.original {
