@@ -50,6 +50,14 @@ impl BitWriter {
         }
     }
 
+    /// Appends all bits of another bitstream.
+    pub fn append(&mut self, other: Self) {
+        for byte in other.bytes {
+            self.write(byte.into(), 8);
+        }
+        self.write(other.pending as u32, other.n_pending);
+    }
+
     /// Number of bits written so far.
     pub fn n_bits(&self) -> u64 {
         self.bytes.len() as u64 * 8 + u64::from(self.n_pending)
@@ -221,6 +229,23 @@ impl<'a> BitReader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bitstream_appended_to_another_follows_bit_by_bit() {
+        for n_first in 0..70 {
+            for n_other in [0, 1, 7, 8, 31, 32, 33, 64, 65, 99] {
+                let bit = |i: u32| (i * i % 7) & 1;
+                let mut all = BitWriter::new();
+                (0..n_first + n_other).for_each(|i| all.write(bit(i), 1));
+                let (mut first, mut other) = (BitWriter::new(), BitWriter::new());
+                (0..n_first).for_each(|i| first.write(bit(i), 1));
+                (n_first..n_first + n_other).for_each(|i| other.write(bit(i), 1));
+                first.append(other);
+                assert_eq!(first.n_bits(), u64::from(n_first + n_other));
+                assert_eq!(first.finish(), all.finish());
+            }
+        }
+    }
 
     #[test]
     fn the_first_bit_written_is_the_lowest_bit_of_the_first_byte() {

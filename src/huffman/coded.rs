@@ -6,8 +6,7 @@ use super::codebook::{self, Alphabet, Code, Codebook, entropy_bits, read_gamma, 
 use super::contexts::{Groups, Sequence};
 use super::meter::Watch;
 use super::symbols::Symbol;
-use super::tabled::Table;
-use super::{Corrupt, ans, ranked};
+use super::{Corrupt, ans};
 
 /// What the bits of a block, or of a frame, went to.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -43,41 +42,27 @@ pub struct Payload {
 
 /// What a model makes of the rows of a block.
 pub struct Coded {
+    /// What was chosen for these rows, which is written before the codebooks.
+    pub choices: BitWriter,
     /// The alphabets.
     pub alphabets: Vec<Alphabet>,
     /// The rows.
     pub rows: CodedRows,
 }
 
-/// What was chosen for a model, which is written before the codebooks, and the symbols of the rows.
+/// The symbols of the rows.
 pub enum CodedRows {
-    /// Nothing was chosen.
-    Plain(Vec<Symbol>),
-    /// Ranked rows.
-    Ranked(ranked::Parameters, Vec<Symbol>),
-    /// Numbers in contexts, whose groups were chosen: a sequence for each bitstream.
+    /// In one bitstream.
+    Symbols(Vec<Symbol>),
+    /// Numbers in contexts, with the groups of these: a sequence for each bitstream.
     InContexts(Groups, Vec<Sequence>),
-    /// The same, the numbers being places in a table.
-    Tabled(Table, Groups, Vec<Sequence>),
 }
 
 impl CodedRows {
-    fn write_choices_to(&self, writer: &mut BitWriter) {
-        match self {
-            Self::Plain(_) => {}
-            Self::Ranked(parameters, _) => parameters.write_to(writer),
-            Self::InContexts(groups, _) => groups.write_to(writer),
-            Self::Tabled(table, groups, _) => {
-                table.write_to(writer);
-                groups.write_to(writer);
-            }
-        }
-    }
-
     /// How often the symbols of all alphabets occur.
     fn frequencies(&self, alphabets: &[Alphabet]) -> Vec<Vec<u64>> {
         match self {
-            Self::Plain(symbols) | Self::Ranked(_, symbols) => {
+            Self::Symbols(symbols) => {
                 // All in one list: where each begins.
                 let mut first_of = Vec::with_capacity(alphabets.len());
                 let mut n_all = 0;
@@ -94,20 +79,16 @@ impl CodedRows {
                     .map(|(&first, alphabet)| of_all[first..first + alphabet.size].to_vec())
                     .collect()
             }
-            Self::InContexts(groups, sequences) | Self::Tabled(_, groups, sequences) => {
-                groups.frequencies(sequences, alphabets)
-            }
+            Self::InContexts(groups, sequences) => groups.frequencies(sequences, alphabets),
         }
     }
 
-    /// The raw bits of all symbols, which occur so often.
-    fn n_raw_bits(&self, alphabets: &[Alphabet], frequencies: &[Vec<u64>]) -> u64 {
+    /// The extra bits of all symbols, which occur so often.
+    fn n_extra_bits(&self, alphabets: &[Alphabet], frequencies: &[Vec<u64>]) -> u64 {
         match self {
-            Self::Plain(symbols) | Self::Ranked(_, symbols) => {
-                symbols.iter().map(|s| u64::from(s.n_extra_bits())).sum()
-            }
-            Self::InContexts(groups, sequences) | Self::Tabled(_, groups, sequences) => {
-                groups.n_raw_bits(sequences, alphabets, frequencies)
+            Self::Symbols(symbols) => symbols.iter().map(|s| u64::from(s.n_extra_bits())).sum(),
+            Self::InContexts(groups, sequences) => {
+                groups.n_extra_bits(sequences, alphabets, frequencies)
             }
         }
     }
@@ -115,9 +96,16 @@ impl CodedRows {
 
 /// Writes rows to what has been written of a payload, with what was chosen for them and the codebooks.
 pub fn write_rows(coder: Coder, n_streams: usize, coded: Coded, mut writer: BitWriter) -> Payload {
-    let Coded { alphabets, rows } = coded;
+    let Coded {
+        choices,
+        alphabets,
+        rows,
+    } = coded;
+    writer.append(choices);
+    if let CodedRows::InContexts(groups, _) = &rows {
+        groups.write_to(&mut writer);
+    }
     let frequencies = rows.frequencies(&alphabets);
-    rows.write_choices_to(&mut writer);
     let codebooks = Codebooks::from_frequencies(coder, &alphabets, &frequencies);
     codebooks.write_to(&mut writer);
     let (bytes, n_bits_before, n_row_bits) = if n_streams == 1 {
@@ -150,11 +138,11 @@ pub fn write_rows(coder: Coder, n_streams: usize, coded: Coded, mut writer: BitW
         Coder::Huffman => 0,
         Coder::Ans => n_streams as u64 * u64::from(u32::BITS),
     };
-    let n_raw_bits = rows.n_raw_bits(&alphabets, &frequencies);
+    let n_extra_bits = rows.n_extra_bits(&alphabets, &frequencies);
     let counts = BitCounts {
         codebooks: n_bits_before + n_state_bits,
-        codes: n_row_bits - n_state_bits - n_raw_bits,
-        raw: n_raw_bits,
+        codes: n_row_bits - n_state_bits - n_extra_bits,
+        raw: n_extra_bits,
         entropy: frequencies.iter().map(|f| entropy_bits(f)).sum(),
     };
     Payload { bytes, counts }
@@ -202,13 +190,10 @@ impl Codebooks {
         }
     }
 
-    /// Writes the symbols of a bitstream, each with its raw bits.
+    /// Writes the symbols of a bitstream, each with its extra bits.
     fn write_symbols(&self, rows: &CodedRows, stream: usize, writer: &mut BitWriter) {
         match (self, rows) {
-            (
-                Self::Huffman { codes, .. },
-                CodedRows::Plain(symbols) | CodedRows::Ranked(_, symbols),
-            ) => {
+            (Self::Huffman { codes, .. }, CodedRows::Symbols(symbols)) => {
                 for symbol in symbols {
                     codes[symbol.alphabet()][symbol.value() as usize].write_to(
                         writer,
@@ -217,19 +202,13 @@ impl Codebooks {
                     );
                 }
             }
-            (
-                Self::Huffman { codes, .. },
-                CodedRows::InContexts(groups, sequences) | CodedRows::Tabled(_, groups, sequences),
-            ) => {
+            (Self::Huffman { codes, .. }, CodedRows::InContexts(groups, sequences)) => {
                 groups.write_symbols(&sequences[stream], stream, codes, writer);
             }
-            (Self::Ans(codebooks), CodedRows::Plain(symbols) | CodedRows::Ranked(_, symbols)) => {
+            (Self::Ans(codebooks), CodedRows::Symbols(symbols)) => {
                 codebooks.write_symbols(symbols, writer)
             }
-            (
-                Self::Ans(codebooks),
-                CodedRows::InContexts(groups, sequences) | CodedRows::Tabled(_, groups, sequences),
-            ) => {
+            (Self::Ans(codebooks), CodedRows::InContexts(groups, sequences)) => {
                 codebooks.write_symbols(&groups.symbols(&sequences[stream], stream), writer);
             }
         }

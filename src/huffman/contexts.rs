@@ -295,8 +295,8 @@ impl Groups {
         frequencies
     }
 
-    /// The raw bits of all symbols, which occur so often.
-    pub fn n_raw_bits(
+    /// The extra bits of all symbols, which occur so often.
+    pub fn n_extra_bits(
         &self,
         sequences: &[Sequence],
         alphabets: &[Alphabet],

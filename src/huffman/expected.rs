@@ -7,7 +7,7 @@
 //! top class comes last: it is nearly what is left of the mass.
 
 use super::Corrupt;
-use super::bitstream::{BitReader, Coder};
+use super::bitstream::{BitReader, BitWriter, Coder};
 use super::codebook::Alphabet;
 use super::coded::{Coded, CodedRows, Tables};
 use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence, Stream};
@@ -700,6 +700,7 @@ fn encode_as<const N: usize, F: Features<N>>(
     let groups = Groups::of(&mut sequences, N_BANDS, groups_alphabet(keep_top), coder);
     Coded {
         alphabets: alphabets(top_classes.count(), keep_top, groups.alphabets()),
+        choices: BitWriter::new(),
         rows: CodedRows::InContexts(groups, sequences),
     }
 }

@@ -9,7 +9,7 @@
 
 use super::Corrupt;
 use super::beside::{self, Known};
-use super::bitstream::{BitReader, Coder};
+use super::bitstream::{BitReader, BitWriter, Coder};
 use super::codebook::Alphabet;
 use super::coded::{Coded, CodedRows, Tables};
 use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence, Stream};
@@ -225,6 +225,7 @@ pub fn encode(
     let groups = Groups::of(&mut sequences, n_bands(levels), first_alphabet, coder);
     Coded {
         alphabets: alphabets(keep_top, groups.alphabets()),
+        choices: BitWriter::new(),
         rows: CodedRows::InContexts(groups, sequences),
     }
 }

@@ -3,7 +3,7 @@
 //! Decoders show every symbol to a [`Watch`] before they take it. The usual one, `()`, does nothing and
 //! leaves no trace in the code; a [`Meter`] counts. It counts bits as they stand in the payload (FORMAT.md,
 //! section 5): codes, or refills of the state of rANS after a symbol, by what their alphabet tells, and what
-//! follows up to the next symbol as raw bits of the same.
+//! follows up to the next symbol as extra bits of the same.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

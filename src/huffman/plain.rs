@@ -2,7 +2,7 @@
 //! (FORMAT.md, section 12).
 
 use super::Corrupt;
-use super::bitstream::BitReader;
+use super::bitstream::{BitReader, BitWriter};
 use super::codebook::Alphabet;
 use super::coded::{Coded, CodedRows, Tables};
 use super::meter::{Part, Watch};
@@ -48,7 +48,7 @@ impl Multiples {
     }
 
     /// Low bits that stand outside the symbols, so that the alphabet stays small.
-    fn n_raw_bits(self) -> u32 {
+    fn n_extra_bits(self) -> u32 {
         const MAX_BITS: u32 = 12;
         (u32::BITS - self.range.leading_zeros()).saturating_sub(MAX_BITS)
     }
@@ -59,7 +59,7 @@ impl Multiples {
             .to_vec();
         let of_order = Alphabet::of_levels().telling(Part::Order);
         alphabets.resize(Self::numbers(keep_top), of_order);
-        let n_symbols = (self.range >> self.n_raw_bits()) as usize + 1;
+        let n_symbols = (self.range >> self.n_extra_bits()) as usize + 1;
         alphabets.push(Alphabet::of_symbols(n_symbols));
         alphabets
     }
@@ -73,7 +73,7 @@ impl Multiples {
     /// (which get marked).
     #[inline(always)]
     pub fn encode(self, matrix: Rows<'_>, is_exact: &mut [bool], keep_top: usize) -> Coded {
-        let n_raw_bits = self.n_raw_bits();
+        let n_extra_bits = self.n_extra_bits();
         let alphabet = Self::numbers(keep_top);
         let mut order = Order::new(keep_top, matrix.n_classes(), false, ORDER);
         let mut symbols = Vec::with_capacity(matrix.values().len() + matrix.n_rows());
@@ -95,9 +95,9 @@ impl Multiples {
             }
             symbols.extend(numbers.iter().map(|&above| {
                 let token = Token {
-                    value: above >> n_raw_bits,
-                    extra: above & ((1 << n_raw_bits) - 1),
-                    n_extra_bits: n_raw_bits,
+                    value: above >> n_extra_bits,
+                    extra: above & ((1 << n_extra_bits) - 1),
+                    n_extra_bits,
                 };
                 Symbol::with_extra(alphabet, token)
             }));
@@ -105,7 +105,8 @@ impl Multiples {
         }
         Coded {
             alphabets: self.alphabets(keep_top),
-            rows: CodedRows::Plain(symbols),
+            choices: BitWriter::new(),
+            rows: CodedRows::Symbols(symbols),
         }
     }
 
@@ -122,7 +123,7 @@ impl Multiples {
         watch: impl Watch,
     ) -> Result<(), Corrupt> {
         let (tables, [mut reader]) = Tables::read_from(reader, &self.alphabets(keep_top), watch)?;
-        let n_raw_bits = self.n_raw_bits();
+        let n_extra_bits = self.n_extra_bits();
         let mut order = Order::new(keep_top, n_classes, false, ORDER);
         for row in values.chunks_exact_mut(n_classes) {
             if tables.number(HEAD, &mut reader)? == 1 {
@@ -131,7 +132,7 @@ impl Multiples {
             }
             for value in row.iter_mut() {
                 let high = tables.number(Self::numbers(keep_top), &mut reader)?;
-                let above = high << n_raw_bits | reader.read(n_raw_bits)?;
+                let above = high << n_extra_bits | reader.read(n_extra_bits)?;
                 if above > self.range {
                     return Err(Corrupt("a number is out of range"));
                 }
@@ -180,7 +181,8 @@ pub fn encode_bits(matrix: Rows<'_>) -> Coded {
     let symbols = symbols.map(|&value| symbol_of_bits(0, value)).collect();
     Coded {
         alphabets: vec![alphabet_of_bits()],
-        rows: CodedRows::Plain(symbols),
+        choices: BitWriter::new(),
+        rows: CodedRows::Symbols(symbols),
     }
 }
 

@@ -5,7 +5,7 @@
 //! The [`Regression`] takes them as differences from the first row.
 
 use super::Corrupt;
-use super::bitstream::{BitReader, Coder};
+use super::bitstream::{BitReader, BitWriter, Coder};
 use super::codebook::Alphabet;
 use super::coded::{Coded, CodedRows, Tables};
 use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence, Stream};
@@ -495,6 +495,7 @@ pub fn encode<const N: usize>(
     let groups = Groups::of(&mut sequences, 1, groups_alphabet(keep_top), coder);
     Coded {
         alphabets: alphabets(keep_top, groups.alphabets()),
+        choices: BitWriter::new(),
         rows: CodedRows::InContexts(groups, sequences),
     }
 }

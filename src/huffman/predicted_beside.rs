@@ -6,7 +6,7 @@
 //! former: before it has learned anything, it expects what the reference has.
 
 use super::Corrupt;
-use super::bitstream::{BitReader, Coder};
+use super::bitstream::{BitReader, BitWriter, Coder};
 use super::coded::{Coded, CodedRows, Tables};
 use super::contexts::{ContextDecoder, Groups, Sequence, Stream};
 use super::meter::Watch;
@@ -299,6 +299,7 @@ pub fn encode(
     let groups = Groups::of(&mut sequences, 1, groups_alphabet(keep_top), coder);
     Coded {
         alphabets: alphabets(keep_top, groups.alphabets()),
+        choices: BitWriter::new(),
         rows: CodedRows::InContexts(groups, sequences),
     }
 }

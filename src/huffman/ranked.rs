@@ -530,9 +530,12 @@ pub fn encode(
         };
         *symbol = symbol.of_alphabet(alphabet);
     }
+    let mut choices = BitWriter::new();
+    parameters.write_to(&mut choices);
     Coded {
+        choices,
         alphabets: parameters.alphabets(n_tops, keep_top),
-        rows: CodedRows::Ranked(parameters, symbols),
+        rows: CodedRows::Symbols(symbols),
     }
 }
 

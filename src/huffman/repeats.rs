@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::Corrupt;
-use super::bitstream::{BitReader, Coder};
+use super::bitstream::{BitReader, BitWriter, Coder};
 use super::codebook::Alphabet;
 use super::coded::{Coded, CodedRows, Tables};
 use super::contexts::{ContextDecoder, Groups, Sequence};
@@ -86,6 +86,7 @@ impl Repeats {
         let groups = Groups::of(&mut sequences, N_BANDS, FIRST_ALPHABET, Coder::Huffman);
         Coded {
             alphabets: alphabets(groups.alphabets()),
+            choices: BitWriter::new(),
             rows: CodedRows::InContexts(groups, sequences),
         }
     }

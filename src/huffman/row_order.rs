@@ -16,14 +16,14 @@ pub fn has_runs_of_tops(matrix: Rows<'_>) -> bool {
     let n_bits = |are_after: bool| {
         let mut tops = TopClasses::new(matrix.n_classes(), are_after);
         let mut counts = vec![0; 2 * tops.count()];
-        let mut n_raw_bits = 0;
+        let mut n_extra_bits = 0;
         for row in matrix.rows() {
             let top = argmax(row);
             let token = tops.token(top);
             counts[2 * token.value as usize + usize::from(row[top] > CERTAIN)] += 1;
-            n_raw_bits += u64::from(token.n_extra_bits);
+            n_extra_bits += u64::from(token.n_extra_bits);
         }
-        entropy_bits(&counts) + n_raw_bits as f64
+        entropy_bits(&counts) + n_extra_bits as f64
     };
     n_bits(false) - n_bits(true) > LEAST_SAVING * matrix.n_rows() as f64 + CODEBOOK
 }

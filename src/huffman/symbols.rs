@@ -1,10 +1,10 @@
-//! What models make of rows: symbols of alphabets with raw bits beside them; classes as such.
+//! What models make of rows: symbols of alphabets with extra bits beside them; classes as such.
 
 use super::Corrupt;
 use super::bitstream::BitReader;
 use super::tokens::{LEVELS, Token};
 
-/// A symbol of one of a model's alphabets and the raw bits that go with it.
+/// A symbol of one of a model's alphabets and the extra bits that go with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Symbol {
     alphabet: u16,
@@ -14,7 +14,7 @@ pub struct Symbol {
 }
 
 impl Symbol {
-    /// A symbol without raw bits.
+    /// A symbol without extra bits.
     pub fn new(alphabet: usize, value: u32) -> Self {
         Self::with_extra(
             alphabet,
@@ -37,7 +37,7 @@ impl Symbol {
         }
     }
 
-    /// A row bit for bit: each value is the only symbol of an alphabet, which costs nothing, and raw bits.
+    /// A row bit for bit: each value is the only symbol of an alphabet, which costs nothing, and extra bits.
     pub fn of_bits(alphabet: usize, row: &[f32]) -> impl Iterator<Item = Self> {
         row.iter().map(move |value| {
             let bits = Token {
@@ -67,12 +67,12 @@ impl Symbol {
         self.value
     }
 
-    /// The raw bits.
+    /// The extra bits.
     pub fn extra(&self) -> u32 {
         self.extra
     }
 
-    /// The number of raw bits.
+    /// The number of extra bits.
     pub fn n_extra_bits(&self) -> u32 {
         self.n_extra_bits.into()
     }
@@ -82,7 +82,7 @@ impl Symbol {
 #[derive(Debug, Clone, Copy)]
 pub struct ClassSymbols {
     n_classes: usize,
-    n_raw_bits: u32,
+    n_extra_bits: u32,
 }
 
 impl ClassSymbols {
@@ -92,31 +92,32 @@ impl ClassSymbols {
         let n_bits = usize::BITS - (n_classes - 1).leading_zeros();
         Self {
             n_classes,
-            n_raw_bits: n_bits.saturating_sub(MAX_BITS),
+            n_extra_bits: n_bits.saturating_sub(MAX_BITS),
         }
     }
 
     /// Number of symbols.
     pub fn count(self) -> usize {
-        ((self.n_classes - 1) >> self.n_raw_bits) + 1
+        ((self.n_classes - 1) >> self.n_extra_bits) + 1
     }
 
-    /// The symbol of a class and its raw bits.
+    /// The symbol of a class and its extra bits.
     pub fn token(self, class: usize) -> Token {
         Token {
-            value: (class >> self.n_raw_bits) as u32,
-            extra: class as u32 & ((1 << self.n_raw_bits) - 1),
-            n_extra_bits: self.n_raw_bits,
+            value: (class >> self.n_extra_bits) as u32,
+            extra: class as u32 & ((1 << self.n_extra_bits) - 1),
+            n_extra_bits: self.n_extra_bits,
         }
     }
 
-    /// The class of a symbol, whose raw bits follow.
+    /// The class of a symbol, whose extra bits follow.
     ///
     /// # Errors
     /// [`Corrupt`] if the bitstream ends or there is no such class.
     #[inline]
     pub fn read(self, symbol: u32, reader: &mut BitReader) -> Result<usize, Corrupt> {
-        let class = (symbol as usize) << self.n_raw_bits | reader.read(self.n_raw_bits)? as usize;
+        let class =
+            (symbol as usize) << self.n_extra_bits | reader.read(self.n_extra_bits)? as usize;
         match class < self.n_classes {
             true => Ok(class),
             false => Err(Corrupt("a top class does not exist")),
@@ -157,7 +158,7 @@ impl TopClasses {
         usize::from(self.before.is_some()) + self.classes.count()
     }
 
-    /// The symbol of the next top class and its raw bits.
+    /// The symbol of the next top class and its extra bits.
     pub fn token(&mut self, class: usize) -> Token {
         let mut token = self.classes.token(class);
         if let Some(before) = &mut self.before {
@@ -170,7 +171,7 @@ impl TopClasses {
         token
     }
 
-    /// The next top class, of a symbol, whose raw bits follow.
+    /// The next top class, of a symbol, whose extra bits follow.
     ///
     /// # Errors
     /// [`Corrupt`] as [`ClassSymbols::read`].

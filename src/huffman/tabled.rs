@@ -212,9 +212,12 @@ pub fn encode(matrix: Rows<'_>, by: By, coder: Coder) -> Coded {
         places.clear();
     }
     let groups = Groups::of(&mut sequences, N_BANDS, N_ALPHABETS, coder);
+    let mut choices = BitWriter::new();
+    table.write_to(&mut choices);
     Coded {
+        choices,
         alphabets: alphabets(groups.alphabets()),
-        rows: CodedRows::Tabled(table, groups, sequences),
+        rows: CodedRows::InContexts(groups, sequences),
     }
 }
 
