@@ -8,6 +8,60 @@
 use super::order::first_classes;
 use crate::matrix::{Rows, argmax, largest};
 
+/// What rows are beside.
+#[derive(Debug, Clone, Copy)]
+pub enum Beside<'a> {
+    /// Those of a reference.
+    Reference(Rows<'a>),
+    /// Each the last one before it that is not exact.
+    RowBefore(Caution),
+}
+
+impl<'a> Beside<'a> {
+    /// A row of the reference, if there is one.
+    pub fn reference_row(self, index: usize) -> Option<&'a [f32]> {
+        match self {
+            Self::Reference(rows) => Some(rows.row(index)),
+            Self::RowBefore(_) => None,
+        }
+    }
+}
+
+/// How much the classes of a row must tell of each other not to be taken for chance: it adds to the ridge of each
+/// column, in what that has of its own. The most of it predicts nothing but the row before, which suits rows of which many
+/// values stay what they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caution(u32);
+
+impl Caution {
+    /// That of expected rows, which state none.
+    pub const LEAST: Self = Self(0);
+    /// All of them. Format-stable.
+    pub const ALL: [Self; 4] = [Self(0), Self(1), Self(2), Self(3)];
+    /// Those that are tried for large blocks.
+    pub const OF_LARGE: [Self; 3] = [Self(0), Self(2), Self(3)];
+
+    /// That of a number of 2 bits.
+    pub fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// What is added, in an entry of the diagonal.
+    pub fn own_ridge(self) -> f64 {
+        [1.0 / 1024.0, 1.0 / 16.0, 4.0, 4.0][self.0 as usize]
+    }
+
+    /// Whether all is predicted to stay as it is.
+    pub fn is_most(self) -> bool {
+        self == Self(3)
+    }
+}
+
 /// The checksum of the rows of a reference that a block was told against.
 pub fn checksum(reference: Rows<'_>) -> u32 {
     let mut hasher = crc32fast::Hasher::new();

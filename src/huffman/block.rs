@@ -4,12 +4,12 @@
 //! of its alphabets. Then come the symbols of the rows, in the same bitstream or in several. Nothing outside the
 //! payload but the numbers of rows and classes, and of classes whose order is kept, is needed to decode it.
 
+use super::beside::Beside;
 use super::bitstream::{BitReader, BitWriter, Coder};
 use super::codebook::{read_gamma, write_gamma};
 use super::coded::{Coded, Payload, write_rows};
 use super::meter::{Meter, PayloadBits, Watch};
-use super::models::{FirstByte, Model, N_STREAMS, Way, id};
-use super::predicted_beside::Beside;
+use super::models::{Against, FirstByte, N_STREAMS, RowModel, Way, id};
 use super::repeats::{self, Repeats};
 use super::symbols::TopClasses;
 use super::tabled;
@@ -265,16 +265,17 @@ impl pulp::WithSimd for Coding<'_> {
             coder,
             n_streams,
         } = self.way;
-        let is_after = model.not_after().is_some();
-        match model {
-            Model::Ranked(uniform) | Model::RankedAfter(uniform) => {
-                let tops = TopClasses::new(matrix.n_classes(), is_after);
+        let tops = TopClasses::new(matrix.n_classes(), model.against == Against::TopBefore);
+        match (model.rows, beside(model.against, self.reference)) {
+            (RowModel::Ranked(uniform), _) => {
                 ranked::encode(matrix, is_exact, uniform, tops, keep_top)
             }
-            Model::Expected(levels) | Model::ExpectedAfter(levels) => {
-                let tops = TopClasses::new(matrix.n_classes(), is_after);
+            (RowModel::Expected(levels), Some(beside)) => {
+                expected_beside::encode(matrix, beside, is_exact, levels, keep_top, coder)
+            }
+            (RowModel::Expected(levels), None) => {
                 // Where others are expected after each row, rows cannot be walked side by side.
-                let are_alone = is_after || matrix.n_rows() < 8 * N_STREAMS;
+                let are_alone = tops.are_after() || matrix.n_rows() < 8 * N_STREAMS;
                 match are_alone && n_streams == 1 {
                     true => {
                         expected::encode::<1>(matrix, is_exact, levels, tops, keep_top, coder, 1)
@@ -284,34 +285,29 @@ impl pulp::WithSimd for Coding<'_> {
                     ),
                 }
             }
-            Model::Predicted(numbers) => match n_streams {
+            (RowModel::Predicted(numbers), Some(beside)) => {
+                predicted_beside::encode(matrix, beside, is_exact, numbers, keep_top, coder)
+            }
+            (RowModel::Predicted(numbers), None) => match n_streams {
                 1 => predicted::encode::<1>(matrix, is_exact, numbers, keep_top, coder),
                 _ => predicted::encode::<N_STREAMS>(matrix, is_exact, numbers, keep_top, coder),
             },
-            Model::Multiples(multiples) => multiples.encode(matrix, is_exact, keep_top),
-            Model::Bits => plain::encode_bits(matrix),
-            Model::Tabled(by) => tabled::encode(matrix, by, coder),
-            Model::ExpectedBeside(levels) => {
-                let reference = Some(self.reference.expect(NO_REFERENCE));
-                expected_beside::encode(matrix, reference, is_exact, levels, keep_top, coder)
-            }
-            Model::ExpectedBesideBefore(levels) => {
-                expected_beside::encode(matrix, None, is_exact, levels, keep_top, coder)
-            }
-            Model::PredictedBeside(numbers) => {
-                let beside = Beside::Reference(self.reference.expect(NO_REFERENCE));
-                predicted_beside::encode(matrix, beside, is_exact, numbers, keep_top, coder)
-            }
-            Model::PredictedBesideBefore(numbers, caution) => {
-                let beside = Beside::RowBefore(caution);
-                predicted_beside::encode(matrix, beside, is_exact, numbers, keep_top, coder)
-            }
+            (RowModel::Multiples(multiples), _) => multiples.encode(matrix, is_exact, keep_top),
+            (RowModel::Bits, _) => plain::encode_bits(matrix),
+            (RowModel::Tabled(by), _) => tabled::encode(matrix, by, coder),
         }
     }
 }
 
-/// A model beside a reference is chosen, or read, only where there is one.
-const NO_REFERENCE: &str = "a reference";
+/// What rows are beside.
+fn beside(against: Against, reference: Option<Rows<'_>>) -> Option<Beside<'_>> {
+    match against {
+        Against::Nothing | Against::TopBefore => None,
+        // Such a model is chosen, or read, only where there is one.
+        Against::Reference => Some(Beside::Reference(reference.expect("a reference"))),
+        Against::RowBefore(caution) => Some(Beside::RowBefore(caution)),
+    }
+}
 
 struct Decoding<'a, 'b, W> {
     way: Way,
@@ -330,53 +326,34 @@ impl<W: Watch> pulp::WithSimd for Decoding<'_, '_, W> {
     fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
         let (reader, n_classes, keep_top) = (self.reader, self.n_classes, self.keep_top);
         let watch = self.watch;
-        let is_after = self.way.model.not_after().is_some();
-        match self.way.model {
-            Model::Ranked(uniform) | Model::RankedAfter(uniform) => {
-                let tops = TopClasses::new(n_classes, is_after);
-                ranked::decode(reader, tops, uniform, keep_top, self.rows, watch)
+        let model = self.way.model;
+        let tops = TopClasses::new(n_classes, model.against == Against::TopBefore);
+        let rows = self.rows;
+        match (model.rows, beside(model.against, self.reference)) {
+            (RowModel::Ranked(uniform), _) => {
+                ranked::decode(reader, tops, uniform, keep_top, rows, watch)
             }
-            Model::Expected(levels) | Model::ExpectedAfter(levels) => {
-                let tops = TopClasses::new(n_classes, is_after);
-                let rows = self.rows;
-                match self.way.n_streams {
-                    1 => expected::decode::<1>(reader, tops, levels, keep_top, rows, watch),
-                    _ => expected::decode::<N_STREAMS>(reader, tops, levels, keep_top, rows, watch),
-                }
+            (RowModel::Expected(levels), Some(beside)) => {
+                expected_beside::decode(reader, n_classes, beside, levels, keep_top, rows, watch)
             }
-            Model::Predicted(numbers) => {
-                let rows = self.rows;
-                match self.way.n_streams {
-                    1 => predicted::decode::<1>(reader, n_classes, numbers, keep_top, rows, watch),
-                    _ => predicted::decode::<N_STREAMS>(
-                        reader, n_classes, numbers, keep_top, rows, watch,
-                    ),
-                }
+            (RowModel::Expected(levels), None) => match self.way.n_streams {
+                1 => expected::decode::<1>(reader, tops, levels, keep_top, rows, watch),
+                _ => expected::decode::<N_STREAMS>(reader, tops, levels, keep_top, rows, watch),
+            },
+            (RowModel::Predicted(numbers), Some(beside)) => {
+                predicted_beside::decode(reader, n_classes, beside, numbers, keep_top, rows, watch)
             }
-            Model::Multiples(multiples) => {
-                multiples.decode(reader, n_classes, keep_top, self.rows, watch)
+            (RowModel::Predicted(numbers), None) => match self.way.n_streams {
+                1 => predicted::decode::<1>(reader, n_classes, numbers, keep_top, rows, watch),
+                _ => predicted::decode::<N_STREAMS>(
+                    reader, n_classes, numbers, keep_top, rows, watch,
+                ),
+            },
+            (RowModel::Multiples(multiples), _) => {
+                multiples.decode(reader, n_classes, keep_top, rows, watch)
             }
-            Model::Bits => plain::decode_bits(reader, self.rows, watch),
-            Model::Tabled(by) => tabled::decode(reader, self.n_classes, by, self.rows, watch),
-            Model::ExpectedBeside(levels) => {
-                let (rows, reference) = (self.rows, Some(self.reference.expect(NO_REFERENCE)));
-                expected_beside::decode(reader, n_classes, reference, levels, keep_top, rows, watch)
-            }
-            Model::ExpectedBesideBefore(levels) => {
-                expected_beside::decode(reader, n_classes, None, levels, keep_top, self.rows, watch)
-            }
-            Model::PredictedBeside(numbers) => {
-                let beside = Beside::Reference(self.reference.expect(NO_REFERENCE));
-                predicted_beside::decode(
-                    reader, n_classes, beside, numbers, keep_top, self.rows, watch,
-                )
-            }
-            Model::PredictedBesideBefore(numbers, caution) => {
-                let beside = Beside::RowBefore(caution);
-                predicted_beside::decode(
-                    reader, n_classes, beside, numbers, keep_top, self.rows, watch,
-                )
-            }
+            (RowModel::Bits, _) => plain::decode_bits(reader, rows, watch),
+            (RowModel::Tabled(by), _) => tabled::decode(reader, n_classes, by, rows, watch),
         }
     }
 }
@@ -385,14 +362,14 @@ impl<W: Watch> pulp::WithSimd for Decoding<'_, '_, W> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::beside;
+    use super::super::beside::{self, Caution};
     use super::super::candidates::models_of_bits;
     use super::super::choice;
     use super::super::expected::Levels;
     use super::super::minifloat::Minifloat;
+    use super::super::models::Model;
     use super::super::plain::Multiples;
     use super::super::predicted::Numbers;
-    use super::super::predicted_beside::Caution;
     use super::super::promise::{Bound, Kind, Promise};
     use super::super::quantizer::{Roots, Step, Uniform};
     use super::super::sphere::Sphere;
@@ -408,46 +385,48 @@ mod tests {
         }
     }
 
-    const EXACT_MODELS: [Model; 6] = [
-        Model::Bits,
-        Model::Predicted(Numbers::OrderedBits(Minifloat::F32)),
-        Model::Predicted(Numbers::Bits(Minifloat::F32)),
-        Model::Tabled(By::Class),
-        Model::Tabled(By::Before),
-        Model::Tabled(By::Above),
+    const EXACT_MODELS: [RowModel; 6] = [
+        RowModel::Bits,
+        RowModel::Predicted(Numbers::OrderedBits(Minifloat::F32)),
+        RowModel::Predicted(Numbers::Bits(Minifloat::F32)),
+        RowModel::Tabled(By::Class),
+        RowModel::Tabled(By::Before),
+        RowModel::Tabled(By::Above),
     ];
     const EVERY_ROW: [bool; 1000] = [false; 1000];
 
-    fn uniform_models(max_error: f64) -> [Model; 2] {
+    fn uniform_models(max_error: f64) -> [RowModel; 2] {
         let uniform = Uniform::new(max_error).unwrap();
         [
-            Model::Ranked(uniform),
-            Model::Expected(Levels::Uniform(uniform)),
+            RowModel::Ranked(uniform),
+            RowModel::Expected(Levels::Uniform(uniform)),
         ]
     }
 
-    /// A model of every kind.
+    /// A model of every kind, but for those against a reference.
     fn every_model() -> Vec<Model> {
-        let alone = every_model_alone();
-        let after = alone.iter().flat_map(|&model| after(model));
-        alone.iter().copied().chain(after).collect()
-    }
-
-    /// The same of rows after the row before.
-    fn after(model: Model) -> impl Iterator<Item = Model> {
-        let beside = Caution::ALL
+        every_row_model()
             .into_iter()
-            .filter_map(move |of| model.beside_before(of));
-        model.after().into_iter().chain(beside)
+            .flat_map(alone_and_after)
+            .collect()
     }
 
-    fn every_model_alone() -> [Model; 20] {
+    /// The models of such rows, but for those against a reference.
+    fn alone_and_after(rows: RowModel) -> impl Iterator<Item = Model> {
+        let before = Caution::ALL.map(Against::RowBefore).into_iter();
+        let all = [Against::Nothing, Against::TopBefore]
+            .into_iter()
+            .chain(before);
+        all.filter_map(move |against| rows.against(against))
+    }
+
+    fn every_row_model() -> [RowModel; 20] {
         let [ranked, expected] = uniform_models(0.002);
         let step = Step::new(0.002, 1.0).unwrap();
         let [as_such, as_values] = models_of_bits(float16());
         let roots = |roots| {
             let max_kl = 1e-3;
-            Model::Expected(Levels::Root { roots, max_kl })
+            RowModel::Expected(Levels::Root { roots, max_kl })
         };
         [
             ranked,
@@ -455,23 +434,23 @@ mod tests {
             roots(Roots::HALVING),
             roots(Roots::of_steps(2)),
             roots(Roots::of_steps(3).linear()),
-            Model::Predicted(Numbers::Steps(step)),
-            Model::Multiples(multiples(step)),
-            Model::Bits,
-            Model::Predicted(Numbers::OrderedBits(Minifloat::F32)),
-            Model::Predicted(Numbers::Bits(Minifloat::F32)),
-            Model::Tabled(By::Class),
-            Model::Tabled(By::Before),
-            Model::Tabled(By::Above),
-            Model::Expected(Levels::Uniform(
+            RowModel::Predicted(Numbers::Steps(step)),
+            RowModel::Multiples(multiples(step)),
+            RowModel::Bits,
+            RowModel::Predicted(Numbers::OrderedBits(Minifloat::F32)),
+            RowModel::Predicted(Numbers::Bits(Minifloat::F32)),
+            RowModel::Tabled(By::Class),
+            RowModel::Tabled(By::Before),
+            RowModel::Tabled(By::Above),
+            RowModel::Expected(Levels::Uniform(
                 Uniform::from_levels(255).unwrap().into_shares().unwrap(),
             )),
             as_such,
             as_values,
-            Model::Expected(Levels::Uniform(Uniform::floats(1 << 24, 10).unwrap())),
-            Model::Expected(Levels::Sphere(Sphere::new(54).unwrap())),
-            Model::Expected(Levels::Sphere(Sphere::new(170).unwrap().with_fine_tokens())),
-            Model::Expected(Levels::Uniform(
+            RowModel::Expected(Levels::Uniform(Uniform::floats(1 << 24, 10).unwrap())),
+            RowModel::Expected(Levels::Sphere(Sphere::new(54).unwrap())),
+            RowModel::Expected(Levels::Sphere(Sphere::new(170).unwrap().with_fine_tokens())),
+            RowModel::Expected(Levels::Uniform(
                 Uniform::new(0.002).unwrap().with_fine_tokens(),
             )),
         ]
@@ -489,8 +468,9 @@ mod tests {
 
     /// All ways with a model.
     fn ways(model: Model) -> impl Iterator<Item = Way> {
-        let n_streams: &[usize] = match model {
-            Model::Expected(_) | Model::ExpectedAfter(_) | Model::Predicted(_) => &[1, N_STREAMS],
+        let n_streams: &[usize] = match (model.rows, model.against) {
+            (RowModel::Expected(_), Against::Nothing | Against::TopBefore)
+            | (RowModel::Predicted(_), Against::Nothing) => &[1, N_STREAMS],
             _ => &[1],
         };
         let coders = [Coder::Huffman, Coder::Ans].into_iter();
@@ -522,11 +502,11 @@ mod tests {
         .map(|values| PredictionMatrix::new(matrix.n_classes(), values))
     }
 
-    fn assert_kept(model: Model, matrix: &PredictionMatrix, promise: &Promise) {
-        for way in std::iter::once(model).chain(after(model)).flat_map(ways) {
+    fn assert_kept(rows: RowModel, matrix: &PredictionMatrix, promise: &Promise) {
+        for way in alone_and_after(rows).flat_map(ways) {
             assert_kept_beside(way, matrix, None, promise);
         }
-        for way in model.beside().into_iter().flat_map(ways) {
+        for way in rows.against(Against::Reference).into_iter().flat_map(ways) {
             for reference in references(matrix) {
                 assert_kept_beside(way, matrix, Some(reference.view()), promise);
             }
@@ -549,19 +529,19 @@ mod tests {
             FirstByte::of(&payload).needs_reference(),
             reference.is_some()
         );
-        let version = match way.model {
-            model if model.not_after().is_some() => 9,
-            Model::Predicted(of) | Model::PredictedBeside(of) if of.is_minifloats() => 6,
-            Model::Expected(Levels::Uniform(uniform))
+        let version = match way.model.rows {
+            _ if way.model.is_after() => 9,
+            RowModel::Predicted(Numbers::OrderedBits(of) | Numbers::Bits(of)) if !of.is_f32() => 6,
+            RowModel::Expected(Levels::Root { roots, .. }) if roots != Roots::HALVING => 7,
+            RowModel::Expected(Levels::Uniform(uniform))
                 if uniform.is_floats() || uniform.has_fine_tokens() =>
             {
                 6
             }
-            Model::Expected(Levels::Sphere(_)) => 6,
-            Model::Expected(Levels::Root { roots, .. }) if roots != Roots::HALVING => 7,
-            Model::Tabled(_) => 5,
-            Model::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => 5,
-            Model::Expected(_) if way.n_streams > 1 => 4,
+            RowModel::Expected(Levels::Sphere(_)) => 6,
+            RowModel::Tabled(_) => 5,
+            RowModel::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => 5,
+            RowModel::Expected(_) if way.n_streams > 1 => 4,
             _ if way.coder == Coder::Ans || way.n_streams > 1 => 3,
             _ => 1,
         };
@@ -604,8 +584,8 @@ mod tests {
         }
         if let Some(step) = Step::new(max_error, 1.0) {
             for model in [
-                Model::Predicted(Numbers::Steps(step)),
-                Model::Multiples(multiples(step)),
+                RowModel::Predicted(Numbers::Steps(step)),
+                RowModel::Multiples(multiples(step)),
             ] {
                 let promise = promise(Bound::MaxError(max_error), keep_top);
                 assert_kept(model, matrix, &promise);
@@ -670,16 +650,16 @@ mod tests {
         let mut ones = vec![1.0; 2 << 17];
         ones[5] = half::f16::from_f32(0.3).to_f32();
         let matrix = PredictionMatrix::new(1 << 17, ones);
-        let model = Model::Expected(Levels::Uniform(Uniform::floats(1 << 24, 10).unwrap()));
+        let model = RowModel::Expected(Levels::Uniform(Uniform::floats(1 << 24, 10).unwrap()));
         assert_kept(model, &matrix, &promise(Bound::Exact, 1));
     }
 
     #[test]
     fn rows_marked_exact_keep_every_bit() {
         let matrix = PredictionMatrix::new(2, vec![f32::NAN, -7.5, 0.25, 0.75]);
-        let steps = Model::Predicted(Numbers::Steps(Step::new(0.1, 1.0).unwrap()));
+        let steps = RowModel::Predicted(Numbers::Steps(Step::new(0.1, 1.0).unwrap()));
         let models = uniform_models(0.1).into_iter().chain([steps]);
-        for way in models.flat_map(ways) {
+        for way in models.map(RowModel::alone).flat_map(ways) {
             let mut is_exact = [true, false];
             let Payload {
                 bytes: payload,
@@ -699,8 +679,8 @@ mod tests {
         for way in every_way() {
             let mut is_exact = EVERY_ROW;
             let payload = encode(way, matrix.view(), None, &mut is_exact, 1).bytes;
-            match way.model {
-                Model::Bits | Model::Multiples(_) | Model::Tabled(_) => {}
+            match way.model.rows {
+                RowModel::Bits | RowModel::Multiples(_) | RowModel::Tabled(_) => {}
                 _ => {
                     // Every further bitstream takes a length and a state.
                     let below = 100 + 5 * (way.n_streams - 1);
@@ -755,9 +735,9 @@ mod tests {
     fn every_flipped_bit_beside_a_reference_decodes_or_is_refused_without_a_panic() {
         let (matrix, reference) = alike();
         let reference = Some(reference.view());
-        for way in every_model()
+        for way in every_row_model()
             .into_iter()
-            .filter_map(Model::beside)
+            .filter_map(|rows| rows.against(Against::Reference))
             .flat_map(ways)
         {
             let mut is_exact = [false; 30];
@@ -835,10 +815,10 @@ mod tests {
             let matrix = PredictionMatrix::new(n_classes, matrix);
             let promise = promise(Bound::MaxKl(max_kl), keep_top);
             for roots in [Roots::HALVING, Roots::of_steps(1), Roots::of_steps(3).linear()] {
-                assert_kept(Model::Expected(Levels::Root { roots, max_kl }), &matrix, &promise);
+                assert_kept(RowModel::Expected(Levels::Root { roots, max_kl }), &matrix, &promise);
             }
             if let Some(sphere) = Sphere::of(matrix.view(), &vec![false; matrix.n_rows()], max_kl) {
-                assert_kept(Model::Expected(Levels::Sphere(sphere)), &matrix, &promise);
+                assert_kept(RowModel::Expected(Levels::Sphere(sphere)), &matrix, &promise);
             }
         }
 
@@ -872,7 +852,7 @@ mod tests {
             let numbers = Minifloat::of(matrix.values()).expect("few bits");
             let levels = Uniform::of_minifloats(numbers, matrix.values());
             prop_assert!(levels.is_some() || !are_probabilities);
-            let levels = levels.map(|levels| Model::Expected(Levels::Uniform(levels)));
+            let levels = levels.map(|levels| RowModel::Expected(Levels::Uniform(levels)));
             for model in models_of_bits(numbers).into_iter().chain(levels) {
                 assert_kept(model, &matrix, &promise(Bound::Exact, 1));
             }

@@ -1,13 +1,13 @@
 //! The models that keep a promise of some rows, with the parameters that suit these. Which of them takes the fewest
 //! bytes is [chosen](super::choice) by trying.
 
+use super::beside::Caution;
 use super::expected::Levels;
 use super::fineness;
 use super::minifloat::Minifloat;
-use super::models::{Model, id};
+use super::models::{Against, Model, RowModel, id};
 use super::plain::Multiples;
 use super::predicted::Numbers;
-use super::predicted_beside::Caution;
 use super::promise::{Bound, Kind, Promise};
 use super::quantizer::{F32_MARGIN, Roots, Step, Uniform};
 use super::row_order;
@@ -31,7 +31,7 @@ impl Search {
     fn wants(self, ids: &[u32]) -> bool {
         match self {
             Self::Small | Self::Large => true,
-            Self::Like(model) => ids.contains(&model.alone().id()),
+            Self::Like(model) => ids.contains(&model.rows.id()),
         }
     }
 }
@@ -44,48 +44,55 @@ pub fn candidates(
     promise: &Promise,
     search: Search,
 ) -> Vec<Model> {
-    let mut models = models_alone(matrix, is_exact, promise, search);
-    let mut beside: Vec<Model> = models.iter().filter_map(|model| model.beside()).collect();
+    let rows = row_models(matrix, is_exact, promise, search);
+    let against = |against: Against| rows.iter().filter_map(move |rows| rows.against(against));
+    let is_after = |is_worth_it: fn(Rows<'_>) -> bool| match search {
+        Search::Like(model) => model.is_after(),
+        Search::Small | Search::Large => is_worth_it(matrix),
+    };
+    let have_tops = against(Against::TopBefore).next().is_some();
+    let are_after_tops = have_tops && is_after(row_order::has_runs_of_tops);
+    let after_tops = |rows: &RowModel| rows.against(Against::TopBefore).filter(|_| are_after_tops);
+    let alone = rows
+        .iter()
+        .map(|rows| after_tops(rows).unwrap_or(rows.alone()));
+    let mut models: Vec<Model> = alone.collect();
+    if reference.is_some() {
+        models.extend(against(Against::Reference));
+    }
     let cautions = match search {
         Search::Small => &Caution::ALL[..],
         Search::Large => &Caution::OF_LARGE,
-        Search::Like(Model::PredictedBesideBefore(_, caution)) => &[caution],
-        Search::Like(_) => &Caution::ALL[..1],
+        Search::Like(Model {
+            against: Against::RowBefore(caution),
+            ..
+        }) => &[caution],
+        Search::Like(_) => &[],
     };
-    let mut beside_before: Vec<Model> = models
+    let mut beside_before: Vec<Model> = rows
         .iter()
-        .flat_map(|model| cautions.iter().filter_map(|&of| model.beside_before(of)))
+        .flat_map(|rows| {
+            cautions
+                .iter()
+                .map(|&of| rows.against(Against::RowBefore(of)))
+        })
+        .flatten()
         .collect();
-    // Those of expected rows have none.
+    // Expected rows have one caution.
     beside_before.dedup();
-    let is_after = |is_worth_it: fn(Rows<'_>) -> bool| match search {
-        Search::Like(model) => model.not_after().is_some(),
-        Search::Small | Search::Large => is_worth_it(matrix),
-    };
-    let have_tops = models.iter().any(|model| model.after().is_some());
-    if have_tops && is_after(row_order::has_runs_of_tops) {
-        models = models
-            .into_iter()
-            .map(|model| model.after().unwrap_or(model))
-            .collect();
-    }
-    if reference.is_none() {
-        beside.clear();
-    }
-    models.extend(beside);
     if !beside_before.is_empty() && is_after(row_order::are_near) {
         models.extend(beside_before);
     }
     models
 }
 
-/// Those that tell each row alone.
-fn models_alone(
+/// How rows may be told.
+fn row_models(
     matrix: Rows<'_>,
     is_exact: &mut [bool],
     promise: &Promise,
     search: Search,
-) -> Vec<Model> {
+) -> Vec<RowModel> {
     let mut models = Vec::new();
     match promise.bound {
         Bound::MaxError(max_error) if promise.kind == Kind::Probabilities => {
@@ -100,16 +107,17 @@ fn models_alone(
             let least_live = uniform.least_live();
             let are_live = matrix.values().iter().filter(|&&value| value >= least_live);
             if matches!(search, Search::Like(_)) || 2 * are_live.count() >= matrix.values().len() {
-                models.push(Model::Predicted(Numbers::Steps(uniform.step())));
+                models.push(RowModel::Predicted(Numbers::Steps(uniform.step())));
             }
         }
         Bound::MaxError(max_error) => {
             let step = step(matrix, is_exact, max_error);
-            models.push(Model::Multiples(Multiples::of(matrix, is_exact, step)));
-            models.push(Model::Predicted(Numbers::Steps(step)));
+            models.push(RowModel::Multiples(Multiples::of(matrix, is_exact, step)));
+            models.push(RowModel::Predicted(Numbers::Steps(step)));
             if search.wants(&[id::ORDERED_MINIFLOATS, id::MINIFLOATS]) {
                 let of_minifloats = models_of_minifloats(matrix.values(), search).into_iter();
-                models.extend(of_minifloats.filter(|model| matches!(model, Model::Predicted(_))));
+                models
+                    .extend(of_minifloats.filter(|model| matches!(model, RowModel::Predicted(_))));
             }
         }
         Bound::MaxKl(max_kl) => {
@@ -118,11 +126,11 @@ fn models_alone(
                 let shares = Uniform::of_fractions(matrix.values(), Uniform::FEW, keeps)
                     .and_then(|uniform| uniform.into_shares().ok())
                     .filter(|&shares| are_kept(matrix, shares, promise));
-                models.extend(shares.map(|shares| Model::Expected(Levels::Uniform(shares))));
+                models.extend(shares.map(|shares| RowModel::Expected(Levels::Uniform(shares))));
             }
             let roots = match search {
-                Search::Like(model) => match model.alone() {
-                    Model::Expected(Levels::Root { roots, .. }) => vec![roots],
+                Search::Like(model) => match model.rows {
+                    RowModel::Expected(Levels::Root { roots, .. }) => vec![roots],
                     _ => vec![Roots::HALVING],
                 },
                 Search::Small | Search::Large => {
@@ -137,17 +145,17 @@ fn models_alone(
             let of_roots = roots
                 .into_iter()
                 .map(|roots| Levels::Root { roots, max_kl });
-            models.extend(of_roots.map(Model::Expected));
+            models.extend(of_roots.map(RowModel::Expected));
             // Of more classes, roots are as good.
             if matrix.n_classes() <= FEW_CLASSES && search.wants(&[id::SPHERE, id::FINE_SPHERE]) {
                 let sphere = Sphere::of(matrix, is_exact, max_kl);
                 let spheres = sphere.map(|sphere| [sphere, sphere.with_fine_tokens()]);
                 let of_spheres = spheres.into_iter().flatten().map(Levels::Sphere);
-                models.extend(of_spheres.map(Model::Expected));
+                models.extend(of_spheres.map(RowModel::Expected));
             }
         }
         Bound::Exact => {
-            models.push(Model::Bits);
+            models.push(RowModel::Bits);
             let mut of_bits = Vec::new();
             if search.wants(&[id::ORDERED_MINIFLOATS, id::MINIFLOATS, id::EXPECTED_FLOATS]) {
                 of_bits = models_of_minifloats(matrix.values(), search);
@@ -159,7 +167,7 @@ fn models_alone(
             if search.wants(&[id::BY_CLASS, id::BY_BEFORE, id::BY_ABOVE])
                 && Table::is_likely(matrix.values())
             {
-                models.extend(By::ALL.map(Model::Tabled));
+                models.extend(By::ALL.map(RowModel::Tabled));
             }
             let keeps = |value: f32, decoded: f32| value.to_bits() == decoded.to_bits();
             if search.wants(&[id::RANKED, id::EXPECTED, id::FINE])
@@ -186,29 +194,29 @@ fn are_kept(matrix: Rows<'_>, shares: Uniform, promise: &Promise) -> bool {
 }
 
 /// The models of rows of such levels.
-fn models_of_levels(uniform: Uniform, n_classes: usize) -> Vec<Model> {
+fn models_of_levels(uniform: Uniform, n_classes: usize) -> Vec<RowModel> {
     let mut models = vec![
-        Model::Ranked(uniform),
-        Model::Expected(Levels::Uniform(uniform)),
+        RowModel::Ranked(uniform),
+        RowModel::Expected(Levels::Uniform(uniform)),
     ];
     if n_classes <= FEW_CLASSES {
         let fine = uniform.with_fine_tokens();
-        models.push(Model::Expected(Levels::Uniform(fine)));
+        models.push(RowModel::Expected(Levels::Uniform(fine)));
     }
     models
 }
 
 /// The models of values of few bits, the last one only if they are probabilities; none if they have more bits.
-fn models_of_minifloats(values: &[f32], search: Search) -> Vec<Model> {
+fn models_of_minifloats(values: &[f32], search: Search) -> Vec<RowModel> {
     // What was chosen for other values is likely to keep these as well.
     if let Search::Like(model) = search {
-        let keeps = match model.alone() {
-            Model::Predicted(Numbers::OrderedBits(of) | Numbers::Bits(of)) => of.keep(values),
-            Model::Expected(Levels::Uniform(floats)) => floats.keep(values),
+        let keeps = match model.rows {
+            RowModel::Predicted(Numbers::OrderedBits(of) | Numbers::Bits(of)) => of.keep(values),
+            RowModel::Expected(Levels::Uniform(floats)) => floats.keep(values),
             _ => false,
         };
         if keeps {
-            return vec![model.alone()];
+            return vec![model.rows];
         }
     }
     let Some(minifloats) = Minifloat::of(values) else {
@@ -216,13 +224,13 @@ fn models_of_minifloats(values: &[f32], search: Search) -> Vec<Model> {
     };
     let mut models = models_of_bits(minifloats).to_vec();
     let floats = Uniform::of_minifloats(minifloats, values);
-    models.extend(floats.map(|floats| Model::Expected(Levels::Uniform(floats))));
+    models.extend(floats.map(|floats| RowModel::Expected(Levels::Uniform(floats))));
     models
 }
 
 /// The models of all bits of such values.
-pub fn models_of_bits(of: Minifloat) -> [Model; 2] {
-    [Numbers::OrderedBits(of), Numbers::Bits(of)].map(Model::Predicted)
+pub fn models_of_bits(of: Minifloat) -> [RowModel; 2] {
+    [Numbers::OrderedBits(of), Numbers::Bits(of)].map(RowModel::Predicted)
 }
 
 /// Of so few classes, other models may suit than of more.

@@ -9,7 +9,7 @@ use super::block::{self, is_of_bits};
 use super::candidates::{Search, candidates};
 use super::coded::Payload;
 use super::minifloat::Minifloat;
-use super::models::{Model, Way};
+use super::models::{Against, Model, RowModel, Way};
 use super::promise::{Bound, Promise};
 use super::repeats::Repeats;
 use super::tabled::Table;
@@ -322,25 +322,23 @@ fn encode_best(
 /// Of the bytes of the best so far, the most that another model may take to be better: a slower one must be worth its
 /// time, more so if the block, or what it is a sample of, `is_large`.
 fn most_share(best: Suiting, other: Model, is_large: bool) -> f64 {
-    let is_fast = matches!(best.model, Model::Ranked(_) | Model::RankedAfter(_))
+    let is_fast = matches!(best.model.rows, RowModel::Ranked(_))
         && (is_large || best.coder == Coder::Huffman);
-    let is_beside_before = matches!(best.model, Model::PredictedBesideBefore(..));
-    match other {
-        Model::Expected(_)
-        | Model::ExpectedAfter(_)
-        | Model::Predicted(_)
-        | Model::ExpectedBesideBefore(_)
-        | Model::PredictedBesideBefore(..)
-            if is_fast =>
+    let is_slow = matches!(other.rows, RowModel::Expected(_) | RowModel::Predicted(_));
+    let is_predicted = |model: Model| matches!(model.rows, RowModel::Predicted(_));
+    match (best.model.against, other.against) {
+        (_, Against::Nothing | Against::TopBefore | Against::RowBefore(_))
+            if is_fast && is_slow =>
         {
             LEAST_SHARE_OF_SLOW
         }
-        Model::PredictedBesideBefore(..) if is_beside_before => 1.0,
-        Model::ExpectedBesideBefore(_) | Model::PredictedBesideBefore(..) if is_large => 0.97,
-        Model::ExpectedBeside(_)
-        | Model::PredictedBeside(_)
-        | Model::ExpectedBesideBefore(_)
-        | Model::PredictedBesideBefore(..) => 0.99,
+        (Against::RowBefore(_), Against::RowBefore(_))
+            if is_predicted(best.model) && is_predicted(other) =>
+        {
+            1.0
+        }
+        (_, Against::RowBefore(_)) if is_large => 0.97,
+        (_, Against::Reference | Against::RowBefore(_)) => 0.99,
         _ => 1.0,
     }
 }

@@ -8,7 +8,7 @@
 //! differences from these: before it has learned anything, it expects what the reference has.
 
 use super::Corrupt;
-use super::beside::{self, Known};
+use super::beside::{self, Beside, Known};
 use super::bitstream::{BitReader, BitWriter, Coder};
 use super::codebook::Alphabet;
 use super::coded::{Coded, CodedRows, Tables};
@@ -82,11 +82,11 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(n_classes: usize, n_rows: usize, has_reference: bool) -> Self {
+    fn new(n_classes: usize, n_rows: usize, beside: Beside) -> Self {
         let columns = Columns::new(n_classes);
-        let ridge = match has_reference {
-            true => RIDGE,
-            false => RIDGE_OF_BEFORE,
+        let ridge = match beside {
+            Beside::Reference(_) => RIDGE,
+            Beside::RowBefore(_) => RIDGE_OF_BEFORE,
         };
         Self {
             known: Known::nothing(n_classes),
@@ -151,27 +151,26 @@ impl Walk {
     }
 }
 
-/// Codes the rows of `matrix` beside those of a reference or, without one, each beside the last one before it that is not
-/// exact; those marked in `is_exact` bit for bit.
+/// Codes the rows of `matrix` beside others; those marked in `is_exact` bit for bit.
 #[inline(always)]
 pub fn encode(
     matrix: Rows<'_>,
-    reference: Option<Rows<'_>>,
+    beside: Beside,
     is_exact: &[bool],
     levels: Levels,
     keep_top: usize,
     coder: Coder,
 ) -> Coded {
     let n_classes = matrix.n_classes();
-    let mut walk = Walk::new(n_classes, matrix.n_rows(), reference.is_some());
+    let mut walk = Walk::new(n_classes, matrix.n_rows(), beside);
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
     let mut row_levels = vec![0; n_classes];
     let mut finder = FinenessFinder::new(levels);
     let needs = finder.needs(matrix, is_exact, |row| {
         // How the row before will be decoded is not known yet.
-        let known = match reference {
-            Some(reference) => Some(reference.row(row)),
-            None => row.checked_sub(1).map(|before| matrix.row(before)),
+        let known = match beside {
+            Beside::Reference(reference) => Some(reference.row(row)),
+            Beside::RowBefore(_) => row.checked_sub(1).map(|before| matrix.row(before)),
         };
         known.map_or(Known::MOST_DOUBT, |row| {
             walk.known.take(row);
@@ -183,8 +182,8 @@ pub fn encode(
     let mut sequences = Sequence::several(1, matrix.values().len(), LEVELS);
     let sequence = &mut sequences[0];
     for (row_number, (row, &is_exact)) in matrix.rows().zip(is_exact).enumerate() {
-        if let Some(reference) = reference {
-            walk.known.take(reference.row(row_number));
+        if let Some(row) = beside.reference_row(row_number) {
+            walk.known.take(row);
         }
         let doubt = walk.known.doubt();
         if is_exact {
@@ -213,7 +212,7 @@ pub fn encode(
             let distance = quantized.distance(&row_levels);
             sequence.push_number(rest_context(others.n), zigzag(distance));
         }
-        if reference.is_none() {
+        if let Beside::RowBefore(_) = beside {
             scale
                 .dequantize_row(&row_levels, top, &mut decoded)
                 .expect("the levels of a row of probabilities");
@@ -230,7 +229,7 @@ pub fn encode(
     }
 }
 
-/// Decodes the rows of a block beside those of a reference or, without one, each beside the one before it.
+/// Decodes the rows of a block beside others.
 ///
 /// # Errors
 /// [`Corrupt`] if the payload is not what an encoder writes.
@@ -238,7 +237,7 @@ pub fn encode(
 pub fn decode(
     reader: &mut BitReader,
     n_classes: usize,
-    reference: Option<Rows<'_>>,
+    beside: Beside,
     levels: Levels,
     keep_top: usize,
     values: &mut [f32],
@@ -252,14 +251,14 @@ pub fn decode(
         tables,
         stream: contexts.stream(reader),
         contexts,
-        walk: Walk::new(n_classes, values.len() / n_classes, reference.is_some()),
+        walk: Walk::new(n_classes, values.len() / n_classes, beside),
         class_of: Columns::new(n_classes).classes(),
         row_levels: vec![0; n_classes],
     };
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
     for (row_number, row) in values.chunks_exact_mut(n_classes).enumerate() {
-        if let Some(reference) = reference {
-            decoder.walk.known.take(reference.row(row_number));
+        if let Some(row) = beside.reference_row(row_number) {
+            decoder.walk.known.take(row);
         }
         let doubt = decoder.walk.known.doubt();
         let head = decoder.number(HEAD + doubt)?;
@@ -289,7 +288,7 @@ pub fn decode(
             decoder.levels(top, scale)?;
         }
         scale.dequantize_row(&decoder.row_levels, top, row)?;
-        if reference.is_none() {
+        if let Beside::RowBefore(_) = beside {
             decoder.walk.known.take(row);
         }
         let reader = &mut decoder.stream.reader;

@@ -1,19 +1,19 @@
 //! The models of rows and their numbers, and what a payload begins with: in which way its rows are coded
 //! (FORMAT.md, section 5).
 
+use super::beside::{self, Caution};
 use super::bitstream::{BitReader, BitWriter, Coder};
 use super::codebook::{read_gamma, write_gamma};
 use super::expected::Levels;
 use super::minifloat::Minifloat;
 use super::plain::Multiples;
 use super::predicted::Numbers;
-use super::predicted_beside::Caution;
 use super::quantizer::{Roots, Step, Uniform};
 use super::ranks::Ranks;
 use super::regression::{Columns, Regression};
 use super::sphere::Sphere;
 use super::tabled::By;
-use super::{Corrupt, Error, LARGE, beside};
+use super::{Corrupt, Error, LARGE};
 use crate::matrix::Rows;
 
 /// How the rows of a block are coded.
@@ -33,11 +33,11 @@ impl Way {
         /// Of expected rows, runs of zeros end with each bitstream: up to 250 bytes were seen to be lost in a block.
         const MANY_BYTES: f64 = (1 << 16) as f64;
         let n_values = matrix.values().len();
-        let is_worth_it = match model {
-            Model::Expected(_) | Model::ExpectedAfter(_) => {
+        let is_worth_it = match (model.rows, model.against) {
+            (RowModel::Expected(_), Against::Nothing | Against::TopBefore) => {
                 bytes_a_value * n_values as f64 >= MANY_BYTES
             }
-            Model::Predicted(_) => n_values >= LARGE,
+            (RowModel::Predicted(_), Against::Nothing) => n_values >= LARGE,
             _ => false,
         };
         let n_streams = match is_worth_it && matrix.n_rows() >= 8 * N_STREAMS {
@@ -93,97 +93,77 @@ impl Way {
 /// Rows that are decoded side by side stand in so many bitstreams. Format-stable.
 pub const N_STREAMS: usize = 8;
 
-/// How the rows of a block are coded, with what stands before the codebooks.
+/// How symbols are made of the rows of a block, with the parameters that stand before the codebooks.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Model {
-    /// [Ranked](super::ranked) rows.
-    Ranked(Uniform),
-    /// [Expected](super::expected) rows.
-    Expected(Levels),
-    /// [Predicted](super::predicted) rows.
-    Predicted(Numbers),
-    /// [Plain](super::plain) rows of multiples of a step.
-    Multiples(Multiples),
-    /// [Plain](super::plain) rows of bits.
-    Bits,
-    /// Rows of values of a [table](super::tabled).
-    Tabled(By),
-    /// Expected rows [beside those of a reference](super::expected_beside).
-    ExpectedBeside(Levels),
-    /// Predicted rows [beside those of a reference](super::predicted_beside).
-    PredictedBeside(Numbers),
-    /// Ranked rows, the top class of each told after that of the row before.
-    RankedAfter(Uniform),
-    /// Expected rows, the top class of each told after that of the row before.
-    ExpectedAfter(Levels),
-    /// Expected rows, each beside the one before.
-    ExpectedBesideBefore(Levels),
-    /// Predicted rows, each beside the one before.
-    PredictedBesideBefore(Numbers, Caution),
+pub struct Model {
+    /// How each row is told.
+    pub rows: RowModel,
+    /// What it is told against.
+    pub against: Against,
 }
 
-impl Model {
-    /// The same of rows that are beside no others, nor after them.
-    pub fn alone(self) -> Self {
-        match self {
-            Self::RankedAfter(uniform) => Self::Ranked(uniform),
-            Self::ExpectedAfter(levels)
-            | Self::ExpectedBeside(levels)
-            | Self::ExpectedBesideBefore(levels) => Self::Expected(levels),
-            Self::PredictedBeside(numbers) | Self::PredictedBesideBefore(numbers, _) => {
-                Self::Predicted(numbers)
+/// How a row is told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RowModel {
+    /// As a [ranked](super::ranked) row.
+    Ranked(Uniform),
+    /// As an [expected](super::expected) row.
+    Expected(Levels),
+    /// As a [predicted](super::predicted) row.
+    Predicted(Numbers),
+    /// [Plainly](super::plain), as multiples of a step.
+    Multiples(Multiples),
+    /// [Plainly](super::plain), bit for bit.
+    Bits,
+    /// As values of a [table](super::tabled).
+    Tabled(By),
+}
+
+/// What rows are told against.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Against {
+    /// Nothing.
+    Nothing,
+    /// The top class against that of the row before.
+    TopBefore,
+    /// The row against that of a reference.
+    Reference,
+    /// The row against the one before, with a caution if it is predicted.
+    RowBefore(Caution),
+}
+
+impl RowModel {
+    /// The model of such rows, told against nothing.
+    pub fn alone(self) -> Model {
+        Model {
+            rows: self,
+            against: Against::Nothing,
+        }
+    }
+
+    /// The model of such rows against these, if there is one, with the levels that it has.
+    pub fn against(self, against: Against) -> Option<Model> {
+        let (rows, against) = match (self, against) {
+            (_, Against::Nothing)
+            | (Self::Ranked(_) | Self::Expected(_), Against::TopBefore)
+            | (Self::Predicted(_), Against::Reference | Against::RowBefore(_)) => (self, against),
+            (Self::Expected(levels), Against::Reference) => {
+                (Self::Expected(levels.beside()?), against)
             }
-            _ => self,
-        }
-    }
-
-    /// The same of rows whose top classes are told after that of the row before, if there is such a model.
-    pub fn after(self) -> Option<Self> {
-        match self {
-            Self::Ranked(uniform) => Some(Self::RankedAfter(uniform)),
-            Self::Expected(levels) => Some(Self::ExpectedAfter(levels)),
-            _ => None,
-        }
-    }
-
-    /// The same of rows that are each beside the one before, if there is such a model, with a caution if it has any.
-    pub fn beside_before(self, caution: Caution) -> Option<Self> {
-        match self {
-            Self::Expected(levels @ Levels::Root { roots, .. }) if !roots.are_linear() => {
-                Some(Self::ExpectedBesideBefore(levels))
+            (Self::Expected(levels), Against::RowBefore(_)) => {
+                let levels = match levels {
+                    Levels::Root { roots, .. } if !roots.are_linear() => levels,
+                    _ => levels.beside()?,
+                };
+                (Self::Expected(levels), Against::RowBefore(Caution::LEAST))
             }
-            Self::Expected(levels) => levels.beside().map(Self::ExpectedBesideBefore),
-            Self::Predicted(numbers) => Some(Self::PredictedBesideBefore(numbers, caution)),
-            _ => None,
-        }
+            _ => return None,
+        };
+        Some(Model { rows, against })
     }
 
-    /// The model that this is the same of, if it is one [after](Self::after), or [beside](Self::beside_before), the row
-    /// before.
-    pub fn not_after(self) -> Option<Self> {
-        match self {
-            Self::RankedAfter(uniform) => Some(Self::Ranked(uniform)),
-            Self::ExpectedAfter(levels) => Some(Self::Expected(levels)),
-            Self::ExpectedBesideBefore(levels) => Some(Self::ExpectedBeside(levels)),
-            Self::PredictedBesideBefore(numbers, _) => Some(Self::PredictedBeside(numbers)),
-            _ => None,
-        }
-    }
-
-    /// The same of rows beside those of a reference, if there is one.
-    pub fn beside(self) -> Option<Self> {
-        match self {
-            Self::Expected(levels) => levels.beside().map(Self::ExpectedBeside),
-            Self::Predicted(numbers) => Some(Self::PredictedBeside(numbers)),
-            _ => None,
-        }
-    }
-
-    /// Its number.
+    /// The number of the model of such rows, told against nothing.
     pub fn id(self) -> u32 {
-        if let Some(model) = self.not_after() {
-            return id::AFTER + model.id();
-        }
         match self {
             Self::Ranked(_) => id::RANKED,
             Self::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => id::SHARES,
@@ -208,94 +188,65 @@ impl Model {
             },
             Self::Multiples(_) => id::MULTIPLES,
             Self::Bits => id::BITS,
-            Self::ExpectedBeside(Levels::Uniform(_)) => id::EXPECTED_BESIDE,
-            Self::ExpectedBeside(_) => id::HALVING_BESIDE,
-            Self::PredictedBeside(numbers) => match numbers {
-                Numbers::Steps(_) => id::STEPS_BESIDE,
-                Numbers::OrderedBits(of) if of.is_f32() => id::ORDERED_BESIDE,
-                Numbers::OrderedBits(_) => id::ORDERED_MINIFLOATS_BESIDE,
-                Numbers::Bits(of) if of.is_f32() => id::BITS_BESIDE,
-                Numbers::Bits(_) => id::MINIFLOATS_BESIDE,
-            },
             Self::Tabled(By::Class) => id::BY_CLASS,
             Self::Tabled(By::Before) => id::BY_BEFORE,
             Self::Tabled(By::Above) => id::BY_ABOVE,
-            _ => unreachable!("other models are after the row before"),
         }
     }
 
-    /// Writes what a model has beside its number.
+    /// The number of the model of such rows, told against those of a reference.
+    fn id_beside(self) -> u32 {
+        match self.id() {
+            id::EXPECTED => id::EXPECTED_BESIDE,
+            // Against rows before, roots state their steps.
+            id::EXPECTED_HALVING | id::ROOTS => id::ROOTS_BESIDE,
+            id::PREDICTED_STEPS => id::STEPS_BESIDE,
+            id::PREDICTED_ORDERED => id::ORDERED_BESIDE,
+            id::PREDICTED_BITS => id::BITS_BESIDE,
+            id::ORDERED_MINIFLOATS => id::ORDERED_MINIFLOATS_BESIDE,
+            id::MINIFLOATS => id::MINIFLOATS_BESIDE,
+            _ => unreachable!("no such rows are told against a reference"),
+        }
+    }
+
     fn write_to(self, writer: &mut BitWriter) {
         match self {
-            Self::ExpectedBesideBefore(Levels::Root { roots, .. }) => {
-                writer.write(roots.log_n_steps(), 2);
-            }
-            _ => self.not_after().unwrap_or(self).write_parameters_to(writer),
-        }
-        if let Self::PredictedBesideBefore(_, caution) = self {
-            writer.write(caution.number(), 2);
-        }
-    }
-
-    /// The same of a model that is not after the row before.
-    fn write_parameters_to(self, writer: &mut BitWriter) {
-        match self {
-            Self::Ranked(uniform)
-            | Self::Expected(Levels::Uniform(uniform))
-            | Self::ExpectedBeside(Levels::Uniform(uniform)) => {
+            Self::Ranked(uniform) | Self::Expected(Levels::Uniform(uniform)) => {
                 write_gamma(writer, uniform.n_levels());
                 if uniform.is_floats() {
                     writer.write(uniform.n_mantissa_bits(), 5);
                 }
             }
             Self::Expected(Levels::Sphere(sphere)) => write_gamma(writer, sphere.scale()),
-            Self::Expected(Levels::Root { roots, .. }) if roots != Roots::HALVING => {
-                writer.write(roots.log_n_steps(), 2);
-            }
-            Self::Predicted(numbers) | Self::PredictedBeside(numbers) => match numbers {
-                Numbers::Steps(step) => write_step(writer, step),
-                Numbers::OrderedBits(of) | Numbers::Bits(of) => {
-                    if numbers.is_minifloats() {
-                        write_step(writer, of.unit());
-                        writer.write(of.n_mantissa_bits(), 5);
-                    }
+            Self::Expected(Levels::Root { roots, .. }) => {
+                if roots != Roots::HALVING {
+                    writer.write(roots.log_n_steps(), 2);
                 }
-            },
+            }
+            Self::Predicted(Numbers::Steps(step)) => write_step(writer, step),
+            Self::Predicted(Numbers::OrderedBits(of) | Numbers::Bits(of)) => {
+                if !of.is_f32() {
+                    write_step(writer, of.unit());
+                    writer.write(of.n_mantissa_bits(), 5);
+                }
+            }
             Self::Multiples(multiples) => {
                 write_step(writer, multiples.step);
                 writer.write(multiples.least as u32, 32);
                 writer.write(multiples.range, 32);
             }
-            _ => {}
+            Self::Bits | Self::Tabled(_) => {}
         }
     }
 
-    /// Reads what the model of this number has beside it.
+    /// Reads the parameters of rows that are told as those of a model against nothing.
     fn read_from(id: u32, reader: &mut BitReader) -> Result<Self, Error> {
-        match id.checked_sub(id::AFTER) {
-            None => Self::read_parameters_from(id, reader),
-            Some(id::HALVING_BESIDE) => {
-                let roots = Roots::of_steps(reader.read(2)?);
-                Ok(Self::ExpectedBesideBefore(Levels::of_roots(roots)))
-            }
-            Some(id) => match Self::read_parameters_from(id, reader)? {
-                Self::ExpectedBeside(levels) => Ok(Self::ExpectedBesideBefore(levels)),
-                Self::PredictedBeside(numbers) => {
-                    let caution = Caution::from_number(reader.read(2)?);
-                    Ok(Self::PredictedBesideBefore(numbers, caution))
-                }
-                alone => Ok(alone.after().ok_or(Corrupt(UNKNOWN_MODEL))?),
-            },
-        }
-    }
-
-    /// The same of a model that is not after the row before.
-    fn read_parameters_from(id: u32, reader: &mut BitReader) -> Result<Self, Error> {
         let uniform = |reader: &mut BitReader| Uniform::from_levels(read_gamma(reader)?);
-        let model = match id {
+        let of_roots = |roots| Self::Expected(Levels::of_roots(roots));
+        Ok(match id {
             id::RANKED => Self::Ranked(uniform(reader)?),
             id::EXPECTED => Self::Expected(Levels::Uniform(uniform(reader)?)),
-            id::EXPECTED_HALVING => Self::Expected(Levels::of_roots(Roots::HALVING)),
+            id::EXPECTED_HALVING => of_roots(Roots::HALVING),
             id::PREDICTED_STEPS => Self::Predicted(Numbers::Steps(read_step(reader)?)),
             id::PREDICTED_ORDERED => Self::Predicted(Numbers::OrderedBits(Minifloat::F32)),
             id::PREDICTED_BITS => Self::Predicted(Numbers::Bits(Minifloat::F32)),
@@ -305,11 +256,6 @@ impl Model {
                 range: reader.read(32)?,
             }),
             id::BITS => Self::Bits,
-            id::EXPECTED_BESIDE => Self::ExpectedBeside(Levels::Uniform(uniform(reader)?)),
-            id::HALVING_BESIDE => Self::ExpectedBeside(Levels::of_roots(Roots::HALVING)),
-            id::STEPS_BESIDE => Self::PredictedBeside(Numbers::Steps(read_step(reader)?)),
-            id::ORDERED_BESIDE => Self::PredictedBeside(Numbers::OrderedBits(Minifloat::F32)),
-            id::BITS_BESIDE => Self::PredictedBeside(Numbers::Bits(Minifloat::F32)),
             id::BY_CLASS => Self::Tabled(By::Class),
             id::BY_BEFORE => Self::Tabled(By::Before),
             id::BY_ABOVE => Self::Tabled(By::Above),
@@ -323,24 +269,73 @@ impl Model {
                 let floats = Uniform::floats(n_levels, n_mantissa_bits)?;
                 Self::Expected(Levels::Uniform(floats))
             }
-            id::ORDERED_MINIFLOATS_BESIDE => {
-                Self::PredictedBeside(Numbers::OrderedBits(read_minifloat(reader)?))
-            }
-            id::MINIFLOATS_BESIDE => Self::PredictedBeside(Numbers::Bits(read_minifloat(reader)?)),
             id::SPHERE => Self::Expected(Levels::Sphere(Sphere::new(read_gamma(reader)?)?)),
             id::FINE_SPHERE => {
                 let sphere = Sphere::new(read_gamma(reader)?)?.with_fine_tokens();
                 Self::Expected(Levels::Sphere(sphere))
             }
             id::FINE => Self::Expected(Levels::Uniform(uniform(reader)?.with_fine_tokens())),
-            id::ROOTS => Self::Expected(Levels::of_roots(Roots::of_steps(reader.read(2)?))),
-            id::LINEAR_ROOTS => {
-                let roots = Roots::of_steps(reader.read(2)?).linear();
-                Self::Expected(Levels::of_roots(roots))
-            }
+            id::ROOTS => of_roots(Roots::of_steps(reader.read(2)?)),
+            id::LINEAR_ROOTS => of_roots(Roots::of_steps(reader.read(2)?).linear()),
             _ => return Err(Error::Corrupt(UNKNOWN_MODEL)),
+        })
+    }
+}
+
+impl Model {
+    /// Whether rows are told after those before them, from the top class on.
+    pub fn is_after(self) -> bool {
+        matches!(self.against, Against::TopBefore | Against::RowBefore(_))
+    }
+
+    /// Its number.
+    pub fn id(self) -> u32 {
+        match self.against {
+            Against::Nothing => self.rows.id(),
+            Against::TopBefore => id::AFTER + self.rows.id(),
+            Against::Reference => self.rows.id_beside(),
+            Against::RowBefore(_) => id::AFTER + self.rows.id_beside(),
+        }
+    }
+
+    /// Writes what a model has beside its number.
+    fn write_to(self, writer: &mut BitWriter) {
+        match (self.rows, self.against) {
+            (RowModel::Expected(Levels::Root { roots, .. }), Against::RowBefore(_)) => {
+                writer.write(roots.log_n_steps(), 2);
+            }
+            (rows, _) => rows.write_to(writer),
+        }
+        if let (RowModel::Predicted(_), Against::RowBefore(caution)) = (self.rows, self.against) {
+            writer.write(caution.number(), 2);
+        }
+    }
+
+    /// Reads what the model of this number has beside it.
+    fn read_from(id: u32, reader: &mut BitReader) -> Result<Self, Error> {
+        let (base, is_after) = (id % id::AFTER, id >= id::AFTER);
+        let of_rows = match base {
+            id::EXPECTED_BESIDE => id::EXPECTED,
+            id::ROOTS_BESIDE if is_after => id::ROOTS,
+            id::ROOTS_BESIDE => id::EXPECTED_HALVING,
+            id::STEPS_BESIDE => id::PREDICTED_STEPS,
+            id::ORDERED_BESIDE => id::PREDICTED_ORDERED,
+            id::BITS_BESIDE => id::PREDICTED_BITS,
+            id::ORDERED_MINIFLOATS_BESIDE => id::ORDERED_MINIFLOATS,
+            id::MINIFLOATS_BESIDE => id::MINIFLOATS,
+            alone => alone,
         };
-        Ok(model)
+        let rows = RowModel::read_from(of_rows, reader)?;
+        let against = match (is_after, is_beside(base)) {
+            (false, false) => Against::Nothing,
+            (true, false) => Against::TopBefore,
+            (false, true) => Against::Reference,
+            (true, true) if matches!(rows, RowModel::Predicted(_)) => {
+                Against::RowBefore(Caution::from_number(reader.read(2)?))
+            }
+            (true, true) => Against::RowBefore(Caution::LEAST),
+        };
+        Ok(rows.against(against).ok_or(Corrupt(UNKNOWN_MODEL))?)
     }
 }
 
@@ -355,7 +350,7 @@ pub(super) mod id {
     pub const MULTIPLES: u32 = 6;
     pub const BITS: u32 = 7;
     pub const EXPECTED_BESIDE: u32 = 8;
-    pub const HALVING_BESIDE: u32 = 9;
+    pub const ROOTS_BESIDE: u32 = 9;
     pub const STEPS_BESIDE: u32 = 10;
     pub const ORDERED_BESIDE: u32 = 11;
     pub const BITS_BESIDE: u32 = 12;

@@ -43,11 +43,6 @@ impl Numbers {
         matches!(self, Self::OrderedBits(_) | Self::Bits(_))
     }
 
-    /// Whether they take fewer bits than those of float32.
-    pub(super) fn is_minifloats(self) -> bool {
-        matches!(self, Self::OrderedBits(of) | Self::Bits(of) if !of.is_f32())
-    }
-
     pub(super) fn ridge(self) -> Ridge {
         match self {
             // About the noise of rounding to a step.
