@@ -402,7 +402,7 @@ pub(super) struct Others {
     pub(super) n: usize,
     pub(super) largest: u32,
     sum: u64,
-    sum_of_squares: u64,
+    pub(super) sum_of_squares: u64,
 }
 
 impl Others {

@@ -24,6 +24,9 @@ pub(super) struct Need {
     scale: f64,
 }
 
+/// Levels whose logarithms of weights are looked up.
+const N_LOG_WEIGHTS: usize = 256;
+
 /// Finds quantizers of square roots that keep the divergence of each row within a bound.
 pub(super) struct FinenessFinder {
     roots: Roots,
@@ -36,7 +39,7 @@ pub(super) struct FinenessFinder {
     shares: Vec<f64>,
     levels: Vec<u32>,
     /// The logarithms of the weights of the levels that nearly all classes have: looking them up is faster.
-    log_weights: Vec<f64>,
+    log_weights: [f64; N_LOG_WEIGHTS],
 }
 
 impl FinenessFinder {
@@ -52,9 +55,7 @@ impl FinenessFinder {
             roots_of_row: Vec::new(),
             shares: Vec::new(),
             levels: Vec::new(),
-            log_weights: (0..256)
-                .map(|level| log2(Root::weight(level) as f64))
-                .collect(),
+            log_weights: std::array::from_fn(|level| log2(Root::weight(level as u32) as f64)),
         }
     }
 
@@ -183,6 +184,18 @@ impl FinenessFinder {
         }
     }
 
+    /// The sum of the logarithms of the weights of levels, each times the share of its class.
+    #[inline(always)]
+    fn cross(&self, levels: &[u32], largest: u32) -> f64 {
+        match (largest as usize) < N_LOG_WEIGHTS {
+            // The remainder is the level itself, which spares a check for each.
+            true => dot(levels, &self.shares, |level| {
+                self.log_weights[level as usize % N_LOG_WEIGHTS]
+            }),
+            false => dot(levels, &self.shares, |level| self.log_weight(level)),
+        }
+    }
+
     /// Fills in the levels of the row taken; returns those of the other classes, and by how much the divergence
     /// exceeds the bound.
     #[inline(always)]
@@ -191,16 +204,11 @@ impl FinenessFinder {
         root.quantize(&self.roots_of_row, levels);
         let nearest = std::mem::take(&mut levels[top]);
         let mut others = Others::default();
-        let (mut sum, mut cross) = (0, 0.0);
-        for (&level, &share) in levels.iter().zip(&self.shares) {
-            // The logarithm of weight 1 is 0.
-            if level > 0 {
-                others.add(level);
-                sum += Root::weight(level);
-                cross += share * self.log_weight(level);
-            }
-        }
-        sum += (levels.len() - 1 - others.n) as u64 * Root::weight(0);
+        levels.iter().for_each(|&level| others.add(level));
+        // Of the top class, level 0 counts nothing.
+        let n_zeros = (levels.len() - 1 - others.n) as u64;
+        let sum = n_zeros * Root::weight(0) + others.sum_of_squares * Root::weight(1);
+        let cross = self.cross(levels, others.largest);
         // The top level that is expected costs least.
         let likely = others.likely_top(Scale::Root(root));
         let mut excess = 0.0;
@@ -260,6 +268,19 @@ pub(super) fn suiting(matrix: Rows<'_>, is_exact: &[bool], max_kl: f64, is_large
         }
     }
     best.0
+}
+
+/// The sum of the products of a function of levels with shares.
+#[inline(always)]
+fn dot(levels: &[u32], shares: &[f64], of_level: impl Fn(u32) -> f64) -> f64 {
+    // Lanes, which need not wait for each other.
+    let mut lanes = [0.0; 8];
+    for (levels, shares) in levels.chunks(8).zip(shares.chunks(8)) {
+        for (lane, (&level, &share)) in lanes.iter_mut().zip(levels.iter().zip(shares)) {
+            *lane += share * of_level(level);
+        }
+    }
+    lanes.iter().sum()
 }
 
 /// The sum of a function of values.

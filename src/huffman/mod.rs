@@ -54,6 +54,7 @@ pub use coded::BitCounts;
 pub use error::{Corrupt, Error};
 pub use frame::{FrameHeader, ReferenceName, Summary};
 pub use index::FileIndex;
+pub use models::FirstByte;
 pub use order::{MAX_KEEP_TOP, first_classes};
 pub use promise::{Bound, Figures, Kind, Promise};
 pub use quantizer::{MAX_MAX_ERROR, MAX_MAX_KL, MIN_MAX_ERROR, MIN_MAX_KL, divergence};
