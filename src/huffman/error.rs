@@ -83,10 +83,10 @@ pub enum Error {
     #[error("--keep-top {0} is out of range; expected 1 to {max}", max = super::order::MAX_KEEP_TOP)]
     KeepTopOutOfRange(usize),
     /// A number of classes that the format does not allow.
-    #[error("{0} classes; expected 1 to {max}", max = super::frame::MAX_CLASSES)]
+    #[error("{0} classes; expected 1 to {max}", max = super::header::MAX_CLASSES)]
     ClassesOutOfRange(usize),
     /// The first bytes are not those of a `.huff` file.
-    #[error("not a .huff file: it starts with the bytes {found:02x?}, expected {expected:02x?}", expected = super::frame::MAGIC)]
+    #[error("not a .huff file: it starts with the bytes {found:02x?}, expected {expected:02x?}", expected = super::header::MAGIC)]
     NotHuff {
         /// The bytes found, at most four.
         found: Vec<u8>,
@@ -106,7 +106,7 @@ pub enum Error {
         n_bytes: u64,
     },
     /// Written by a later version of the format.
-    #[error("format version {found} is newer than this pc supports ({supported}); upgrade pc", supported = super::frame::VERSION)]
+    #[error("format version {found} is newer than this pc supports ({supported}); upgrade pc", supported = super::header::VERSION)]
     TooNew {
         /// The version found.
         found: u8,

@@ -5,40 +5,24 @@
 //! [`FileIndex`](super::FileIndex) finds rows in files. Frames that follow each other in one file are the
 //! rows of the first, then of the second.
 //!
-//! Here is what all three share: the header, the index, and the numbers on the wire.
+//! Here is what all three share beside the [header](super::FrameHeader): the index, and the numbers on the wire.
 
 use std::io::{self, Read};
 
-use serde::{Deserialize, Serialize};
-
-use super::Error;
 use super::promise::{Bound, Figures, Promise};
+use super::{Error, FrameHeader};
 
-/// The first bytes of every frame. The first of them is no ASCII, so no text file begins like this.
-pub const MAGIC: [u8; 4] = [0x89, b'H', b'U', b'F'];
 /// The last bytes of every frame.
 pub(super) const END_MAGIC: [u8; 4] = [b'H', b'U', b'F', 0x0A];
-/// The format version written, and the newest one read.
-pub const VERSION: u8 = 9;
-/// The first versions: of frames that name a reference, and of those that name none. Which way of coding a block
-/// a later one brought, [`first_version`](super::block::first_version) tells.
-const VERSION_BESIDE: u8 = 2;
-const VERSION_ALONE: u8 = 1;
-/// The largest number of classes.
-pub const MAX_CLASSES: usize = 1 << 20;
 /// The largest number of values (rows times classes) in a block, so that a reader's memory is bounded.
 pub(super) const MAX_BLOCK_VALUES: u64 = 1 << 22;
 /// The largest payload of a block in bytes.
 pub(super) const MAX_PAYLOAD_BYTES: u64 = 16 * MAX_BLOCK_VALUES;
-/// The largest JSON header in bytes.
-pub(super) const MAX_HEADER_BYTES: u64 = 1 << 26;
 /// What sizes stated by a file may make a reader allocate, if nothing else is asked for.
 pub const DEFAULT_MEMORY_LIMIT: u64 = 1 << 28;
 
 /// What a reader keeps of a block in memory.
 pub(super) const BYTES_A_BLOCK: u64 = 64;
-/// What a reader keeps of a byte of a header at most: a list of empty names takes so many times its bytes.
-pub(super) const BYTES_A_HEADER_BYTE: u64 = 24;
 
 /// A block of one row and its model, of a byte: tag, number of rows, length and checksum.
 const MIN_BLOCK_BYTES: u64 = 8;
@@ -54,172 +38,6 @@ pub const N_END_BYTES: usize = 8;
 /// Rows in each block but the last: enough to pay for the codebooks, few enough to hold in memory.
 pub fn rows_per_block(n_classes: usize) -> usize {
     ((1 << 21) / n_classes).clamp(1, 1 << 14)
-}
-
-/// The JSON header of a frame. Readers ignore members that they do not know.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct FrameHeader {
-    /// What is promised of the rows.
-    #[serde(flatten)]
-    pub promise: Promise,
-    /// Number of classes (columns).
-    pub classes: usize,
-    /// A name for each class.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub class_names: Option<Vec<String>>,
-    /// SHA-256 of the checkpoint that made the predictions, in hexadecimal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub model_sha256: Option<String>,
-    /// What the rows are told against: row `k` of the frame against row `k` of the reference.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reference: Option<ReferenceName>,
-    /// The program that wrote the frame.
-    pub producer: String,
-    /// The format version of the frame that this is the header of; frames are written in the newest one.
-    #[serde(skip)]
-    pub version: u8,
-}
-
-/// The members of a header beside those of its promise. Both are read by themselves: members in one another would be
-/// kept until the end, unknown ones as well.
-#[derive(Deserialize)]
-struct Members {
-    classes: usize,
-    class_names: Option<Vec<String>>,
-    model_sha256: Option<String>,
-    reference: Option<ReferenceName>,
-    producer: String,
-}
-
-/// Which predictions rows are told against.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReferenceName {
-    /// SHA-256 of the reference's file, in hexadecimal.
-    pub sha256: String,
-    /// Number of its rows; the frame has no more.
-    pub rows: u64,
-}
-
-impl FrameHeader {
-    /// The header for rows of `classes` classes.
-    ///
-    /// # Errors
-    /// As [`Promise::validate`], and [`Error::ClassesOutOfRange`].
-    pub fn new(classes: usize, promise: Promise) -> Result<Self, Error> {
-        let header = Self {
-            promise,
-            classes,
-            class_names: None,
-            model_sha256: None,
-            reference: None,
-            producer: concat!("pc ", env!("CARGO_PKG_VERSION")).to_owned(),
-            version: VERSION,
-        };
-        header.validate()?;
-        Ok(header)
-    }
-
-    /// Checks what serde cannot.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new), and [`Error::Header`] for class names of another number, or a reference
-    /// whose hash is none.
-    pub fn validate(&self) -> Result<(), Error> {
-        self.promise.validate()?;
-        if !(1..=MAX_CLASSES).contains(&self.classes) {
-            return Err(Error::ClassesOutOfRange(self.classes));
-        }
-        if let Some(ReferenceName { sha256, .. }) = &self.reference {
-            let is_hex = |digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
-            if sha256.len() != 64 || !sha256.bytes().all(is_hex) {
-                return Err(Error::Header("the SHA-256 of the reference is none".into()));
-            }
-        }
-        match &self.class_names {
-            Some(names) if names.len() != self.classes => Err(Error::Header(format!(
-                "{} class names for {} classes",
-                names.len(),
-                self.classes
-            ))),
-            _ => Ok(()),
-        }
-    }
-
-    /// Bytes of the header in a frame.
-    ///
-    /// # Errors
-    /// [`Error::LimitExceeded`] if the JSON is too long.
-    pub(super) fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        let json = serde_json::to_vec(self).map_err(|error| Error::Header(error.to_string()))?;
-        check_limit("the header's size", json.len() as u64, MAX_HEADER_BYTES)?;
-        let mut bytes = MAGIC.to_vec();
-        bytes.push(VERSION);
-        write_varint(&mut bytes, json.len() as u64);
-        bytes.extend(json);
-        append_checksum(&mut bytes);
-        Ok(bytes)
-    }
-
-    fn from_json(json: &[u8], version: u8) -> serde_json::Result<Self> {
-        let promise = serde_json::from_slice(json)?;
-        let members: Members = serde_json::from_slice(json)?;
-        Ok(Self {
-            promise,
-            classes: members.classes,
-            class_names: members.class_names,
-            model_sha256: members.model_sha256,
-            reference: members.reference,
-            producer: members.producer,
-            version,
-        })
-    }
-
-    /// Reads a header; also returns how many bytes it takes in the frame.
-    ///
-    /// # Errors
-    /// [`Error::Empty`] if there is nothing, [`Error::NotHuff`], [`Error::TooNew`],
-    /// [`Error::Truncated`], [`Error::Checksum`], [`Error::Header`], [`Error::LimitExceeded`],
-    /// [`Error::MemoryLimit`], [`Error::Io`].
-    pub(super) fn read_from(reader: &mut impl Read, memory: u64) -> Result<(Self, u64), Error> {
-        const PART: &str = "the header";
-        let mut magic = Vec::new();
-        reader.take(4).read_to_end(&mut magic)?;
-        if magic != MAGIC {
-            return Err(match magic.is_empty() {
-                true => Error::Empty,
-                false if MAGIC.starts_with(&magic) => Error::Truncated {
-                    part: "the magic number",
-                },
-                false => Error::NotHuff { found: magic },
-            });
-        }
-        let mut part = Part::new(reader, PART);
-        part.hasher.update(&magic);
-        let [version] = part.array()?;
-        match version {
-            VERSION_ALONE..=VERSION => {}
-            0 => return Err(Error::Corrupt("format version 0 does not exist")),
-            found => return Err(Error::TooNew { found }),
-        }
-        let n_json_bytes = part.varint()?;
-        check_limit("the header's size", n_json_bytes, MAX_HEADER_BYTES)?;
-        check_memory(
-            PART,
-            n_json_bytes.saturating_mul(BYTES_A_HEADER_BYTE),
-            memory,
-        )?;
-        let json = part.bytes(n_json_bytes)?;
-        let n_bytes = part.check(|| PART.to_owned())?;
-        let header =
-            Self::from_json(&json, version).map_err(|error| Error::Header(error.to_string()))?;
-        header.validate()?;
-        match (version, &header.reference) {
-            (VERSION_ALONE, Some(_)) | (VERSION_BESIDE, None) => Err(Error::Header(
-                "frames of version 2 name a reference, those of version 1 do not".to_owned(),
-            )),
-            _ => Ok((header, 4 + n_bytes)),
-        }
-    }
 }
 
 /// What was written or read, and what was measured while writing.
@@ -392,7 +210,7 @@ impl<'a, R: Read> Part<'a, R> {
         }
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
         let mut bytes = [0; N];
         read_exact(self.reader, &mut bytes, self.name)?;
         self.hasher.update(&bytes);

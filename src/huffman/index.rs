@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::frame::{
-    BLOCK_TAG, BYTES_A_BLOCK, BYTES_A_HEADER_BYTE, DEFAULT_MEMORY_LIMIT, END_MAGIC, INDEX_TAG,
-    Index, IndexEntry, N_END_BYTES, NEITHER, check_memory, n_varint_bytes, read_exact,
+    BLOCK_TAG, BYTES_A_BLOCK, DEFAULT_MEMORY_LIMIT, END_MAGIC, INDEX_TAG, Index, IndexEntry,
+    N_END_BYTES, NEITHER, check_memory, n_varint_bytes, read_exact,
 };
 use super::models::FirstByte;
 use super::reader::{BlockStart, ReferenceRows, block_name, check_fits, missing};
@@ -467,7 +467,7 @@ impl Frames {
         self.n_held_bytes += BYTES_A_FRAME + frame.index.blocks.len() as u64 * BYTES_A_BLOCK;
         match self.all.last() {
             Some(last) if last.header == frame.header => frame.header = Arc::clone(&last.header),
-            _ => self.n_held_bytes += BYTES_A_HEADER_BYTE * frame.index.n_header_bytes,
+            _ => self.n_held_bytes += frame.header.n_held_bytes(),
         }
         check_memory("the indexes of all frames", self.n_held_bytes, self.memory)?;
         self.all.push(frame);
@@ -635,12 +635,14 @@ mod tests {
             let cut = FileIndex::of_whole_frames(&mut file, memory).map(drop);
             (whole, cut)
         };
-        // One header, of some 80 bytes, is kept for all; each has one block.
-        assert!(matches!(read(20, 6500), (Ok(()), Ok(()))));
-        let (whole, cut) = read(21, 6500);
+        // One header is kept for all; each has one block.
+        let (header, _) = FrameHeader::read_from(&mut &frame[..], MEMORY).unwrap();
+        let of_20 = header.n_held_bytes() + 20 * (160 + BYTES_A_BLOCK);
+        assert!(matches!(read(20, of_20), (Ok(()), Ok(()))));
+        let (whole, cut) = read(21, of_20);
         assert!(cut.is_ok(), "{cut:?}");
         assert!(matches!(whole, Err(Error::MemoryLimit { .. })), "{whole:?}");
-        let (_, cut) = read(22, 6500);
+        let (_, cut) = read(22, of_20);
         assert!(matches!(cut, Err(Error::MemoryLimit { .. })), "{cut:?}");
     }
 

@@ -2,6 +2,7 @@
 
 // The file: frames of blocks (FORMAT.md, section 3), written by `writer`, read by `reader` and `index`.
 pub mod frame;
+mod header;
 pub mod index;
 mod reader;
 mod writer;
@@ -52,7 +53,8 @@ mod error;
 
 pub use coded::BitCounts;
 pub use error::{Corrupt, Error};
-pub use frame::{FrameHeader, ReferenceName, Summary};
+pub use frame::Summary;
+pub use header::{FrameHeader, MAGIC, ReferenceName};
 pub use index::FileIndex;
 pub use models::FirstByte;
 pub use order::{MAX_KEEP_TOP, first_classes};

@@ -266,7 +266,7 @@ impl Uniform {
             }
             return;
         }
-        // Below 2^58, in a row of [`MAX_CLASSES`](super::frame::MAX_CLASSES).
+        // Below 2^58, in a row of [`MAX_CLASSES`](super::header::MAX_CLASSES).
         let weight = |level: u32| u64::from(level.max(1)) << if level > 0 { 26 } else { 0 };
         let sum = levels.iter().map(|&level| weight(level)).sum::<u64>() as f64;
         for (value, &level) in row.iter_mut().zip(levels) {
@@ -397,7 +397,7 @@ impl Root {
     /// [`Corrupt`] if the levels are larger than any writer makes them.
     #[inline(always)]
     pub fn dequantize_row(levels: &[u32], row: &mut [f32]) -> Result<(), Corrupt> {
-        /// Lower levels have no sum above 64 bits, in a row of [`MAX_CLASSES`](super::frame::MAX_CLASSES).
+        /// Lower levels have no sum above 64 bits, in a row of [`MAX_CLASSES`](super::header::MAX_CLASSES).
         const HIGH: u32 = 1 << 15;
         let is_high = levels
             .iter()

@@ -11,7 +11,7 @@ use super::rows::{Doubt, RowReader, doubt};
 use super::{input_name, open_input, read_checkpoint, set_threads};
 use crate::cli::{EvalArgs, Part};
 use crate::evaluation::{ClassReport, Evaluation, Report};
-use crate::huffman::frame::MAGIC;
+use crate::huffman::MAGIC;
 use crate::huffman::{FrameReader, Kind};
 use crate::io::input::Input;
 use crate::io::labels::LabelReader;

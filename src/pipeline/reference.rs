@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::open_to_seek;
 use super::rows::{RowReader, check_order};
-use crate::huffman::frame::MAGIC;
+use crate::huffman::MAGIC;
 use crate::huffman::index::within;
 use crate::huffman::{Error, FileIndex, ReferenceName, ReferenceRows};
 use crate::io::input::is_standard;

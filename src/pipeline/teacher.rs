@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::progress::thousands;
 use super::rows::SUMS;
 use super::{input_name, open_input};
-use crate::huffman::frame::MAGIC;
+use crate::huffman::MAGIC;
 use crate::huffman::{Error, FrameReader, Kind};
 use crate::io;
 use crate::io::input::Input;

@@ -161,10 +161,10 @@ fn damaged_truncated_and_foreign_files_are_named() {
         "write the file again",
     );
     let mut newer = good.clone();
-    newer[4] = 10;
+    newer[4] = 11;
     fails(
         &newer,
-        "format version 10 is newer than this pc supports (9); upgrade pc",
+        "format version 11 is newer than this pc supports (10); upgrade pc",
         "",
     );
     fails(
@@ -210,7 +210,7 @@ fn some_rows_are_decoded_without_the_rest() {
     );
     // Damage elsewhere does not matter.
     let mut damaged = good;
-    damaged[150] ^= 1;
+    damaged[90] ^= 1;
     folder.write("x.huff", &damaged);
     folder.run("decode x.huff -o other.npy --rows 20000..", 0);
     folder.fails(
@@ -251,7 +251,7 @@ fn damaged_blocks_are_skipped_if_asked_for() {
     assert_eq!(some[3 * 32_768..], all[3 * 32_768..]);
 
     // Without an index, all that is whole from the start on.
-    folder.write("cut.huff", &good[..good.len() * 9 / 10]);
+    folder.write("cut.huff", &good[..good.len() - 50]);
     let said = folder.run("decode cut.huff --skip-damaged", 0);
     assert!(
         said.stderr.starts_with("warning: cut.huff: truncated: ")

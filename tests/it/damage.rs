@@ -15,6 +15,8 @@ struct Fields {
     /// Stated, if not the right one.
     n_json: Option<u64>,
     json: String,
+    /// What stands for the JSON, if not itself.
+    abbreviated: Option<Vec<u8>>,
     block_tag: u8,
     n_rows: u64,
     n_payload: Option<u64>,
@@ -42,13 +44,15 @@ impl Fields {
             .write(&PredictionMatrix::new(N_CLASSES, rows))
             .unwrap();
         let (bytes, summary, _) = writer.finish().unwrap();
-        // Magic, version, one byte of length, JSON, checksum; then tag, rows and length, a byte each.
-        let block = 4 + 1 + 1 + json.len() + 4;
+        // Magic, version, one byte of length, the abbreviated JSON, checksum; then tag, rows and length, a byte each.
+        let n_abbreviated = usize::from(bytes[5]);
+        let block = 4 + 1 + 1 + n_abbreviated + 4;
         let n_payload = usize::from(bytes[block + 2]);
-        let fields = Self {
-            version: 9,
+        let mut fields = Self {
+            version: 10,
             n_json: None,
             json,
+            abbreviated: Some(bytes[6..6 + n_abbreviated].to_vec()),
             block_tag: b'B',
             n_rows: 2,
             n_payload: None,
@@ -68,13 +72,15 @@ impl Fields {
             bytes,
             "the fields are those of the format"
         );
+        fields.abbreviated = None;
         fields
     }
 
     fn to_bytes(&self) -> Vec<u8> {
         let mut header = vec![0x89, b'H', b'U', b'F', self.version];
-        varint(&mut header, self.n_json.unwrap_or(self.json.len() as u64));
-        header.extend(self.json.bytes());
+        let text = self.abbreviated.as_deref().unwrap_or(self.json.as_bytes());
+        varint(&mut header, self.n_json.unwrap_or(text.len() as u64));
+        header.extend(text);
         checksum(&mut header);
 
         let mut block = vec![self.block_tag];
@@ -213,6 +219,17 @@ fn what_a_version_brought_is_refused_in_those_before() {
             assert_refused(of(version_before + 1), is_other);
         }
     }
+    // Abbreviations are news to version 9: here, one for `"exact":true`.
+    let abbreviated = |version: u8| {
+        let mut fields = Fields::new();
+        fields.version = version;
+        let json = fields.json.replace("\"max_error\":0.1", "#");
+        let bytes = json.bytes().map(|b| if b == b'#' { 0xF9 } else { b });
+        fields.abbreviated = Some(bytes.collect());
+        FrameReader::new(&fields.to_bytes()[..]).map(|reader| reader.header().promise.bound)
+    };
+    assert!(matches!(abbreviated(9), Err(Error::Header(_))));
+    assert_eq!(abbreviated(10).unwrap(), Bound::Exact);
     let mut fields = Fields::new();
     fields.version = 1;
     assert_eq!(read(&fields.to_bytes()).unwrap(), 2);

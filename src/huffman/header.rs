@@ -1,0 +1,359 @@
+//! The header of a frame: JSON, in which bytes stand for the words that every header has (FORMAT.md, section 3).
+
+use std::io::Read;
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use super::frame::{Part, append_checksum, check_limit, check_memory, write_varint};
+use super::promise::Promise;
+
+/// The first bytes of every frame. The first of them is no ASCII, so no text file begins like this.
+pub const MAGIC: [u8; 4] = [0x89, b'H', b'U', b'F'];
+/// The format version written, and the newest one read.
+pub const VERSION: u8 = 10;
+/// The first versions: of frames that name a reference, and of those that name none. Which way of coding a block
+/// a later one brought, [`first_version`](super::block::first_version) tells.
+const VERSION_BESIDE: u8 = 2;
+const VERSION_ALONE: u8 = 1;
+/// The first version whose headers are abbreviated.
+const VERSION_ABBREVIATED: u8 = 10;
+/// The largest number of classes.
+pub const MAX_CLASSES: usize = 1 << 20;
+/// The largest JSON header in bytes.
+pub(super) const MAX_HEADER_BYTES: u64 = 1 << 26;
+/// What a reader takes for a byte of a header at most: a list of empty names takes so many times its bytes.
+const BYTES_A_HEADER_BYTE: u64 = 24;
+/// What is limited by [`MAX_HEADER_BYTES`].
+const SIZE: &str = "the header's size";
+
+/// Bytes that UTF-8 never has, each with what it stands for in a header. Format-stable.
+const ABBREVIATIONS: [(u8, &str); 13] = [
+    (0xC0, "\",\""),
+    (0xC1, "\"max_error\":"),
+    (0xF5, "{\"kind\":\"probabilities\","),
+    (0xF6, "{\"kind\":\"logits\","),
+    (0xF7, "{\"kind\":\"values\","),
+    (0xF8, "\"max_kl\":"),
+    (0xF9, "\"exact\":true"),
+    (0xFA, ",\"keep_top\":"),
+    (0xFB, ",\"classes\":"),
+    (0xFC, ",\"class_names\":[\""),
+    (0xFD, ",\"model_sha256\":\""),
+    (0xFE, ",\"reference\":{\"sha256\":\""),
+    (0xFF, ",\"producer\":\"pc"),
+];
+
+/// A header of a version, whose text is JSON.
+pub(super) fn header_bytes(version: u8, text: &[u8]) -> Vec<u8> {
+    let mut bytes = [&MAGIC[..], &[version]].concat();
+    write_varint(&mut bytes, text.len() as u64);
+    bytes.extend_from_slice(text);
+    append_checksum(&mut bytes);
+    bytes
+}
+
+/// The same text with abbreviations.
+fn abbreviate(mut json: &[u8]) -> Vec<u8> {
+    let find = |json: &[u8]| {
+        let mut all = ABBREVIATIONS.iter();
+        all.find(|(_, text)| json.starts_with(text.as_bytes()))
+    };
+    let mut bytes = Vec::new();
+    while let Some((&first, rest)) = json.split_first() {
+        // A longer one may begin with the next byte.
+        let found = find(json).filter(|(_, text)| text.len() > 3 || find(rest).is_none());
+        let (byte, n_bytes) = found.map_or((first, 1), |(byte, text)| (*byte, text.len()));
+        bytes.push(byte);
+        json = &json[n_bytes..];
+    }
+    bytes
+}
+
+/// What a byte of a header stands for, if it is no byte of UTF-8.
+fn text_of(byte: u8) -> Option<&'static str> {
+    let found = ABBREVIATIONS.iter().find(|(of, _)| *of == byte);
+    found.map(|(_, text)| *text)
+}
+
+/// How long a text is without abbreviations.
+fn n_expanded_bytes(bytes: &[u8]) -> u64 {
+    let n_bytes = bytes
+        .iter()
+        .map(|&byte| text_of(byte).map_or(1, str::len) as u64);
+    n_bytes.sum()
+}
+
+/// The same text without abbreviations.
+fn expand(bytes: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(n_expanded_bytes(bytes) as usize);
+    for &byte in bytes {
+        match text_of(byte) {
+            Some(of_byte) => text.extend_from_slice(of_byte.as_bytes()),
+            None => text.push(byte),
+        }
+    }
+    text
+}
+
+/// The JSON header of a frame. Readers ignore members that they do not know.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FrameHeader {
+    /// What is promised of the rows.
+    #[serde(flatten)]
+    pub promise: Promise,
+    /// Number of classes (columns).
+    pub classes: usize,
+    /// A name for each class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_names: Option<Vec<String>>,
+    /// SHA-256 of the checkpoint that made the predictions, in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_sha256: Option<String>,
+    /// What the rows are told against: row `k` of the frame against row `k` of the reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<ReferenceName>,
+    /// The program that wrote the frame.
+    pub producer: String,
+    /// The format version of the frame that this is the header of; frames are written in the newest one.
+    #[serde(skip)]
+    pub version: u8,
+}
+
+/// The members of a header beside those of its promise. Both are read by themselves: members in one another would be
+/// kept until the end, unknown ones as well.
+#[derive(Deserialize)]
+struct Members {
+    classes: usize,
+    class_names: Option<Vec<String>>,
+    model_sha256: Option<String>,
+    reference: Option<ReferenceName>,
+    producer: String,
+}
+
+/// Which predictions rows are told against.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReferenceName {
+    /// SHA-256 of the reference's file, in hexadecimal.
+    pub sha256: String,
+    /// Number of its rows; the frame has no more.
+    pub rows: u64,
+}
+
+impl FrameHeader {
+    /// The header for rows of `classes` classes.
+    ///
+    /// # Errors
+    /// As [`Promise::validate`], and [`Error::ClassesOutOfRange`].
+    pub fn new(classes: usize, promise: Promise) -> Result<Self, Error> {
+        let header = Self {
+            promise,
+            classes,
+            class_names: None,
+            model_sha256: None,
+            reference: None,
+            producer: concat!("pc ", env!("CARGO_PKG_VERSION")).to_owned(),
+            version: VERSION,
+        };
+        header.validate()?;
+        Ok(header)
+    }
+
+    /// Checks what serde cannot.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`Error::Header`] for class names of another number, or a reference
+    /// whose hash is none.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.promise.validate()?;
+        if !(1..=MAX_CLASSES).contains(&self.classes) {
+            return Err(Error::ClassesOutOfRange(self.classes));
+        }
+        if let Some(ReferenceName { sha256, .. }) = &self.reference {
+            let is_hex = |digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+            if sha256.len() != 64 || !sha256.bytes().all(is_hex) {
+                return Err(Error::Header("the SHA-256 of the reference is none".into()));
+            }
+        }
+        match &self.class_names {
+            Some(names) if names.len() != self.classes => Err(Error::Header(format!(
+                "{} class names for {} classes",
+                names.len(),
+                self.classes
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes of the header in a frame.
+    ///
+    /// # Errors
+    /// [`Error::LimitExceeded`] if the JSON is too long.
+    pub(super) fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        let json = serde_json::to_vec(self).map_err(|error| Error::Header(error.to_string()))?;
+        check_limit(SIZE, json.len() as u64, MAX_HEADER_BYTES)?;
+        Ok(header_bytes(VERSION, &abbreviate(&json)))
+    }
+
+    /// About how many bytes it takes in memory.
+    pub(super) fn n_held_bytes(&self) -> u64 {
+        let names = self.class_names.iter().flatten();
+        let of_names = names.map(|name| (size_of::<String>() + name.len()) as u64);
+        of_names.sum::<u64>() + (size_of::<Self>() + 2 * 64) as u64
+    }
+
+    fn from_json(json: &[u8], version: u8) -> serde_json::Result<Self> {
+        let promise = serde_json::from_slice(json)?;
+        let members: Members = serde_json::from_slice(json)?;
+        Ok(Self {
+            promise,
+            classes: members.classes,
+            class_names: members.class_names,
+            model_sha256: members.model_sha256,
+            reference: members.reference,
+            producer: members.producer,
+            version,
+        })
+    }
+
+    /// Reads a header; also returns how many bytes it takes in the frame.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] if there is nothing, [`Error::NotHuff`], [`Error::TooNew`],
+    /// [`Error::Truncated`], [`Error::Checksum`], [`Error::Header`], [`Error::LimitExceeded`],
+    /// [`Error::MemoryLimit`], [`Error::Io`].
+    pub(super) fn read_from(reader: &mut impl Read, memory: u64) -> Result<(Self, u64), Error> {
+        const PART: &str = "the header";
+        let mut magic = Vec::new();
+        reader.take(4).read_to_end(&mut magic)?;
+        if magic != MAGIC {
+            return Err(match magic.is_empty() {
+                true => Error::Empty,
+                false if MAGIC.starts_with(&magic) => Error::Truncated {
+                    part: "the magic number",
+                },
+                false => Error::NotHuff { found: magic },
+            });
+        }
+        let mut part = Part::new(reader, PART);
+        part.hasher.update(&magic);
+        let [version] = part.array()?;
+        match version {
+            VERSION_ALONE..=VERSION => {}
+            0 => return Err(Error::Corrupt("format version 0 does not exist")),
+            found => return Err(Error::TooNew { found }),
+        }
+        let check_size = |n_json_bytes: u64| {
+            check_limit(SIZE, n_json_bytes, MAX_HEADER_BYTES)?;
+            check_memory(PART, BYTES_A_HEADER_BYTE * n_json_bytes, memory)
+        };
+        let n_json_bytes = part.varint()?;
+        check_size(n_json_bytes)?;
+        let mut json = part.bytes(n_json_bytes)?;
+        let n_bytes = part.check(|| PART.to_owned())?;
+        if version >= VERSION_ABBREVIATED {
+            check_size(n_expanded_bytes(&json))?;
+            json = expand(&json);
+        }
+        let header =
+            Self::from_json(&json, version).map_err(|error| Error::Header(error.to_string()))?;
+        header.validate()?;
+        match (version, &header.reference) {
+            (VERSION_ALONE, Some(_)) | (VERSION_BESIDE, None) => Err(Error::Header(
+                "frames of version 2 name a reference, those of version 1 do not".to_owned(),
+            )),
+            _ => Ok((header, 4 + n_bytes)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::promise::{Bound, Kind};
+    use super::*;
+
+    #[test]
+    fn abbreviations_are_of_bytes_that_utf_8_never_has() {
+        for (index, (byte, text)) in ABBREVIATIONS.iter().enumerate() {
+            assert!(matches!(byte, 0xC0 | 0xC1 | 0xF5..=0xFF));
+            assert!(ABBREVIATIONS[..index].iter().all(|(other, _)| other < byte));
+            // The first that fits is taken.
+            assert!(
+                ABBREVIATIONS
+                    .iter()
+                    .filter(|(_, of)| text.starts_with(of))
+                    .count()
+                    == 1
+            );
+        }
+    }
+
+    #[test]
+    fn every_member_is_abbreviated_and_comes_back() {
+        let names = ["a", "\",\"", "\u{e9}\u{10fffd}", ""]
+            .map(str::to_owned)
+            .to_vec();
+        for (kind, bound, n_bytes) in [
+            (Kind::Probabilities, Bound::MaxError(0.5), 10 + 3),
+            (Kind::Probabilities, Bound::MaxKl(0.5), 10 + 3),
+            (Kind::Logits, Bound::MaxError(0.5), 10 + 3),
+            (Kind::Values, Bound::Exact, 10),
+        ] {
+            let promise = Promise::new(kind, bound);
+            let mut header = FrameHeader::new(4, promise).unwrap();
+            header.producer = "pc".to_owned();
+            let read = |header: &FrameHeader| {
+                let bytes = header.to_bytes().unwrap();
+                let (read, n_bytes) = FrameHeader::read_from(&mut &bytes[..], 1 << 20).unwrap();
+                assert_eq!((&read, n_bytes), (header, bytes.len() as u64));
+                n_bytes - 6
+            };
+            // Beside the bound: kind, its name, classes and their number, producer, two characters, checksum.
+            assert_eq!(read(&header), n_bytes + 1);
+            header.promise.keep_top = 2;
+            assert_eq!(read(&header), n_bytes + 3);
+            header.model_sha256 = Some("0".repeat(64));
+            assert_eq!(read(&header), n_bytes + 69);
+            header.class_names = Some(names.clone());
+            let of_names = 1 + 1 + 1 + 5 + 1 + 6 + 1 + 2;
+            assert_eq!(read(&header), n_bytes + 69 + of_names);
+            header.reference = Some(ReferenceName {
+                sha256: "f".repeat(64),
+                rows: 7,
+            });
+            read(&header);
+        }
+    }
+
+    #[test]
+    fn the_text_is_what_is_limited() {
+        let header = |n_bytes: usize| {
+            let bytes = header_bytes(VERSION, &[0xF5].repeat(n_bytes));
+            FrameHeader::read_from(&mut &bytes[..], 1 << 20).unwrap_err()
+        };
+        let text = ABBREVIATIONS[2].1.len() as u64;
+        let most = (1 << 20) / BYTES_A_HEADER_BYTE / text;
+        assert!(matches!(header(most as usize - 1), Error::Header(_)));
+        assert!(matches!(
+            header(most as usize + 1),
+            Error::MemoryLimit { .. }
+        ));
+    }
+
+    #[test]
+    fn headers_of_older_versions_are_not_abbreviated() {
+        let promise = Promise::new(Kind::Logits, Bound::Exact);
+        let header = FrameHeader::new(4, promise).unwrap();
+        let json = serde_json::to_vec(&header).unwrap();
+        let read = |version: u8, text: &[u8]| {
+            let bytes = header_bytes(version, text);
+            FrameHeader::read_from(&mut &bytes[..], 1 << 20)
+        };
+        let before = VERSION_ABBREVIATED - 1;
+        for version in [1, before, VERSION] {
+            assert_eq!(read(version, &json).unwrap().0.version, version);
+        }
+        let error = read(before, &abbreviate(&json)).unwrap_err();
+        assert!(matches!(error, Error::Header(_)), "{error}");
+    }
+}
