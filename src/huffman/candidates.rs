@@ -2,6 +2,7 @@
 //! bytes is [chosen](super::choice) by trying.
 
 use super::beside::Caution;
+use super::codebook::entropy_bits;
 use super::expected::Levels;
 use super::fineness;
 use super::minifloat::Minifloat;
@@ -102,7 +103,7 @@ fn row_models(
             let keeps = |value: f32, decoded: f32| f64::from((value - decoded).abs()) <= most;
             let coarser = Uniform::of_fractions(matrix.values(), uniform.n_levels(), keeps);
             let uniform = coarser.unwrap_or(uniform);
-            models.extend(models_of_levels(uniform, matrix.n_classes()));
+            models.extend(models_of_levels(uniform, matrix, search));
             // Where most are not 0, levels may follow each other as those of logits do.
             let least_live = uniform.least_live();
             let are_live = matrix.values().iter().filter(|&&value| value >= least_live);
@@ -173,7 +174,7 @@ fn row_models(
             if search.wants(&[id::RANKED, id::EXPECTED, id::FINE])
                 && let Some(uniform) = Uniform::of_fractions(matrix.values(), u32::MAX, keeps)
             {
-                models.extend(models_of_levels(uniform, matrix.n_classes()));
+                models.extend(models_of_levels(uniform, matrix, search));
             }
         }
     }
@@ -194,16 +195,42 @@ fn are_kept(matrix: Rows<'_>, shares: Uniform, promise: &Promise) -> bool {
 }
 
 /// The models of rows of such levels.
-fn models_of_levels(uniform: Uniform, n_classes: usize) -> Vec<RowModel> {
+fn models_of_levels(uniform: Uniform, matrix: Rows<'_>, search: Search) -> Vec<RowModel> {
     let mut models = vec![
         RowModel::Ranked(uniform),
         RowModel::Expected(Levels::Uniform(uniform)),
     ];
-    if n_classes <= FEW_CLASSES {
+    let are_fine = match search {
+        Search::Like(model) => model.rows.id() == id::FINE,
+        _ => matrix.n_classes() <= FEW_CLASSES || are_few_levels(matrix.values(), uniform),
+    };
+    if are_fine {
         let fine = uniform.with_fine_tokens();
         models.push(RowModel::Expected(Levels::Uniform(fine)));
     }
     models
+}
+
+/// Whether so few of the larger levels occur, as of trees that vote by shares, that fine tokens may pay for themselves.
+fn are_few_levels(values: &[f32], uniform: Uniform) -> bool {
+    /// Values to look at.
+    const N_VALUES: usize = 1 << 16;
+    /// Of all bits without contexts.
+    const LEAST_SAVING: f64 = 0.02;
+    let values = &values[..values.len().min(N_VALUES)];
+    let n_bits = |uniform: Uniform| {
+        let tokens = uniform.tokens();
+        let mut counts = vec![0; tokens.count()];
+        let mut n_extra_bits = 0;
+        for &value in values {
+            let token = tokens.split(uniform.quantize(value));
+            counts[token.value as usize] += 1;
+            n_extra_bits += u64::from(token.n_extra_bits);
+        }
+        entropy_bits(&counts) + n_extra_bits as f64
+    };
+    let fine = uniform.with_fine_tokens();
+    n_bits(fine) < (1.0 - LEAST_SAVING) * n_bits(uniform)
 }
 
 /// The models of values of few bits, the last one only if they are probabilities; none if they have more bits.
@@ -253,4 +280,34 @@ fn step(matrix: Rows<'_>, is_exact: &mut [bool], max_error: f64) -> Step {
     }
     // Bounds below the smallest float leave no row.
     Step::new(max_error, largest).unwrap_or(Step::FINEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_of_the_larger_levels_occur_where_trees_vote_by_shares() {
+        let mut state = 1u32;
+        let mut random = |below: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % below
+        };
+        // Some of 200 trees give a half to one of 30 classes.
+        let mut shares = vec![0.0; 300 * 30];
+        for row in shares.chunks_exact_mut(30) {
+            (0..90).for_each(|_| row[random(30) as usize] += 0.0025);
+        }
+        let others: Vec<f32> = (0..300 * 30)
+            .map(|_| random(1 << 16) as f32 / 1e6)
+            .collect();
+        let uniform = Uniform::new(1e-4).unwrap();
+        assert!(are_few_levels(&shares, uniform));
+        assert!(!are_few_levels(&others, uniform));
+        for (values, has_fine) in [(shares, true), (others, false)] {
+            let matrix = Rows::new(30, &values);
+            let models = models_of_levels(uniform, matrix, Search::Small);
+            assert_eq!(models.iter().any(|model| model.id() == id::FINE), has_fine);
+        }
+    }
 }
