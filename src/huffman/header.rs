@@ -199,7 +199,10 @@ impl FrameHeader {
     pub(super) fn n_held_bytes(&self) -> u64 {
         let names = self.class_names.iter().flatten();
         let of_names = names.map(|name| (size_of::<String>() + name.len()) as u64);
-        of_names.sum::<u64>() + (size_of::<Self>() + 2 * 64) as u64
+        let reference = self.reference.as_ref().map(|reference| &reference.sha256);
+        let texts = [self.model_sha256.as_ref(), reference, Some(&self.producer)];
+        let n_text_bytes: usize = texts.into_iter().flatten().map(String::len).sum();
+        of_names.sum::<u64>() + (size_of::<Self>() + n_text_bytes) as u64
     }
 
     fn from_json(json: &[u8], version: u8) -> serde_json::Result<Self> {

@@ -426,7 +426,8 @@ fn lines(report: &Report) -> Vec<String> {
         .map(|class| class.name.chars().count())
         .max()
         .unwrap_or(0);
-    let width = width.max(title.len());
+    // Formatting takes no larger width.
+    let width = width.max(title.len()).min(usize::from(u16::MAX));
     lines.push(format!("{title:<width$}  precision  recall    rows"));
     for class in classes {
         let share = |share: Option<f64>| share.map_or("-".to_owned(), percent);
