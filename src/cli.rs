@@ -602,7 +602,7 @@ pub struct DemoArgs {
 /// How much memory `.huff` files may ask for.
 #[derive(Debug, Args)]
 pub struct MemoryArgs {
-    /// Refuse files whose sizes ask for more memory than this at once (a thread has some blocks at hand); kB, MB
+    /// Refuse .huff files whose sizes ask for more memory than this at once (a thread has some blocks at hand); kB, MB
     /// and GB are powers of 1000; K, M and G, or KiB, MiB and GiB, of 1024
     #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MEMORY_LIMIT, value_parser = size, allow_hyphen_values = true)]
     pub memory_limit: u64,

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Error;
 use super::frame::{Part, append_checksum, check_limit, check_memory, write_varint};
@@ -125,10 +125,20 @@ pub struct FrameHeader {
 #[derive(Deserialize)]
 struct Members {
     classes: usize,
+    #[serde(default, deserialize_with = "not_null")]
     class_names: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "not_null")]
     model_sha256: Option<String>,
+    #[serde(default, deserialize_with = "not_null")]
     reference: Option<ReferenceName>,
     producer: String,
+}
+
+/// An optional member that is there, and then not null.
+pub(super) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// Which predictions rows are told against.
@@ -205,9 +215,9 @@ impl FrameHeader {
         of_names.sum::<u64>() + (size_of::<Self>() + n_text_bytes) as u64
     }
 
-    fn from_json(json: &[u8], version: u8) -> serde_json::Result<Self> {
-        let promise = serde_json::from_slice(json)?;
-        let members: Members = serde_json::from_slice(json)?;
+    fn from_json(json: &str, version: u8) -> serde_json::Result<Self> {
+        let promise = serde_json::from_str(json)?;
+        let members: Members = serde_json::from_str(json)?;
         Ok(Self {
             promise,
             classes: members.classes,
@@ -258,8 +268,10 @@ impl FrameHeader {
             check_size(n_expanded_bytes(&json))?;
             json = expand(&json);
         }
+        // Members that are skipped must be text as well.
+        let json = str::from_utf8(&json).map_err(|error| Error::Header(error.to_string()))?;
         let header =
-            Self::from_json(&json, version).map_err(|error| Error::Header(error.to_string()))?;
+            Self::from_json(json, version).map_err(|error| Error::Header(error.to_string()))?;
         header.validate()?;
         match (version, &header.reference) {
             (VERSION_ALONE, Some(_)) | (VERSION_BESIDE, None) => Err(Error::Header(
@@ -326,6 +338,55 @@ mod tests {
             });
             read(&header);
         }
+    }
+
+    #[test]
+    fn members_are_of_utf_8_and_not_null() {
+        let read = |member: &[u8]| {
+            let text = [
+                &b"{\"kind\":\"values\",\"exact\":true,\"classes\":3,\"producer\":\"pc\""[..],
+                member,
+                b"}",
+            ];
+            [9, VERSION].map(|version| {
+                let bytes = header_bytes(version, &text.concat());
+                FrameHeader::read_from(&mut &bytes[..], 1 << 20).map(|(header, _)| header)
+            })
+        };
+        for member in [&b""[..], b",\"x\":null", b",\"x\":[\"\xC3\xA9\"]"] {
+            assert!(read(member).iter().all(Result::is_ok), "{member:?}");
+        }
+        for member in [
+            // Half a character, within what no reader knows.
+            &b",\"x\":\"\xE2\x82\""[..],
+            b",\"x\":\"\xED\xA0\x80\"",
+            b",\"max_error\":null",
+            b",\"max_kl\":null",
+            b",\"keep_top\":null",
+            b",\"class_names\":null",
+            b",\"model_sha256\":null",
+            b",\"reference\":null",
+        ] {
+            let is_refused = |read: &Result<_, _>| matches!(read, Err(Error::Header(_)));
+            assert!(read(member).iter().all(is_refused), "{member:?}");
+        }
+        // Where it would be abbreviated text, it is refused before.
+        let [before, now] = read(b",\"x\":\"\xFF\"");
+        assert!(before.is_err() && now.is_err());
+    }
+
+    #[test]
+    fn all_texts_of_a_header_count_as_memory() {
+        let mut header = FrameHeader::new(2, Promise::new(Kind::Values, Bound::Exact)).unwrap();
+        let least = header.n_held_bytes();
+        header.producer = "p".repeat(1000);
+        header.model_sha256 = Some("m".repeat(2000));
+        header.class_names = Some(vec!["n".repeat(4000), String::new()]);
+        header.reference = Some(ReferenceName {
+            sha256: "0".repeat(64),
+            rows: 1,
+        });
+        assert!((7064..7200).contains(&(header.n_held_bytes() - least)));
     }
 
     #[test]

@@ -469,7 +469,7 @@ impl Frames {
             Some(last) if last.header == frame.header => frame.header = Arc::clone(&last.header),
             _ => self.n_held_bytes += frame.header.n_held_bytes(),
         }
-        check_memory("the indexes of all frames", self.n_held_bytes, self.memory)?;
+        check_memory("what is kept of all frames", self.n_held_bytes, self.memory)?;
         self.all.push(frame);
         Ok(())
     }

@@ -25,6 +25,8 @@ use crate::plots::{self, ReliabilityBin};
 const CHUNK_ROWS: usize = 4096;
 /// Classes told one by one, where not all are asked for.
 const MAX_CLASSES_TOLD: usize = 20;
+/// Characters of a class name for which columns make room.
+const MAX_WIDTH: usize = 40;
 /// Classes that a picture of confusions still shows.
 const MAX_CLASSES_SHOWN: usize = 1000;
 
@@ -426,8 +428,7 @@ fn lines(report: &Report) -> Vec<String> {
         .map(|class| class.name.chars().count())
         .max()
         .unwrap_or(0);
-    // Formatting takes no larger width.
-    let width = width.max(title.len()).min(usize::from(u16::MAX));
+    let width = width.max(title.len()).min(MAX_WIDTH);
     lines.push(format!("{title:<width$}  precision  recall    rows"));
     for class in classes {
         let share = |share: Option<f64>| share.map_or("-".to_owned(), percent);

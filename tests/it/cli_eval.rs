@@ -49,6 +49,28 @@ fn figures_of_predictions_are_those_worked_out_by_hand() {
 }
 
 #[test]
+fn class_names_may_be_of_any_length() {
+    let folder = folder();
+    for n_characters in [39, 41, 65_535, 70_000] {
+        let name = "n".repeat(n_characters);
+        folder.write("names.txt", format!("{name}\nb\nc\n").as_bytes());
+        folder.run(
+            "compress probs.npy -o names.huff --force --class-names names.txt",
+            0,
+        );
+        let said = folder.run("eval names.huff --labels-file labels.txt", 0);
+        let lines: Vec<&str> = said.stdout.lines().collect();
+        let [.., of_b, of_c] = lines[..] else {
+            panic!("a line for each class");
+        };
+        // Room is made for 40 characters at most: two columns and the three with what stands between them.
+        assert_eq!(of_b.len(), n_characters.min(40) + 2 + 9 + 2 + 7 + 2 + 6);
+        assert_eq!(of_c.len(), of_b.len());
+        assert!(said.stdout.contains(&name));
+    }
+}
+
+#[test]
 fn a_compressed_file_is_evaluated_without_the_model_or_the_matrix() {
     let folder = folder();
     folder.run("compress probs.npy -o exact.huff --exact", 0);
