@@ -99,6 +99,7 @@ fn main() {
         report_probabilities("digit-pairs, frames", &softmax_rows(&frames));
         report_logits("digit-pairs logits, frames", &frames);
     }
+    report_probabilities("bell curves over 100 classes", &bell_curves(2000, 100));
     let noise = |n: usize| {
         let mut rng = StdRng::seed_from_u64(1);
         (0..n).map(|_| rng.random_range(0.0..1.0)).collect()
@@ -199,6 +200,20 @@ fn frames(logits: &PredictionMatrix) -> PredictionMatrix {
         }
     }
     PredictionMatrix::new(logits.n_classes(), values)
+}
+
+/// Rows whose classes are bins of one quantity, such as ages: each a bell curve of its own mean and width.
+fn bell_curves(n_rows: usize, n_classes: usize) -> PredictionMatrix {
+    let mut rng = StdRng::seed_from_u64(5);
+    let mut values = Vec::new();
+    for _ in 0..n_rows {
+        let mean = rng.random_range(0.0..n_classes as f64);
+        let width = rng.random_range(3.0..9.0);
+        let density = |class: usize| (-0.5 * ((class as f64 - mean) / width).powi(2)).exp();
+        let sum: f64 = (0..n_classes).map(density).sum();
+        values.extend((0..n_classes).map(|class| (density(class) / sum) as f32));
+    }
+    PredictionMatrix::new(n_classes, values)
 }
 
 fn softmax_rows(logits: &PredictionMatrix) -> PredictionMatrix {

@@ -295,6 +295,7 @@ impl pulp::WithSimd for Coding<'_> {
             (RowModel::Multiples(multiples), _) => multiples.encode(matrix, is_exact, keep_top),
             (RowModel::Bits, _) => plain::encode_bits(matrix),
             (RowModel::Tabled(by), _) => tabled::encode(matrix, by, coder),
+            (RowModel::BlockSorted(sorted), _) => sorted.encode(matrix, is_exact, keep_top, coder),
         }
     }
 }
@@ -354,6 +355,9 @@ impl<W: Watch> pulp::WithSimd for Decoding<'_, '_, W> {
             }
             (RowModel::Bits, _) => plain::decode_bits(reader, rows, watch),
             (RowModel::Tabled(by), _) => tabled::decode(reader, n_classes, by, rows, watch),
+            (RowModel::BlockSorted(sorted), _) => {
+                sorted.decode(reader, n_classes, keep_top, rows, watch)
+            }
         }
     }
 }
@@ -363,6 +367,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::beside::{self, Caution};
+    use super::super::block_sorted::{BlockSorted, Scan, Values};
     use super::super::candidates::models_of_bits;
     use super::super::choice;
     use super::super::expected::Levels;
@@ -448,7 +453,23 @@ mod tests {
                 Uniform::new(0.002).unwrap().with_fine_tokens(),
             )),
         ];
-        EXACT_MODELS.into_iter().chain(others).collect()
+        let of_sorted = [
+            Values::Numbers(Numbers::Steps(step)),
+            Values::Numbers(Numbers::OrderedBits(Minifloat::F32)),
+            Values::Numbers(Numbers::OrderedBits(float16())),
+            Values::Roots {
+                roots: Roots::HALVING,
+                max_kl: 1e-3,
+            },
+        ];
+        let sorted = of_sorted.into_iter().flat_map(block_sorted);
+        let models = EXACT_MODELS.into_iter().chain(others);
+        models.chain(sorted).collect()
+    }
+
+    /// The models of such values, sorted.
+    fn block_sorted(values: Values) -> [RowModel; 2] {
+        Scan::ALL.map(|scan| RowModel::BlockSorted(BlockSorted { values, scan }))
     }
 
     fn float16() -> Minifloat {
@@ -535,6 +556,7 @@ mod tests {
             }
             RowModel::Expected(Levels::Sphere(_)) => 6,
             RowModel::Tabled(_) => 5,
+            RowModel::BlockSorted(_) => 11,
             RowModel::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => 5,
             RowModel::Expected(_) if way.n_streams > 1 => 4,
             _ if way.coder == Coder::Ans || way.n_streams > 1 => 3,
@@ -578,15 +600,20 @@ mod tests {
             );
         }
         if let Some(step) = Step::new(max_error, 1.0) {
+            let steps = Numbers::Steps(step);
+            let [by_row, by_class] = block_sorted(Values::Numbers(steps));
             for model in [
-                RowModel::Predicted(Numbers::Steps(step)),
+                RowModel::Predicted(steps),
                 RowModel::Multiples(multiples(step)),
+                by_row,
+                by_class,
             ] {
                 let promise = promise(Bound::MaxError(max_error), keep_top);
                 assert_kept(model, matrix, &promise);
             }
         }
-        for model in EXACT_MODELS {
+        let bits = Values::Numbers(Numbers::OrderedBits(Minifloat::F32));
+        for model in EXACT_MODELS.into_iter().chain(block_sorted(bits)) {
             assert_kept(model, matrix, &promise(Bound::Exact, 1));
         }
     }
@@ -627,7 +654,9 @@ mod tests {
 
     #[test]
     fn several_bitstreams_of_a_model_that_has_one_are_refused() {
-        for model in [0, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20, 21u8] {
+        for model in [
+            0, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20, 21, 28, 29, 30, 31u8,
+        ] {
             let reference = PredictionMatrix::new(1, vec![0.5]);
             let checksum = beside::checksum(reference.view()).to_le_bytes();
             let payload = [&[model | 0x40][..], &checksum, &[0xFF; 30]].concat();
@@ -826,6 +855,10 @@ mod tests {
             if let Some(sphere) = Sphere::of(matrix.view(), &vec![false; matrix.n_rows()], max_kl) {
                 assert_kept(RowModel::Expected(Levels::Sphere(sphere)), &matrix, &promise);
             }
+            let of_roots = Values::Roots { roots: Roots::HALVING, max_kl };
+            for model in block_sorted(of_roots) {
+                assert_kept(model, &matrix, &promise);
+            }
         }
 
         #[test]
@@ -836,7 +869,8 @@ mod tests {
             let values: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
             let n_rows = values.len() / n_classes;
             let matrix = PredictionMatrix::new(n_classes, values[..n_rows * n_classes].to_vec());
-            for model in EXACT_MODELS {
+            let bits = Values::Numbers(Numbers::OrderedBits(Minifloat::F32));
+            for model in EXACT_MODELS.into_iter().chain(block_sorted(bits)) {
                 assert_kept(model, &matrix, &promise(Bound::Exact, 1));
             }
         }

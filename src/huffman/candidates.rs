@@ -2,6 +2,7 @@
 //! bytes is [chosen](super::choice) by trying.
 
 use super::beside::Caution;
+use super::block_sorted::{BlockSorted, Scan, Values};
 use super::codebook::entropy_bits;
 use super::expected::Levels;
 use super::fineness;
@@ -107,9 +108,11 @@ fn row_models(
             // Where most are not 0, levels may follow each other as those of logits do.
             let least_live = uniform.least_live();
             let are_live = matrix.values().iter().filter(|&&value| value >= least_live);
+            let steps = Numbers::Steps(uniform.step());
             if matches!(search, Search::Like(_)) || 2 * are_live.count() >= matrix.values().len() {
-                models.push(RowModel::Predicted(Numbers::Steps(uniform.step())));
+                models.push(RowModel::Predicted(steps));
             }
+            models.extend(block_sorted(Values::Numbers(steps), search));
         }
         Bound::MaxError(max_error) => {
             let step = step(matrix, is_exact, max_error);
@@ -120,6 +123,7 @@ fn row_models(
                 models
                     .extend(of_minifloats.filter(|model| matches!(model, RowModel::Predicted(_))));
             }
+            models.extend(block_sorted(Values::Numbers(Numbers::Steps(step)), search));
         }
         Bound::MaxKl(max_kl) => {
             if search.wants(&[id::SHARES]) {
@@ -143,9 +147,7 @@ fn row_models(
                     }
                 }
             };
-            let of_roots = roots
-                .into_iter()
-                .map(|roots| Levels::Root { roots, max_kl });
+            let of_roots = roots.iter().map(|&roots| Levels::Root { roots, max_kl });
             models.extend(of_roots.map(RowModel::Expected));
             // Of more classes, roots are as good.
             if matrix.n_classes() <= FEW_CLASSES && search.wants(&[id::SPHERE, id::FINE_SPHERE]) {
@@ -154,16 +156,33 @@ fn row_models(
                 let of_spheres = spheres.into_iter().flatten().map(Levels::Sphere);
                 models.extend(of_spheres.map(RowModel::Expected));
             }
+            // Equal rows need equal levels, and others no matter how fine.
+            let roots = Values::Roots {
+                roots: Roots::HALVING,
+                max_kl,
+            };
+            models.extend(block_sorted(roots, search));
         }
         Bound::Exact => {
             models.push(RowModel::Bits);
             let mut of_bits = Vec::new();
-            if search.wants(&[id::ORDERED_MINIFLOATS, id::MINIFLOATS, id::EXPECTED_FLOATS]) {
+            if search.wants(&[
+                id::ORDERED_MINIFLOATS,
+                id::MINIFLOATS,
+                id::EXPECTED_FLOATS,
+                id::SORTED_MINIFLOATS,
+            ]) {
                 of_bits = models_of_minifloats(matrix.values(), search);
             }
             if of_bits.is_empty() {
                 of_bits.extend(models_of_bits(Minifloat::F32));
             }
+            let ordered = of_bits.iter().filter_map(|rows| match rows {
+                RowModel::Predicted(numbers @ Numbers::OrderedBits(_)) => Some(*numbers),
+                _ => None,
+            });
+            let sorted = ordered.flat_map(|numbers| block_sorted(Values::Numbers(numbers), search));
+            let sorted: Vec<RowModel> = sorted.collect();
             models.extend(of_bits);
             if search.wants(&[id::BY_CLASS, id::BY_BEFORE, id::BY_ABOVE])
                 && Table::is_likely(matrix.values())
@@ -171,6 +190,7 @@ fn row_models(
                 models.extend(By::ALL.map(RowModel::Tabled));
             }
             let keeps = |value: f32, decoded: f32| value.to_bits() == decoded.to_bits();
+            models.extend(sorted);
             if search.wants(&[id::RANKED, id::EXPECTED, id::FINE])
                 && let Some(uniform) = Uniform::of_fractions(matrix.values(), u32::MAX, keeps)
             {
@@ -179,6 +199,19 @@ fn row_models(
         }
     }
     models
+}
+
+/// The models of such values, sorted: of both scans, or of the one chosen.
+fn block_sorted(values: Values, search: Search) -> Vec<RowModel> {
+    let all = Scan::ALL.map(|scan| BlockSorted { values, scan });
+    let wanted = all.into_iter().filter(|sorted| match search {
+        Search::Small | Search::Large => true,
+        Search::Like(model) => match model.rows {
+            RowModel::BlockSorted(chosen) => chosen.scan == sorted.scan,
+            _ => false,
+        },
+    });
+    wanted.map(RowModel::BlockSorted).collect()
 }
 
 /// Whether all rows come back from such levels as promised: of many classes, zeros take a little from the others.
@@ -240,6 +273,10 @@ fn models_of_minifloats(values: &[f32], search: Search) -> Vec<RowModel> {
         let keeps = match model.rows {
             RowModel::Predicted(Numbers::OrderedBits(of) | Numbers::Bits(of)) => of.keep(values),
             RowModel::Expected(Levels::Uniform(floats)) => floats.keep(values),
+            RowModel::BlockSorted(BlockSorted {
+                values: Values::Numbers(Numbers::OrderedBits(of)),
+                ..
+            }) => of.keep(values),
             _ => false,
         };
         if keeps {

@@ -283,17 +283,28 @@ fn encode_best(
             marked,
         }
     };
-    let with_huffman: Vec<Tried> = models
-        .par_iter()
-        .map(|&model| encode(model, Coder::Huffman))
-        .collect();
-    let least = with_huffman
+    let with_huffman = |model: Model| encode(model, Coder::Huffman);
+    let least = |tried: &[Tried]| {
+        let n_bytes = tried.iter().map(Tried::n_bytes);
+        n_bytes.fold(f64::MAX, f64::min)
+    };
+    let (sorted, others): (Vec<Model>, Vec<Model>) = models
         .iter()
-        .map(Tried::n_bytes)
-        .fold(f64::MAX, f64::min);
+        .partition(|model| matches!(model.rows, RowModel::BlockSorted(_)));
+    let mut tried: Vec<Tried> = others.into_par_iter().map(with_huffman).collect();
+    // Sorting takes long: only where it is likely to pay.
+    let n_bits = 8.0 * 0.9 * least(&tried);
+    let may_pay = |model: &Model| match model.rows {
+        _ if n_bits < LEAST_BITS_A_VALUE * matrix.values().len() as f64 => false,
+        RowModel::BlockSorted(sorted) => sorted.may_take_less(matrix, n_bits),
+        _ => true,
+    };
+    let sorted = sorted.into_par_iter().filter(may_pay).map(with_huffman);
+    tried.extend(sorted.collect::<Vec<_>>());
+    let least = least(&tried);
     // With rANS those that may be worth their time, and be chosen.
     let least_share = if is_large { 0.99 } else { 0.995 };
-    let tried: Vec<Tried> = with_huffman
+    let tried: Vec<Tried> = tried
         .into_par_iter()
         .map(|with_huffman| {
             let most = least_share * with_huffman.n_bytes();
@@ -337,11 +348,18 @@ fn most_share(best: Suiting, other: Model, is_large: bool) -> f64 {
         {
             1.0
         }
+        _ if matches!(other.rows, RowModel::BlockSorted(_)) => match is_large {
+            true => 0.9,
+            false => 0.99,
+        },
         (_, Against::RowBefore(_)) if is_large => 0.97,
         (_, Against::Reference | Against::RowBefore(_)) => 0.99,
         _ => 1.0,
     }
 }
+
+/// What takes less than this is not sorted to take even less.
+const LEAST_BITS_A_VALUE: f64 = 0.005;
 
 /// Beside ranked rows, what is slower must take less than this.
 const LEAST_SHARE_OF_SLOW: f64 = 0.95;

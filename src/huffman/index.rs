@@ -574,6 +574,7 @@ fn read_frame_at<R: Read + Seek>(
 mod tests {
     use std::io::Cursor;
 
+    use super::super::noise;
     use super::*;
     use crate::huffman::{Bound, FrameReader, FrameWriter, Kind, Promise};
 
@@ -584,10 +585,7 @@ mod tests {
         let mut writer =
             FrameWriter::new(Vec::new(), FrameHeader::new(3, promise).unwrap()).unwrap();
         // Of few values, but no rows that come again or that are like those before.
-        let value = |i: usize| {
-            let mixed = (i as u32).wrapping_mul(2_654_435_761);
-            ((mixed ^ mixed >> 15) % 101) as f32 / 400.0 + i as f32 * 1e-8
-        };
+        let value = |i: usize| (noise(i) % 101) as f32 / 400.0 + i as f32 * 1e-8;
         let values = (0..3 * n_rows).map(value);
         let matrix = PredictionMatrix::new(3, values.collect());
         writer.write(&matrix).unwrap();

@@ -209,6 +209,7 @@ impl Watch for &Meter {
 
 #[cfg(test)]
 mod tests {
+    use super::super::noise;
     use super::*;
     use crate::huffman::coded::BitCounts;
     use crate::huffman::{Bound, FrameHeader, FrameReader, FrameWriter, Kind, Promise};
@@ -231,7 +232,7 @@ mod tests {
     fn matrix(n_rows: usize, n_classes: usize, is_flat: bool) -> PredictionMatrix {
         let mut values: Vec<f32> = (0..n_rows * n_classes)
             .map(|i| {
-                let noise = (i as u32).wrapping_mul(2_654_435_761) >> 16;
+                let noise = noise(i) >> 16;
                 match is_flat || noise.is_multiple_of(7) {
                     true => 1.0 + (noise % 97) as f32,
                     false => 0.001,

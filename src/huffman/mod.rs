@@ -19,6 +19,7 @@ mod symbols;
 
 // The models, which make symbols of rows.
 mod beside;
+mod block_sorted;
 mod expected;
 mod expected_beside;
 mod plain;
@@ -62,6 +63,15 @@ pub use promise::{Bound, Figures, Kind, Promise};
 pub use quantizer::{MAX_MAX_ERROR, MAX_MAX_KL, MIN_MAX_ERROR, MIN_MAX_KL, divergence};
 pub use reader::{Block, FrameReader, ReferenceRows, first_moved_class};
 pub use writer::FrameWriter;
+
+/// Numbers among which no model finds an order: the finalizer of MurmurHash3.
+#[cfg(test)]
+fn noise(i: usize) -> u32 {
+    let mut bits = i as u32;
+    bits = (bits ^ bits >> 16).wrapping_mul(0x85eb_ca6b);
+    bits = (bits ^ bits >> 13).wrapping_mul(0xc2b2_ae35);
+    bits ^ bits >> 16
+}
 
 /// Of a block of so many values, time counts as well as bytes.
 const LARGE: usize = 1 << 18;

@@ -3,6 +3,7 @@
 
 use super::beside::{self, Caution};
 use super::bitstream::{BitReader, BitWriter, Coder};
+use super::block_sorted::{self, BlockSorted, Scan, Values};
 use super::codebook::{read_gamma, write_gamma};
 use super::expected::Levels;
 use super::minifloat::Minifloat;
@@ -117,6 +118,8 @@ pub enum RowModel {
     Bits,
     /// As values of a [table](super::tabled).
     Tabled(By),
+    /// With all others, [sorted](super::block_sorted).
+    BlockSorted(BlockSorted),
 }
 
 /// What rows are told against.
@@ -191,6 +194,16 @@ impl RowModel {
             Self::Tabled(By::Class) => id::BY_CLASS,
             Self::Tabled(By::Before) => id::BY_BEFORE,
             Self::Tabled(By::Above) => id::BY_ABOVE,
+            Self::BlockSorted(sorted) => match sorted.values {
+                Values::Numbers(Numbers::Steps(_)) => id::SORTED_STEPS,
+                Values::Numbers(Numbers::OrderedBits(of) | Numbers::Bits(of)) => {
+                    match of.is_f32() {
+                        true => id::SORTED_BITS,
+                        false => id::SORTED_MINIFLOATS,
+                    }
+                }
+                Values::Roots { .. } => id::SORTED_ROOTS,
+            },
         }
     }
 
@@ -236,6 +249,12 @@ impl RowModel {
                 writer.write(multiples.range, 32);
             }
             Self::Bits | Self::Tabled(_) => {}
+            Self::BlockSorted(sorted) => {
+                if let Values::Numbers(numbers) = sorted.values {
+                    Self::Predicted(numbers).write_to(writer);
+                }
+                writer.write(u32::from(sorted.scan == Scan::ByClass), 1);
+            }
         }
     }
 
@@ -277,6 +296,16 @@ impl RowModel {
             id::FINE => Self::Expected(Levels::Uniform(uniform(reader)?.with_fine_tokens())),
             id::ROOTS => of_roots(Roots::of_steps(reader.read(2)?)),
             id::LINEAR_ROOTS => of_roots(Roots::of_steps(reader.read(2)?).linear()),
+            id::SORTED_STEPS..=id::SORTED_MINIFLOATS => {
+                let values = match id {
+                    id::SORTED_STEPS => Values::Numbers(Numbers::Steps(read_step(reader)?)),
+                    id::SORTED_BITS => Values::Numbers(Numbers::OrderedBits(Minifloat::F32)),
+                    id::SORTED_ROOTS => Values::ROOTS,
+                    _ => Values::Numbers(Numbers::OrderedBits(read_minifloat(reader)?)),
+                };
+                let scan = Scan::ALL[reader.read(1)? as usize];
+                Self::BlockSorted(BlockSorted { values, scan })
+            }
             _ => return Err(Error::Corrupt(UNKNOWN_MODEL)),
         })
     }
@@ -370,6 +399,10 @@ pub(super) mod id {
     pub const LINEAR_ROOTS: u32 = 26;
     /// Rows that come again.
     pub const REPEATED: u32 = 27;
+    pub const SORTED_STEPS: u32 = 28;
+    pub const SORTED_BITS: u32 = 29;
+    pub const SORTED_ROOTS: u32 = 30;
+    pub const SORTED_MINIFLOATS: u32 = 31;
     /// Added to the number of a model: its rows are told after the row before each.
     pub const AFTER: u32 = 32;
 }
@@ -422,6 +455,7 @@ impl FirstByte {
     pub fn first_version(self) -> u8 {
         match self.id() {
             id::AFTER.. => 9,
+            id::SORTED_STEPS.. => 11,
             id::REPEATED.. => 8,
             id::ROOTS.. => 7,
             id::ORDERED_MINIFLOATS.. => 6,
@@ -449,6 +483,8 @@ impl FirstByte {
             id::PREDICTED_ORDERED
                 | id::PREDICTED_BITS
                 | id::BITS
+                | id::SORTED_BITS
+                | id::SORTED_MINIFLOATS
                 | id::ORDERED_BESIDE..=id::BY_ABOVE
                 | id::ORDERED_MINIFLOATS..=id::MINIFLOATS
                 | id::ORDERED_MINIFLOATS_BESIDE..=id::MINIFLOATS_BESIDE
@@ -480,13 +516,16 @@ impl FirstByte {
                     of_rows + Regression::n_bytes(n_classes, self.n_streams())
                 }
                 id if is_beside(id) => 2 * of_rows + Columns::new(n_classes).n_bytes(),
+                id::SORTED_STEPS..=id::SORTED_MINIFLOATS => {
+                    block_sorted::N_WORKING_BYTES * (n_rows * n_classes) as u64
+                }
                 _ => 0,
             }
     }
 
     /// The name of the model, and of the coder if it is not Huffman; none if there is no such model.
     pub fn name(self) -> Option<String> {
-        const NAMES: [&str; 28] = [
+        const NAMES: [&str; 32] = [
             "ranked",
             "expected",
             "expected, root",
@@ -515,6 +554,10 @@ impl FirstByte {
             "expected, root, stated steps",
             "expected, root, stated steps, linear",
             "repeated rows",
+            "block-sorted, steps",
+            "block-sorted, bits",
+            "block-sorted, root",
+            "block-sorted, minifloats",
         ];
         let id = self.id();
         let base = id % id::AFTER;

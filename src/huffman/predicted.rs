@@ -18,7 +18,7 @@ use super::symbols::Symbol;
 use super::tokens::{LEVELS, from_zigzag, zigzag};
 use crate::matrix::Rows;
 
-const HEAD: usize = 0;
+pub(super) const HEAD: usize = 0;
 pub(super) const RAW: usize = 1;
 pub(super) const ORDER: usize = 2;
 
@@ -41,6 +41,31 @@ impl Numbers {
     /// Whether values come back bit for bit.
     pub(super) fn is_exact(self) -> bool {
         matches!(self, Self::OrderedBits(_) | Self::Bits(_))
+    }
+
+    /// Fills in the numbers of a row; returns whether all values have some.
+    #[inline(always)]
+    pub(super) fn quantize_row(self, row: &[f32], numbers: &mut [i32]) -> bool {
+        match self {
+            Self::Steps(step) => step.quantize_row(row, numbers),
+            Self::OrderedBits(float) | Self::Bits(float) => {
+                float.fill_numbers(row, numbers);
+                true
+            }
+        }
+    }
+
+    /// Fills in the values of numbers.
+    #[inline(always)]
+    pub(super) fn dequantize_row(self, numbers: impl Iterator<Item = i32>, row: &mut [f32]) {
+        match self {
+            Self::Steps(step) => {
+                for (value, number) in row.iter_mut().zip(numbers) {
+                    *value = step.dequantize(number);
+                }
+            }
+            Self::OrderedBits(float) | Self::Bits(float) => float.fill_values(numbers, row),
+        }
     }
 
     pub(super) fn ridge(self) -> Ridge {
@@ -432,12 +457,7 @@ pub fn encode<const N: usize>(
         let mut is_live = [false; N];
         for (index, (row, is_exact)) in rows.clone().zip(is_exact.iter_mut()).enumerate() {
             let (sequence, row_numbers) = (&mut sequences[index], &mut numbers_of_rows[index]);
-            match numbers {
-                Numbers::Steps(step) => *is_exact |= !step.quantize_row(row, row_numbers),
-                Numbers::OrderedBits(float) | Numbers::Bits(float) => {
-                    float.fill_numbers(row, row_numbers);
-                }
-            }
+            *is_exact |= !numbers.quantize_row(row, row_numbers);
             sequence.push(Symbol::new(HEAD, u32::from(*is_exact)));
             if *is_exact {
                 Symbol::of_bits(RAW, row).for_each(|symbol| sequence.push(symbol));
@@ -569,16 +589,7 @@ pub fn decode<const N: usize>(
                 continue;
             }
             let of_row = numbers_of_rows.iter().map(|of_rows| of_rows[index]);
-            match numbers {
-                Numbers::Steps(step) => {
-                    for (value, number) in row.iter_mut().zip(of_row) {
-                        *value = step.dequantize(number);
-                    }
-                }
-                Numbers::OrderedBits(float) | Numbers::Bits(float) => {
-                    float.fill_values(of_row, row);
-                }
-            }
+            numbers.dequantize_row(of_row, row);
             if !numbers.is_exact() {
                 order.decode(row, None, &tables, &mut streams[index].reader)?;
             }

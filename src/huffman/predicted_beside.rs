@@ -40,17 +40,6 @@ impl Numbers {
         })
     }
 
-    /// Fills in the values of a row of such numbers.
-    #[inline(always)]
-    fn dequantize_row(self, numbers: &[i32], row: &mut [f32]) {
-        for (value, &number) in row.iter_mut().zip(numbers) {
-            *value = match self {
-                Self::Steps(step) => step.dequantize(number),
-                Self::OrderedBits(float) | Self::Bits(float) => float.value(number),
-            };
-        }
-    }
-
     /// What a number is for the regression, given the first one of its class and what the reference has.
     #[inline(always)]
     fn feature(self, number: i32, first: i32, known: f32) -> f32 {
@@ -230,7 +219,7 @@ pub fn encode(
             walk.push_row(&row_numbers, known.unwrap_or(&decoded), sequence);
         }
         if known.is_none() {
-            numbers.dequantize_row(&row_numbers, &mut decoded);
+            numbers.dequantize_row(row_numbers.iter().copied(), &mut decoded);
         }
         walk.take_before(&row_numbers);
         if walk.first.is_empty() {
@@ -311,7 +300,7 @@ pub fn decode(
             walk.learn();
         }
         walk.take_before(&row_numbers);
-        numbers.dequantize_row(&row_numbers, row);
+        numbers.dequantize_row(row_numbers.iter().copied(), row);
         if known.is_none() {
             before.copy_from_slice(row);
         }

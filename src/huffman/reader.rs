@@ -439,6 +439,7 @@ pub fn first_moved_class(found: &[String], expected: &[String]) -> Option<usize>
 #[cfg(test)]
 mod tests {
     use super::super::header::{VERSION, header_bytes};
+    use super::super::noise;
     use super::*;
     use crate::huffman::frame::rows_per_block;
     use crate::huffman::{Bound, FileIndex, FrameWriter, Kind, Promise, ReferenceName};
@@ -545,7 +546,7 @@ mod tests {
         let message = read_all(&newer).unwrap_err().to_string();
         assert_eq!(
             message,
-            "format version 11 is newer than this pc supports (10); upgrade pc"
+            "format version 12 is newer than this pc supports (11); upgrade pc"
         );
     }
 
@@ -603,7 +604,7 @@ mod tests {
     fn damage_costs_one_block_only() {
         let n_rows = 3 * rows_per_block(N_CLASSES);
         let values: Vec<f32> = (0..n_rows * N_CLASSES)
-            .map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 12) as f32 / (1 << 22) as f32)
+            .map(|i| (noise(i) >> 12) as f32 / (1 << 22) as f32)
             .collect();
         let bytes = frame(&PredictionMatrix::new(N_CLASSES, values));
         let index = FileIndex::read_from(&mut std::io::Cursor::new(&bytes)).unwrap();
@@ -797,7 +798,7 @@ mod tests {
     /// Some rows, much like those of seed 0.
     fn rows_like(n_rows: usize, seed: usize) -> PredictionMatrix {
         let value = |i: usize| {
-            let rest = ((i as u32).wrapping_mul(2_654_435_761) >> 12) as f32 / (1 << 22) as f32;
+            let rest = (noise(i) >> 12) as f32 / (1 << 22) as f32;
             rest + ((i + seed) * 31 % 7 * seed.min(1)) as f32 / 2000.0
         };
         PredictionMatrix::new(N_CLASSES, (0..n_rows * N_CLASSES).map(value).collect())

@@ -227,6 +227,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::super::coded::Payload;
+    use super::super::noise;
     use super::super::promise::{Bound, Kind, Promise};
     use super::super::{block, choice};
     use super::*;
@@ -300,8 +301,8 @@ mod tests {
     #[test]
     fn blocks_of_rows_that_come_again_are_small_and_refuse_what_cannot_be() {
         const N_CLASSES: usize = 20;
-        let random = |i: u32| i.wrapping_mul(2_654_435_761) >> 20;
-        let numbers = (0..3000).map(|i| random(i) % 7);
+        let random = |i: usize| noise(i) >> 20;
+        let numbers = (0..3000).map(|i| random(i) as usize % 7);
         let values: Vec<f32> = numbers
             .flat_map(|number| (0..20).map(move |class| random(20 * number + class) as f32))
             .collect();

@@ -8,8 +8,9 @@ use pc::matrix::PredictionMatrix;
 pub fn matrix(n: usize, seed: usize) -> PredictionMatrix {
     let rows: Vec<[f32; 3]> = (0..n)
         .map(|i| {
-            // Not those of another row.
-            let random = ((i + seed * 31) as u32).wrapping_mul(2_654_435_761) >> 8;
+            // Not those of another row, nor in an order that a model finds.
+            let mixed = ((i + seed * 31) as u32).wrapping_mul(2_654_435_761);
+            let random = (mixed ^ mixed >> 15).wrapping_mul(0x85eb_ca6b) >> 8;
             let p = 0.5 + random as f32 / (1 << 25) as f32;
             [1.0 - p, 0.75 * p, 0.25 * p]
         })

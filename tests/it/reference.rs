@@ -80,6 +80,15 @@ struct Seen {
     cautions: BTreeSet<(u64, u64)>,
     /// Models after the row before that have exact rows before others.
     models_after_exact_rows: BTreeSet<u64>,
+    /// Block-sorted models, and their scans.
+    scans: BTreeSet<(u64, u64)>,
+    /// Those that are coded with rANS, or not.
+    sorted_with_rans: BTreeSet<(u64, bool)>,
+    /// Codes of sorted numbers, at most 3, and their contexts.
+    sorted_codes: BTreeSet<u32>,
+    sorted_contexts: BTreeSet<usize>,
+    /// Codes above 2, and how many of *b* and *c* had smaller distances.
+    n_skipped: BTreeSet<usize>,
 }
 
 /// Section 2: the lowest bit of a byte first.
@@ -416,6 +425,13 @@ fn token(number: u32, scheme: Scheme) -> usize {
     token as usize
 }
 
+fn to_zigzag(number: i32) -> u32 {
+    match number >= 0 {
+        true => 2 * number as u32,
+        false => 2 * (-1 - number) as u32 + 1,
+    }
+}
+
 fn from_zigzag(number: u32) -> i32 {
     match number % 2 {
         0 => (number / 2) as i32,
@@ -691,15 +707,15 @@ enum Numbers {
 }
 
 impl Numbers {
-    /// Section 5: the parameters of models 3 to 5, 10 to 12, 17, 18, 20 and 21, but for checksums, and of
-    /// those of section 16.
+    /// Section 5: the parameters of models 3 to 5, 10 to 12, 17, 18, 20 and 21, but for checksums, of those of
+    /// section 16, and of models 28, 29 and 31, but for scans.
     fn read(bits: &mut Bits, model: u64) -> Self {
         let basis = basis(model);
-        let has_unit = !matches!(basis, 4 | 5 | 11 | 12);
+        let has_unit = !matches!(basis, 4 | 5 | 11 | 12 | 29);
         let unit = has_unit.then(|| f64::from_bits(bits.number(64)));
         assert!(unit.is_none_or(|unit| unit > 0.0 && unit.is_finite()));
         match (basis, unit) {
-            (3 | 10, Some(step)) => Self::Steps(step),
+            (3 | 10 | 28, Some(step)) => Self::Steps(step),
             (_, Some(unit)) => {
                 let m = bits.number(5) as u32;
                 assert!(m <= 23);
@@ -1968,6 +1984,133 @@ fn repeated_rows(
     values
 }
 
+/// Section 17: the number of binary digits.
+fn n_digits(x: u32) -> u32 {
+    u32::BITS - x.leading_zeros()
+}
+
+/// Section 17: *L*, as codes in contexts.
+fn sorted_numbers(bits: &mut Bits, contexts: &mut Contexts, n: usize) -> Vec<i32> {
+    let [mut a, mut b, mut c] = [0i32, 1, 2];
+    let (mut r, mut o) = (0, 0);
+    let mut numbers = Vec::new();
+    for _ in 0..n {
+        let z = if o <= 3 { o } else { 1 + n_digits(o) };
+        let context = (12 * n_digits(r).min(7) + z.min(11)) as usize;
+        let code = contexts.number(bits, context);
+        bits.seen.sorted_contexts.insert(context);
+        bits.seen.sorted_codes.insert(code.min(3));
+        match code {
+            0 => (),
+            1 => [a, b] = [b, a],
+            2 => [a, b, c] = [c, a, b],
+            _ => {
+                let mut others = [b, c].map(|other| u64::from(to_zigzag(other.wrapping_sub(a))));
+                others.sort();
+                // From the code that it has if none of both is smaller.
+                let mut distance = u64::from(code) - 2;
+                let mut n_skipped = 0;
+                for other in others {
+                    if other <= distance {
+                        distance += 1;
+                        n_skipped += 1;
+                    }
+                }
+                bits.seen.n_skipped.insert(n_skipped);
+                let v = a.wrapping_add(from_zigzag(distance.try_into().unwrap()));
+                [a, b, c] = [v, a, b];
+            }
+        }
+        (r, o) = if code == 0 { (r + 1, o) } else { (0, code) };
+        numbers.push(a);
+    }
+    numbers
+}
+
+/// Section 17: *s* from *L* and *i*.
+fn unsorted(sorted: &[i32], i: usize) -> Vec<i32> {
+    // *L* and *p* are counted from 1.
+    let mut p: Vec<usize> = (1..=sorted.len()).collect();
+    // Stable.
+    p.sort_by_key(|&p| sorted[p - 1]);
+    let mut q = i;
+    let mut numbers = Vec::new();
+    for _ in 0..sorted.len() {
+        assert!(q > 0, "no such order");
+        let at = p[q - 1];
+        numbers.push(sorted[at - 1]);
+        q = if at > i { at } else { at - 1 };
+    }
+    assert_eq!(q, 0);
+    // What the numbers are the order of.
+    let mut suffixes: Vec<usize> = (0..=numbers.len()).collect();
+    suffixes.sort_by_key(|&k| &numbers[k..]);
+    assert_eq!(suffixes.iter().position(|&k| k == 0), Some(i));
+    let before = |&k: &usize| k.checked_sub(1).map(|before| numbers[before]);
+    let in_order: Vec<i32> = suffixes.iter().filter_map(before).collect();
+    assert_eq!(in_order, sorted);
+    numbers
+}
+
+/// Section 17.
+fn block_sorted_rows(
+    bits: &mut Bits,
+    model: u64,
+    n_rows: usize,
+    n: usize,
+    keep_top: usize,
+) -> Vec<f32> {
+    let quantizer = (model != 30).then(|| Numbers::read(bits, model));
+    let scan = bits.number(1);
+    bits.seen.scans.insert((model, scan));
+    bits.seen.sorted_with_rans.insert((model, bits.is_rans));
+    let i = bits.gamma() as usize - 1;
+    let mut contexts = Contexts::read(bits, 1);
+    bits.before_codebooks();
+    let head_codebook = bits.codebook(2, 1);
+    let exact_codebook = bits.codebook(1, 1);
+    let mut order = Order::read(bits, model, n, keep_top, false);
+    contexts.read_codebooks(bits);
+    bits.before_rows();
+    // The exact ones.
+    let mut rows: Vec<Option<Vec<f32>>> = Vec::new();
+    for _ in 0..n_rows {
+        let is_exact = bits.symbol(&head_codebook) == 1;
+        rows.push(is_exact.then(|| bits.exact_row(model, &exact_codebook, n)));
+    }
+    let n_sorted_rows = rows.iter().filter(|row| row.is_none()).count();
+    let n_numbers = n * n_sorted_rows;
+    assert!(i <= n_numbers && (i == 0) == (n_numbers == 0));
+    let sorted = sorted_numbers(bits, &mut contexts, n_numbers);
+    let numbers = unsorted(&sorted, i);
+    let mut n_done = 0;
+    let mut values = Vec::new();
+    for row in rows {
+        if let Some(row) = row {
+            values.extend(row);
+            continue;
+        }
+        let numbers = (0..n).map(|class| match scan {
+            0 => numbers[n_done * n + class],
+            _ => numbers[class * n_sorted_rows + n_done],
+        });
+        let mut row: Vec<f32> = match &quantizer {
+            Some(quantizer) => numbers.map(|number| quantizer.value(number)).collect(),
+            None => {
+                let levels: Vec<u32> = numbers.map(|number| number as u32).collect();
+                assert!(levels.iter().all(|&level| level <= 1 << 21));
+                root(&levels)
+            }
+        };
+        n_done += 1;
+        if matches!(model, 28 | 30) {
+            order.finish(bits, None, &mut row);
+        }
+        values.extend(row);
+    }
+    values
+}
+
 /// Section 5.
 fn payload(
     payload: &[u8],
@@ -2002,6 +2145,7 @@ fn payload(
     assert!(version >= 7 || model < 25);
     assert!(version >= 8 || model < 27);
     assert!(version >= 9 || model < 32);
+    assert!(version >= 11 || !matches!(model, 28..=31));
     bits.seen.models.insert(model);
     bits.seen.first_bytes.insert(payload[0]);
     if bits.is_several {
@@ -2017,6 +2161,7 @@ fn payload(
         7 => plain_rows(&mut bits, n_rows, n),
         13..=15 => tabled_rows(&mut bits, model, n_rows, n),
         27 => repeated_rows(&mut bits, version, n_rows, n, keep_top),
+        28..=31 => block_sorted_rows(&mut bits, model, n_rows, n, keep_top),
         8..=12 | 20 | 21 => {
             let reference = &reference.unwrap()[..n_rows * n];
             let bytes: Vec<u8> = reference.iter().flat_map(|y| y.to_le_bytes()).collect();
@@ -2110,7 +2255,7 @@ fn frame(bytes: &mut Bytes, seen: &mut Seen, reference: Option<&PredictionMatrix
     let start = bytes.position;
     assert_eq!(bytes.take(4), b"\x89HUF");
     let version = bytes.byte();
-    assert!((1..=10).contains(&version));
+    assert!((1..=11).contains(&version));
     let n_json = bytes.varint() as usize;
     let mut text = Vec::new();
     for &byte in bytes.take(n_json) {
@@ -3565,6 +3710,161 @@ fn a_decoder_written_from_the_specification_reads_rows_after_the_row_before() {
             seen.first_bytes
         );
     }
+}
+
+/// Bell curves over classes in their order, about any place, as wide as `width` says of the place.
+fn bells(
+    n_rows: usize,
+    n_classes: usize,
+    seed: u64,
+    width: impl Fn(f32) -> f32,
+) -> PredictionMatrix {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut values = Vec::new();
+    for _ in 0..n_rows {
+        let z = rng.random_range(0.0..n_classes as f32);
+        let distances = (0..n_classes).map(|class| (class as f32 - z) / width(z));
+        values.extend(distances.map(|distance| (-0.5 * distance * distance).exp()));
+    }
+    let mut matrix = PredictionMatrix::new(n_classes, values);
+    matrix.normalize();
+    matrix
+}
+
+/// Each column so many times, one beside the other.
+fn columns_again(matrix: &PredictionMatrix, n_times: usize) -> PredictionMatrix {
+    let again = |value: &f32| vec![*value; n_times];
+    let values = matrix.values().iter().flat_map(again).collect();
+    PredictionMatrix::new(matrix.n_classes() * n_times, values)
+}
+
+/// Rows of so many words, each of which has so many values.
+fn sentences(words: &PredictionMatrix, n_rows: usize, n_of_row: usize) -> PredictionMatrix {
+    let mut rng = StdRng::seed_from_u64(3);
+    let mut values = Vec::new();
+    let n = words.n_classes();
+    for _ in 0..n_rows * n_of_row {
+        let word = rng.random_range(0..words.n_rows());
+        values.extend_from_slice(&words.values()[n * word..n * (word + 1)]);
+    }
+    PredictionMatrix::new(n * n_of_row, values)
+}
+
+/// Its rows are the columns of a matrix.
+fn transposed(matrix: &PredictionMatrix) -> PredictionMatrix {
+    let column = |class| matrix.rows().map(move |row: &[f32]| row[class]);
+    let values = (0..matrix.n_classes()).flat_map(column).collect();
+    PredictionMatrix::new(matrix.n_rows(), values)
+}
+
+/// A curve that rows follow.
+fn waves(n_rows: usize, n_classes: usize) -> PredictionMatrix {
+    let values = (0..n_rows * n_classes).map(|i| {
+        let (row, class) = (i / n_classes, i % n_classes);
+        5.0 * (row as f32 / 37.0 + 0.7 * class as f32).sin()
+    });
+    PredictionMatrix::new(n_classes, values.collect())
+}
+
+#[test]
+fn a_decoder_written_from_the_specification_reads_block_sorted_rows() {
+    let mut seen = Seen::default();
+    let of = |bound, keep_top| promise(Kind::Probabilities, bound, keep_top);
+    let of_values = |bound, keep_top| promise(Kind::Values, bound, keep_top);
+    let [coarse, fine] = [1.0 / 510.0, 1e-4].map(Bound::MaxError);
+    let [wide, narrow] = [1e-3, 1e-5].map(Bound::MaxKl);
+    // Classes that are bins of one quantity.
+    let even = bells(1000, 50, 1, |_| 3.0);
+    let uneven = bells(400, 50, 2, |z| 1.0 + z / 10.0);
+    for (i, bound) in [coarse, fine, wide, narrow].into_iter().enumerate() {
+        check(&mut seen, &[(&even, of(bound, 1 + i % 3))]);
+        check(&mut seen, &[(&uneven, of(bound, 3 - i % 3))]);
+    }
+    // Some rows have one class, and some so many that no level tells apart that they are exact.
+    let mut crowd = bells(400, 50, 3, |_| 3.0).into_values();
+    let near = noise(400, 50, 4, |rng| 0.9 + rng.random_range(0.0..1e-6));
+    for (number, row) in crowd.chunks_exact_mut(50).enumerate() {
+        match number {
+            0 | 1 | 57 | 399 => row.copy_from_slice(&near.values()[number * 50..][..50]),
+            _ if number % 50 == 7 => {
+                row.fill(0.0);
+                row[number % 50] = 1.0;
+            }
+            _ => (),
+        }
+    }
+    let mut crowd = PredictionMatrix::new(50, crowd);
+    check(&mut seen, &[(&crowd, of(fine, 50))]);
+    crowd.normalize();
+    check(&mut seen, &[(&crowd, of(wide, 50))]);
+    // Columns that come again.
+    for n_rows in [400, 1000] {
+        let mut again = columns_again(&softmax_rows(n_rows, 10, 3.0, 5), 5);
+        again.normalize();
+        check(&mut seen, &[(&again, of(Bound::Exact, 1))]);
+        check(&mut seen, &[(&again, of(wide, 3))]);
+    }
+    // Rows along a curve.
+    for n_rows in [400, 1000] {
+        let curve = waves(n_rows, 20);
+        let far = with_far_rows(curve.clone(), |row| row % 70 == 0 || row == 1);
+        for max_error in [0.01, 0.1] {
+            let bound = Bound::MaxError(max_error);
+            check(&mut seen, &[(&curve, of_values(bound, 1))]);
+            check(&mut seen, &[(&far, of_values(bound, 3))]);
+        }
+    }
+    // Parts of rows that come again, and parts of columns; of any bits, too.
+    let few = logits(20, 8, 3.0, 6);
+    let many = logits(200, 8, 3.0, 7);
+    let any = noise(30, 8, 8, |rng| f32::from_bits(rng.random()));
+    for (i, words) in [&few, &many, &any].into_iter().enumerate() {
+        let by_row = sentences(words, 400, 5);
+        let by_column = transposed(&sentences(words, 40, 50));
+        for (matrix, keep_top) in [(by_row, 1), (by_column, 3)] {
+            let exact = of_values(Bound::Exact, keep_top);
+            check(&mut seen, &[(&matrix, exact)]);
+            check(&mut seen, &[(&map(matrix.clone(), float16), exact)]);
+            check(&mut seen, &[(&map(matrix.clone(), bfloat16), exact)]);
+            if i < 2 {
+                let near = of_values(Bound::MaxError(0.001), keep_top);
+                check(&mut seen, &[(&matrix, near)]);
+            }
+        }
+    }
+    // Several blocks and frames.
+    let [large, small] = [17_000, 300].map(|n_rows| bells(n_rows, 12, 9, |_| 1.5));
+    for bound in [coarse, wide] {
+        check(&mut seen, &[(&large, of(bound, 2)), (&small, of(bound, 2))]);
+    }
+    // Distinct rows.
+    let mut rng = StdRng::seed_from_u64(10);
+    let places: Vec<usize> = (0..2000).map(|_| rng.random_range(0..400)).collect();
+    let words = rows_at(&sentences(&many, 400, 5), &places);
+    let uneven = rows_at(&uneven, &places);
+    for (matrix, promise) in [
+        (&uneven, of(coarse, 2)),
+        (&uneven, of(wide, 2)),
+        (&words, of_values(Bound::Exact, 1)),
+        (&map(words.clone(), float16), of_values(Bound::Exact, 1)),
+    ] {
+        check(&mut seen, &[(matrix, promise)]);
+    }
+    for model in 28..=31 {
+        assert!((0..2).all(|scan| seen.scans.contains(&(model, scan))));
+        assert!(seen.models_of_distinct.contains(&model), "{model}");
+        assert!(seen.sorted_with_rans.contains(&(model, false)), "{model}");
+    }
+    for model in [28, 30] {
+        assert!(seen.sorted_with_rans.contains(&(model, true)), "{model}");
+        assert!((0..6).all(|i| seen.orders.contains(&(model, i))), "{model}");
+    }
+    assert!(seen.exact_models.contains(&28));
+    assert!([10, 7].iter().all(|&m| seen.mantissas.contains(&(31, m))));
+    assert_eq!(seen.sorted_codes, (0..=3).collect());
+    assert_eq!(seen.sorted_contexts, (0..96).collect());
+    assert_eq!(seen.n_skipped, (0..=2).collect());
+    assert!(seen.n_set_apart > 0);
 }
 
 #[test]
