@@ -454,9 +454,9 @@ mod tests {
             )),
         ];
         let of_sorted = [
-            Values::Numbers(Numbers::Steps(step)),
-            Values::Numbers(Numbers::OrderedBits(Minifloat::F32)),
-            Values::Numbers(Numbers::OrderedBits(float16())),
+            Values::Steps(step),
+            Values::Bits(Minifloat::F32),
+            Values::Bits(float16()),
             Values::Roots {
                 roots: Roots::HALVING,
                 max_kl: 1e-3,
@@ -601,7 +601,7 @@ mod tests {
         }
         if let Some(step) = Step::new(max_error, 1.0) {
             let steps = Numbers::Steps(step);
-            let [by_row, by_class] = block_sorted(Values::Numbers(steps));
+            let [by_row, by_class] = block_sorted(Values::Steps(step));
             for model in [
                 RowModel::Predicted(steps),
                 RowModel::Multiples(multiples(step)),
@@ -612,7 +612,7 @@ mod tests {
                 assert_kept(model, matrix, &promise);
             }
         }
-        let bits = Values::Numbers(Numbers::OrderedBits(Minifloat::F32));
+        let bits = Values::Bits(Minifloat::F32);
         for model in EXACT_MODELS.into_iter().chain(block_sorted(bits)) {
             assert_kept(model, matrix, &promise(Bound::Exact, 1));
         }
@@ -869,7 +869,7 @@ mod tests {
             let values: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
             let n_rows = values.len() / n_classes;
             let matrix = PredictionMatrix::new(n_classes, values[..n_rows * n_classes].to_vec());
-            let bits = Values::Numbers(Numbers::OrderedBits(Minifloat::F32));
+            let bits = Values::Bits(Minifloat::F32);
             for model in EXACT_MODELS.into_iter().chain(block_sorted(bits)) {
                 assert_kept(model, &matrix, &promise(Bound::Exact, 1));
             }

@@ -6,17 +6,20 @@
 //! them. Those with the same future come to stand together, and are mostly the same again, or near: each is
 //! coded as one of those seen last, or by its difference from the last one, in the context of how the ones before were.
 
+use std::borrow::Cow;
+
 use super::Corrupt;
 use super::bitstream::{BitReader, BitWriter, Coder};
 use super::codebook::{read_gamma, write_gamma};
 use super::coded::{Coded, CodedRows, Tables};
 use super::contexts::{ContextDecoder, Groups, Sequence};
-use super::expected::Levels;
+use super::expected::{Levels, MAX_LEVEL_OF_ROOTS};
 use super::fineness::FinenessFinder;
 use super::meter::Watch;
+use super::minifloat::Minifloat;
 use super::order::Order;
 use super::predicted::{HEAD, Numbers, ORDER, RAW, alphabets, groups_alphabet};
-use super::quantizer::{Root, Roots};
+use super::quantizer::{Root, Roots, Step};
 use super::symbols::Symbol;
 use super::tokens::{LEVELS, from_zigzag, zigzag};
 use crate::matrix::{Rows, argmax};
@@ -36,9 +39,11 @@ pub struct BlockSorted {
 /// How values become numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Values {
-    /// As those of predicted rows.
-    Numbers(Numbers),
-    /// As levels of square roots, in each row as fine as its divergence asks for; decoders do not look at these.
+    /// Multiples of a step.
+    Steps(Step),
+    /// All bits, in the order of the values.
+    Bits(Minifloat),
+    /// Levels of square roots, in each row as fine as its divergence asks for; decoders do not look at these.
     Roots {
         /// The finenesses that rows may have.
         roots: Roots,
@@ -54,9 +59,64 @@ impl Values {
         max_kl: f64::NAN,
     };
 
+    /// Their numbers, which those of predicted rows are as well; `None` for levels of square roots.
+    pub fn numbers(self) -> Option<Numbers> {
+        match self {
+            Self::Steps(step) => Some(Numbers::Steps(step)),
+            Self::Bits(of) => Some(Numbers::OrderedBits(of)),
+            Self::Roots { .. } => None,
+        }
+    }
+
     /// Whether values come back bit for bit.
     fn is_exact(self) -> bool {
-        matches!(self, Self::Numbers(numbers) if numbers.is_exact())
+        matches!(self, Self::Bits(_))
+    }
+
+    /// The numbers of all rows that are not marked; those that have none get marked.
+    pub fn quantize(self, matrix: Rows<'_>, is_exact: &mut [bool]) -> Vec<i32> {
+        pulp::Arch::new().dispatch(Quantizing {
+            values: self,
+            matrix,
+            is_exact,
+        })
+    }
+}
+
+/// Finding numbers with the vector instructions of this machine.
+struct Quantizing<'a> {
+    values: Values,
+    matrix: Rows<'a>,
+    is_exact: &'a mut [bool],
+}
+
+impl pulp::WithSimd for Quantizing<'_> {
+    type Output = Vec<i32>;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> Vec<i32> {
+        let (matrix, is_exact) = (self.matrix, self.is_exact);
+        let n_classes = matrix.n_classes();
+        let mut numbers = Vec::with_capacity(matrix.values().len());
+        if let Some(of_values) = self.values.numbers() {
+            let mut of_row = vec![0; n_classes];
+            for (row, is_exact) in matrix.rows().zip(is_exact.iter_mut()) {
+                *is_exact |= !of_values.quantize_row(row, &mut of_row);
+                if !*is_exact {
+                    numbers.extend_from_slice(&of_row);
+                }
+            }
+        } else if let Values::Roots { roots, max_kl } = self.values {
+            let mut finder = FinenessFinder::new(Levels::Root { roots, max_kl });
+            let needs = finder.needs(matrix, is_exact, |_| 0);
+            let mut of_row = vec![0; n_classes];
+            let rows = matrix.rows().zip(needs).zip(is_exact);
+            for ((row, need), _) in rows.filter(|(_, exact)| !**exact) {
+                finder.quantize(row, argmax(row), need, &mut of_row);
+                numbers.extend(of_row.iter().map(|&level| level as i32));
+            }
+        }
+        numbers
     }
 }
 
@@ -74,10 +134,10 @@ impl Scan {
     pub const ALL: [Self; 2] = [Self::ByRow, Self::ByClass];
 
     /// Numbers of rows in this order.
-    fn of_rows(self, numbers: Vec<i32>, n_classes: usize) -> Vec<i32> {
+    pub fn of_rows(self, numbers: &[i32], n_classes: usize) -> Cow<'_, [i32]> {
         match self {
-            Self::ByRow => numbers,
-            Self::ByClass => transposed(&numbers, n_classes),
+            Self::ByRow => numbers.into(),
+            Self::ByClass => transposed(numbers, n_classes).into(),
         }
     }
 
@@ -92,92 +152,82 @@ impl Scan {
 
 /// The columns of a matrix with rows of so many numbers, one after another.
 fn transposed(numbers: &[i32], n_columns: usize) -> Vec<i32> {
-    let column = |index: usize| numbers[index..].iter().step_by(n_columns).copied();
-    match numbers {
-        [] => Vec::new(),
-        _ => (0..n_columns).flat_map(column).collect(),
+    let mut columns = Vec::with_capacity(numbers.len());
+    if !numbers.is_empty() {
+        for column in 0..n_columns {
+            columns.extend(numbers[column..].iter().step_by(n_columns));
+        }
     }
+    columns
 }
 
-/// The rank of each suffix among all of them, from 1 on, where the shorter of two comes first if the other begins with
+/// The place of each suffix among all of them, from 1 on, where the shorter of two comes first if the other begins with
 /// it: by sorting ever longer prefixes, of those that are not told apart yet (Larsson and Sadakane, Faster suffix
 /// sorting, Theoretical Computer Science 387, 2007).
-fn ranks_of_suffixes(numbers: &[i32]) -> Vec<u32> {
-    let mut suffixes: Vec<u32> = (0..numbers.len() as u32).collect();
-    suffixes.sort_unstable_by_key(|&suffix| numbers[suffix as usize]);
-    let mut ranks = vec![0; numbers.len()];
-    // Where those begin and end that have the same rank.
+fn places_of_suffixes(numbers: &[i32]) -> Vec<u32> {
+    let mut places = vec![0; numbers.len()];
+    let mut keyed: Vec<(i32, u32)> = numbers.iter().copied().zip(0..).collect();
+    keyed.sort_unstable();
+    // The suffixes in order, and where those begin and end that have the same place.
+    let mut suffixes: Vec<u32> = keyed.iter().map(|&(_, suffix)| suffix).collect();
     let mut alike = Vec::new();
-    split(&suffixes, 0, &mut alike, &mut ranks, |suffix| {
-        i64::from(numbers[suffix])
-    });
+    split(&keyed, 0, &mut places, &mut alike);
+    drop(keyed);
     let mut n_known = 1;
     while !alike.is_empty() {
         let mut still_alike = Vec::new();
         for (first, end) in alike {
-            // The rest of a suffix has been ranked by as many numbers; nothing comes before all of them.
-            let rank_of_rest =
-                |suffix: u32| ranks.get(suffix as usize + n_known).copied().unwrap_or(0);
-            let mut keyed: Vec<(u32, u32)> = suffixes[first..end]
-                .iter()
-                .map(|&suffix| (rank_of_rest(suffix), suffix))
-                .collect();
+            // The rest of a suffix has been placed by as many numbers; nothing comes before all of them.
+            let place_of_rest = |suffix: u32| {
+                let rest = places.get(suffix as usize + n_known);
+                rest.copied().unwrap_or(0)
+            };
+            let suffixes = &mut suffixes[first..end];
+            let keys = suffixes.iter().map(|&suffix| place_of_rest(suffix));
+            let mut keyed: Vec<(u32, u32)> = keys.zip(suffixes.iter().copied()).collect();
             keyed.sort_unstable();
-            for (place, &(_, suffix)) in suffixes[first..end].iter_mut().zip(&keyed) {
+            for (place, &(_, suffix)) in suffixes.iter_mut().zip(&keyed) {
                 *place = suffix;
             }
-            let mut keys = keyed.iter().map(|&(key, _)| i64::from(key));
-            split(
-                &suffixes[first..end],
-                first,
-                &mut still_alike,
-                &mut ranks,
-                |_| keys.next().expect("a key for each suffix"),
-            );
+            split(&keyed, first, &mut places, &mut still_alike);
         }
         alike = still_alike;
         n_known *= 2;
     }
-    ranks
+    places
 }
 
-/// Ranks suffixes that are sorted by their keys and stand from place `first` on, and notes which of them have the same.
-fn split(
-    suffixes: &[u32],
+/// Places suffixes that are sorted by their keys, from the one after `first` on, and notes which of them have the same.
+fn split<K: PartialEq>(
+    keyed: &[(K, u32)],
     first: usize,
+    places: &mut [u32],
     alike: &mut Vec<(usize, usize)>,
-    ranks: &mut [u32],
-    mut key_of: impl FnMut(usize) -> i64,
 ) {
-    let mut start = 0;
-    let mut key_of_start = None;
-    let mut end_run = |start: usize, end: usize| {
-        if end > start + 1 {
-            alike.push((first + start, first + end));
+    let mut start = first;
+    for same in keyed.chunk_by(|(a, _), (b, _)| a == b) {
+        for &(_, suffix) in same {
+            places[suffix as usize] = start as u32 + 1;
         }
-    };
-    for (place, &suffix) in suffixes.iter().enumerate() {
-        let key = Some(key_of(suffix as usize));
-        if key != key_of_start {
-            end_run(start, place);
-            (start, key_of_start) = (place, key);
+        let end = start + same.len();
+        if same.len() > 1 {
+            alike.push((start, end));
         }
-        ranks[suffix as usize] = (first + start) as u32 + 1;
+        start = end;
     }
-    end_run(start, suffixes.len());
 }
 
 /// What comes before each suffix, in the order of these, the empty one being the first; nothing comes before all
 /// numbers, whose place is returned.
 fn sort(numbers: &[i32]) -> (Vec<i32>, usize) {
-    let ranks = ranks_of_suffixes(numbers);
+    let places = places_of_suffixes(numbers);
     let mut sorted = vec![0; numbers.len() + 1];
-    let Some(&place_of_all) = ranks.first() else {
+    let Some(&place_of_all) = places.first() else {
         return (Vec::new(), 0);
     };
     sorted[0] = numbers[numbers.len() - 1];
-    for (&rank, &number) in ranks[1..].iter().zip(numbers) {
-        sorted[rank as usize] = number;
+    for (&place, &number) in places[1..].iter().zip(numbers) {
+        sorted[place as usize] = number;
     }
     sorted.remove(place_of_all as usize);
     (sorted, place_of_all as usize)
@@ -193,15 +243,47 @@ fn unsort(sorted: &[i32], place_of_all: usize) -> Result<Vec<i32>, Corrupt> {
         return Err(CORRUPT);
     }
     // The suffixes that are not empty, by their first number, are in the order of their rests.
-    let mut rests: Vec<u32> = (0..sorted.len() as u32).collect();
-    rests.sort_by_key(|&rest| sorted[rest as usize]);
+    let rests = stable_order(sorted);
+    let mut numbers = Vec::with_capacity(sorted.len());
     let mut place = place_of_all;
-    let number = |_| {
+    for _ in 0..sorted.len() {
         let rest = rests[place.checked_sub(1).ok_or(CORRUPT)?] as usize;
         place = rest + usize::from(rest >= place_of_all);
-        Ok(sorted[rest])
-    };
-    (0..sorted.len()).map(number).collect()
+        numbers.push(sorted[rest]);
+    }
+    Ok(numbers)
+}
+
+/// The places of numbers in ascending order, those of equal ones in their own: a radix sort, by 11 bits at a time, of as
+/// many as the numbers differ in.
+fn stable_order(numbers: &[i32]) -> Vec<u32> {
+    const N_DIGIT_BITS: usize = 11;
+    let least = numbers.iter().copied().min().unwrap_or(0);
+    let above = |place: u32| numbers[place as usize].wrapping_sub(least) as u32;
+    let mut places: Vec<u32> = (0..numbers.len() as u32).collect();
+    let most = places.iter().map(|&place| above(place)).max().unwrap_or(0);
+    let mut reordered = vec![0; places.len()];
+    for shift in (0..u32::BITS).step_by(N_DIGIT_BITS) {
+        if most >> shift == 0 {
+            break;
+        }
+        let digit = |place: u32| (above(place) >> shift) as usize % (1 << N_DIGIT_BITS);
+        let mut ends = [0; 1 << N_DIGIT_BITS];
+        for &place in &places {
+            ends[digit(place)] += 1usize;
+        }
+        let mut n_before = 0;
+        for end in &mut ends {
+            n_before += std::mem::replace(end, n_before);
+        }
+        for &place in &places {
+            let next = &mut ends[digit(place)];
+            reordered[*next] = place;
+            *next += 1;
+        }
+        std::mem::swap(&mut places, &mut reordered);
+    }
+    places
 }
 
 /// What encoder and decoder know alike of the sorted numbers so far.
@@ -210,7 +292,7 @@ struct Seen {
     last: [i32; 3],
     /// How often the last one has been repeated.
     n_repeats: u32,
-    /// The code of the last one that was no repeat.
+    /// The rank of the last one that was no repeat.
     other: u32,
 }
 
@@ -245,10 +327,10 @@ impl Seen {
         [second.min(third), second.max(third)]
     }
 
-    /// The code of a number: 0 for the last one, 1 and 2 for those before it; from 3 on, all others as they are farther
+    /// The rank of a number: 0 for the last one, 1 and 2 for those before it; from 3 on, all others as they are farther
     /// from it.
     #[inline(always)]
-    fn code(&self, number: i32) -> u32 {
+    fn rank(&self, number: i32) -> u32 {
         match self.last.iter().position(|&last| last == number) {
             Some(position) => position as u32,
             None => {
@@ -261,13 +343,13 @@ impl Seen {
         }
     }
 
-    /// The number of a code.
+    /// The number of a rank.
     #[inline(always)]
-    fn number(&self, code: u32) -> i32 {
-        match self.last.get(code as usize) {
+    fn number(&self, rank: u32) -> i32 {
+        match self.last.get(rank as usize) {
             Some(&number) => number,
             None => {
-                let mut distance = code - 2;
+                let mut distance = rank - 2;
                 for of_other in self.distances() {
                     distance += u32::from(of_other <= distance);
                 }
@@ -276,16 +358,16 @@ impl Seen {
         }
     }
 
-    /// Takes the next number, which has this code.
+    /// Takes the next number, which has this rank.
     #[inline(always)]
-    fn take(&mut self, number: i32, code: u32) {
-        if code == 0 {
+    fn take(&mut self, number: i32, rank: u32) {
+        if rank == 0 {
             self.n_repeats += 1;
             return;
         }
         self.n_repeats = 0;
-        self.other = code;
-        let n_moved = (code as usize).min(self.last.len() - 1);
+        self.other = rank;
+        let n_moved = (rank as usize).min(self.last.len() - 1);
         self.last.copy_within(..n_moved, 1);
         self.last[0] = number;
     }
@@ -305,19 +387,19 @@ impl BlockSorted {
         let n_classes = matrix.n_classes();
         let mut sequences = Sequence::several(1, matrix.values().len(), LEVELS);
         let sequence = &mut sequences[0];
-        let numbers = self.numbers(matrix, is_exact);
+        let numbers = self.values.quantize(matrix, is_exact);
         for (row, &is_exact) in matrix.rows().zip(is_exact.iter()) {
             sequence.push(Symbol::new(HEAD, u32::from(is_exact)));
             if is_exact {
                 Symbol::of_bits(RAW, row).for_each(|symbol| sequence.push(symbol));
             }
         }
-        let (sorted, place_of_all) = sort(&self.scan.of_rows(numbers.clone(), n_classes));
+        let (sorted, place_of_all) = sort(&self.scan.of_rows(&numbers, n_classes));
         let mut seen = Seen::new();
         for number in sorted {
-            let code = seen.code(number);
-            sequence.push_number(seen.context(), code);
-            seen.take(number, code);
+            let rank = seen.rank(number);
+            sequence.push_number(seen.context(), rank);
+            seen.take(number, rank);
         }
         if !self.values.is_exact() {
             let mut order = Order::new(keep_top, n_classes, false, ORDER);
@@ -334,34 +416,6 @@ impl BlockSorted {
             choices,
             rows: CodedRows::InContexts(groups, sequences),
         }
-    }
-
-    /// The numbers of all rows that are not marked; those that have none get marked.
-    fn numbers(self, matrix: Rows<'_>, is_exact: &mut [bool]) -> Vec<i32> {
-        let n_classes = matrix.n_classes();
-        let mut numbers = Vec::with_capacity(matrix.values().len());
-        match self.values {
-            Values::Numbers(of_values) => {
-                let mut of_row = vec![0; n_classes];
-                for (row, is_exact) in matrix.rows().zip(is_exact) {
-                    *is_exact |= !of_values.quantize_row(row, &mut of_row);
-                    if !*is_exact {
-                        numbers.extend_from_slice(&of_row);
-                    }
-                }
-            }
-            Values::Roots { roots, max_kl } => {
-                let mut finder = FinenessFinder::new(Levels::Root { roots, max_kl });
-                let needs = finder.needs(matrix, is_exact, |_| 0);
-                let mut of_row = vec![0; n_classes];
-                let rows = matrix.rows().zip(needs).zip(is_exact);
-                for ((row, need), _) in rows.filter(|(_, exact)| !**exact) {
-                    finder.quantize(row, argmax(row), need, &mut of_row);
-                    numbers.extend(of_row.iter().map(|&level| level as i32));
-                }
-            }
-        }
-        numbers
     }
 
     /// Decodes the rows of a block.
@@ -382,32 +436,37 @@ impl BlockSorted {
         let alphabets = alphabets(keep_top, contexts.alphabets());
         let (tables, [reader]) = Tables::read_from(reader, &alphabets, watch)?;
         let mut stream = contexts.stream(reader);
-        let mut live = Vec::new();
-        for row in values.chunks_exact_mut(n_classes) {
-            match tables.number(HEAD, &mut stream.reader)? {
-                1 => tables.bits(RAW, &mut stream.reader, row)?,
-                _ => live.push(row),
+        let mut is_exact = vec![false; values.len() / n_classes];
+        for (row, is_exact) in values.chunks_exact_mut(n_classes).zip(&mut is_exact) {
+            *is_exact = tables.number(HEAD, &mut stream.reader)? == 1;
+            if *is_exact {
+                tables.bits(RAW, &mut stream.reader, row)?;
             }
         }
+        let n_live = is_exact.iter().filter(|&&is_exact| !is_exact).count();
         let mut seen = Seen::new();
-        let mut sorted = vec![0; live.len() * n_classes];
+        let mut sorted = vec![0; n_live * n_classes];
         for number in &mut sorted {
-            let code = contexts.number(seen.context(), &tables, &mut stream)?;
-            *number = seen.number(code);
-            seen.take(*number, code);
+            let rank = contexts.number(seen.context(), &tables, &mut stream)?;
+            *number = seen.number(rank);
+            seen.take(*number, rank);
         }
         let numbers = self.scan.to_rows(unsort(&sorted, place_of_all)?, n_classes);
         let mut levels = vec![0; n_classes];
         let mut order = Order::new(keep_top, n_classes, false, ORDER);
-        for (row, numbers) in live.into_iter().zip(numbers.chunks_exact(n_classes)) {
-            match self.values {
-                Values::Numbers(of_values) => {
-                    of_values.dequantize_row(numbers.iter().copied(), row);
-                }
-                Values::Roots { .. } => {
-                    // Those below 0 become too large ones.
-                    let of_row = levels.iter_mut().zip(numbers);
-                    of_row.for_each(|(level, &number)| *level = number as u32);
+        let live = values.chunks_exact_mut(n_classes).zip(is_exact);
+        let live = live.filter(|(_, is_exact)| !is_exact);
+        for ((row, _), numbers) in live.zip(numbers.chunks_exact(n_classes)) {
+            match self.values.numbers() {
+                Some(of_values) => of_values.dequantize_row(numbers.iter().copied(), row),
+                None => {
+                    for (level, &number) in levels.iter_mut().zip(numbers) {
+                        // Those below 0 become too large ones.
+                        *level = number as u32;
+                        if *level > MAX_LEVEL_OF_ROOTS {
+                            return Err(Corrupt("a level is out of range"));
+                        }
+                    }
                     Root::dequantize_row(&levels, row)?;
                 }
             }
@@ -417,42 +476,44 @@ impl BlockSorted {
         }
         tables.finish(stream.reader)
     }
+}
 
-    /// Whether rows may take less than so many bits, by a quick look: how far each number is from what it was when the
-    /// same two, or four, last followed, and how many of those that are not 0 are just that.
-    pub fn may_take_less(self, matrix: Rows<'_>, n_bits: f64) -> bool {
-        /// Of noise there are fewer, whatever its distribution.
-        const LEAST_SHARE_FORESEEN: f64 = 0.2;
-        const N_HASH_BITS: u32 = 16;
-        let numbers = self.numbers(matrix, &mut vec![false; matrix.n_rows()]);
-        let numbers = self.scan.of_rows(numbers, matrix.n_classes());
-        let hash = |following: &[i32]| {
-            let add = |hash: u64, number: &i32| {
-                (hash ^ u64::from(*number as u32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            };
-            (following.iter().fold(0, add) >> (u64::BITS - N_HASH_BITS)) as usize
+/// Whether numbers, in the order in which they are to be sorted, may take less than so many bits, by a quick look: how
+/// far each is from what it was when the same two, or four, last followed, and how many of those that are not 0 are
+/// just that.
+pub fn may_take_less(numbers: &[i32], n_bits: f64) -> bool {
+    /// Of noise there are fewer, whatever its distribution.
+    const LEAST_SHARE_FORESEEN: f64 = 0.2;
+    const N_HASH_BITS: u32 = 16;
+    let hash = |following: &[i32]| {
+        let add = |hash: u64, number: &i32| {
+            (hash ^ u64::from(*number as u32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
         };
-        let mut before = [2, 4].map(|n| (n, vec![0; 1 << N_HASH_BITS]));
-        let (mut n_least, mut n_live, mut n_foreseen) = (0, 0, 0);
-        for numbers in numbers.windows(5).rev() {
-            let mut distance = u32::MAX;
-            for (n, before) in &mut before {
-                let known = &mut before[hash(&numbers[1..=*n])];
-                distance = distance.min(zigzag(numbers[0].wrapping_sub(*known)));
-                *known = numbers[0];
-            }
-            n_least += u64::from(u32::BITS - distance.leading_zeros());
-            n_live += usize::from(numbers[0] != 0);
-            n_foreseen += usize::from(numbers[0] != 0 && distance == 0);
+        (following.iter().fold(0, add) >> (u64::BITS - N_HASH_BITS)) as usize
+    };
+    let mut before = [2, 4].map(|n| (n, vec![0; 1 << N_HASH_BITS]));
+    let (mut n_least, mut n_live, mut n_foreseen) = (0, 0, 0);
+    for numbers in numbers.windows(5).rev() {
+        let mut distance = u32::MAX;
+        for (n, before) in &mut before {
+            let known = &mut before[hash(&numbers[1..=*n])];
+            distance = distance.min(zigzag(numbers[0].wrapping_sub(*known)));
+            *known = numbers[0];
         }
-        (n_least as f64) < n_bits && n_foreseen as f64 > LEAST_SHARE_FORESEEN * n_live as f64
+        n_least += u64::from(u32::BITS - distance.leading_zeros());
+        n_live += usize::from(numbers[0] != 0);
+        n_foreseen += usize::from(numbers[0] != 0 && distance == 0);
     }
+    (n_least as f64) < n_bits && n_foreseen as f64 > LEAST_SHARE_FORESEEN * n_live as f64
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::block;
+    use super::super::contexts::N_POSITIONS;
+    use super::super::models::{RowModel, Way, id};
     use super::*;
 
     #[test]
@@ -463,9 +524,8 @@ mod tests {
         assert_eq!(sorted, b"annbaa".map(i32::from)[..]);
         assert_eq!(place_of_all, 4);
         assert_eq!(unsort(&sorted, 4).unwrap(), numbers);
-        for wrong in [0, 1, 2, 3, 5, 6, 7, usize::MAX] {
-            let others = unsort(&sorted, wrong);
-            assert!(others.is_err() || others.unwrap() != numbers, "{wrong}");
+        for none in [0, 7, usize::MAX] {
+            assert!(unsort(&sorted, none).is_err(), "{none}");
         }
         assert_eq!(sort(&[]), (vec![], 0));
         assert!(unsort(&[], 0).unwrap().is_empty());
@@ -474,7 +534,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn suffixes_are_ranked_as_by_comparing_them(
+        fn suffixes_are_placed_as_by_comparing_them(
             numbers in prop_oneof![
                 prop::collection::vec(0..3, 0..60),
                 prop::collection::vec(prop::num::i32::ANY, 0..60),
@@ -483,9 +543,9 @@ mod tests {
         ) {
             let mut suffixes: Vec<usize> = (0..numbers.len()).collect();
             suffixes.sort_by_key(|&suffix| &numbers[suffix..]);
-            let ranks = ranks_of_suffixes(&numbers);
-            for (rank, suffix) in (1..).zip(suffixes) {
-                prop_assert_eq!(ranks[suffix], rank);
+            let places = places_of_suffixes(&numbers);
+            for (place, suffix) in (1..).zip(suffixes) {
+                prop_assert_eq!(places[suffix], place);
             }
             let (sorted, place_of_all) = sort(&numbers);
             prop_assert_eq!(unsort(&sorted, place_of_all).unwrap(), numbers);
@@ -502,7 +562,7 @@ mod tests {
         }
 
         #[test]
-        fn codes_are_those_of_all_numbers(
+        fn ranks_are_those_of_all_numbers(
             numbers in prop::collection::vec(
                 prop_oneof![-4..4, prop::num::i32::ANY, Just(i32::MIN), Just(i32::MAX)],
                 0..50
@@ -510,14 +570,14 @@ mod tests {
         ) {
             let mut seen = Seen::new();
             for number in numbers {
-                let code = seen.code(number);
-                prop_assert_eq!(seen.number(code), number);
-                prop_assert!(seen.context() < super::super::contexts::N_POSITIONS);
+                let rank = seen.rank(number);
+                prop_assert_eq!(seen.number(rank), number);
+                prop_assert!(seen.context() < N_POSITIONS);
                 // Those next to it are other numbers.
-                for other in [code.wrapping_sub(1), code.wrapping_add(1)] {
-                    prop_assert_eq!(seen.code(seen.number(other)), other);
+                for other in [rank.wrapping_sub(1), rank.wrapping_add(1)] {
+                    prop_assert_eq!(seen.rank(seen.number(other)), other);
                 }
-                seen.take(number, code);
+                seen.take(number, rank);
                 let [a, b, c] = seen.last;
                 prop_assert!(a != b && b != c && a != c);
             }
@@ -525,11 +585,43 @@ mod tests {
     }
 
     #[test]
+    fn levels_of_roots_are_limited() {
+        let step = Step::from_bits(1.0f64.to_bits()).unwrap();
+        for (level, is_one) in [(1 << 21, true), ((1 << 21) + 1, false), (-1, false)] {
+            let sorted = BlockSorted {
+                values: Values::Steps(step),
+                scan: Scan::ByRow,
+            };
+            let way = Way {
+                model: RowModel::BlockSorted(sorted).alone(),
+                coder: Coder::Huffman,
+                n_streams: 1,
+            };
+            let values = [level as f32];
+            let matrix = Rows::new(1, &values);
+            let payload = block::encode(way, matrix, None, &mut [false], 1).bytes;
+            let decoded = block::decode(&payload, 1, 1, 1).unwrap();
+            assert_eq!(decoded.values(), values);
+            // The same as levels, without the number of the model and the step.
+            let of_roots = [&[id::SORTED_ROOTS as u8], &payload[1 + 8..]].concat();
+            assert_eq!(block::decode(&of_roots, 1, 1, 1).is_ok(), is_one, "{level}");
+        }
+    }
+
+    #[test]
+    fn equal_numbers_keep_their_order() {
+        let numbers = [5, i32::MAX, -1, 5, i32::MIN, 1 << 20, -1, 5];
+        assert_eq!(stable_order(&numbers), [4, 2, 6, 0, 3, 7, 5, 1]);
+        assert_eq!(stable_order(&[3, 3, 3]), [0, 1, 2]);
+        assert!(stable_order(&[]).is_empty());
+    }
+
+    #[test]
     fn columns_are_put_back() {
         let numbers: Vec<i32> = (0..12).collect();
-        let by_class = Scan::ByClass.of_rows(numbers.clone(), 4);
+        let by_class = Scan::ByClass.of_rows(&numbers, 4).into_owned();
         assert_eq!(by_class[..5], [0, 4, 8, 1, 5]);
         assert_eq!(Scan::ByClass.to_rows(by_class, 4), numbers);
-        assert!(Scan::ByClass.of_rows(Vec::new(), 4).is_empty());
+        assert!(Scan::ByClass.of_rows(&[], 4).is_empty());
     }
 }

@@ -112,7 +112,7 @@ fn row_models(
             if matches!(search, Search::Like(_)) || 2 * are_live.count() >= matrix.values().len() {
                 models.push(RowModel::Predicted(steps));
             }
-            models.extend(block_sorted(Values::Numbers(steps), search));
+            models.extend(block_sorted(Values::Steps(uniform.step()), search));
         }
         Bound::MaxError(max_error) => {
             let step = step(matrix, is_exact, max_error);
@@ -123,7 +123,7 @@ fn row_models(
                 models
                     .extend(of_minifloats.filter(|model| matches!(model, RowModel::Predicted(_))));
             }
-            models.extend(block_sorted(Values::Numbers(Numbers::Steps(step)), search));
+            models.extend(block_sorted(Values::Steps(step), search));
         }
         Bound::MaxKl(max_kl) => {
             if search.wants(&[id::SHARES]) {
@@ -156,7 +156,7 @@ fn row_models(
                 let of_spheres = spheres.into_iter().flatten().map(Levels::Sphere);
                 models.extend(of_spheres.map(RowModel::Expected));
             }
-            // Equal rows need equal levels, and others no matter how fine.
+            // With few finenesses, values that are equal have equal levels in more rows.
             let roots = Values::Roots {
                 roots: Roots::HALVING,
                 max_kl,
@@ -178,10 +178,10 @@ fn row_models(
                 of_bits.extend(models_of_bits(Minifloat::F32));
             }
             let ordered = of_bits.iter().filter_map(|rows| match rows {
-                RowModel::Predicted(numbers @ Numbers::OrderedBits(_)) => Some(*numbers),
+                RowModel::Predicted(Numbers::OrderedBits(of)) => Some(Values::Bits(*of)),
                 _ => None,
             });
-            let sorted = ordered.flat_map(|numbers| block_sorted(Values::Numbers(numbers), search));
+            let sorted = ordered.flat_map(|bits| block_sorted(bits, search));
             let sorted: Vec<RowModel> = sorted.collect();
             models.extend(of_bits);
             if search.wants(&[id::BY_CLASS, id::BY_BEFORE, id::BY_ABOVE])
@@ -190,12 +190,12 @@ fn row_models(
                 models.extend(By::ALL.map(RowModel::Tabled));
             }
             let keeps = |value: f32, decoded: f32| value.to_bits() == decoded.to_bits();
-            models.extend(sorted);
             if search.wants(&[id::RANKED, id::EXPECTED, id::FINE])
                 && let Some(uniform) = Uniform::of_fractions(matrix.values(), u32::MAX, keeps)
             {
                 models.extend(models_of_levels(uniform, matrix, search));
             }
+            models.extend(sorted);
         }
     }
     models
@@ -274,7 +274,7 @@ fn models_of_minifloats(values: &[f32], search: Search) -> Vec<RowModel> {
             RowModel::Predicted(Numbers::OrderedBits(of) | Numbers::Bits(of)) => of.keep(values),
             RowModel::Expected(Levels::Uniform(floats)) => floats.keep(values),
             RowModel::BlockSorted(BlockSorted {
-                values: Values::Numbers(Numbers::OrderedBits(of)),
+                values: Values::Bits(of),
                 ..
             }) => of.keep(values),
             _ => false,

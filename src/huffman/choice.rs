@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::LARGE;
 use super::bitstream::Coder;
 use super::block::{self, is_of_bits};
+use super::block_sorted::{self, BlockSorted};
 use super::candidates::{Search, candidates};
 use super::coded::Payload;
 use super::minifloat::Minifloat;
@@ -288,18 +289,11 @@ fn encode_best(
         let n_bytes = tried.iter().map(Tried::n_bytes);
         n_bytes.fold(f64::MAX, f64::min)
     };
-    let (sorted, others): (Vec<Model>, Vec<Model>) = models
-        .iter()
-        .partition(|model| matches!(model.rows, RowModel::BlockSorted(_)));
+    let (sorted, others): (Vec<Model>, Vec<Model>) =
+        models.iter().partition(|model| is_block_sorted(**model));
     let mut tried: Vec<Tried> = others.into_par_iter().map(with_huffman).collect();
-    // Sorting takes long: only where it is likely to pay.
-    let n_bits = 8.0 * 0.9 * least(&tried);
-    let may_pay = |model: &Model| match model.rows {
-        _ if n_bits < LEAST_BITS_A_VALUE * matrix.values().len() as f64 => false,
-        RowModel::BlockSorted(sorted) => sorted.may_take_less(matrix, n_bits),
-        _ => true,
-    };
-    let sorted = sorted.into_par_iter().filter(may_pay).map(with_huffman);
+    let may_pay = sorted_that_may_pay(sorted, matrix, is_exact, 8.0 * least(&tried));
+    let sorted = may_pay.into_par_iter().map(with_huffman);
     tried.extend(sorted.collect::<Vec<_>>());
     let least = least(&tried);
     // With rANS those that may be worth their time, and be chosen.
@@ -330,6 +324,37 @@ fn encode_best(
     (best.payload, best.suiting)
 }
 
+fn is_block_sorted(model: Model) -> bool {
+    matches!(model.rows, RowModel::BlockSorted(_))
+}
+
+/// Those of the models of sorted numbers that are likely to take less than so many bits: sorting takes long.
+fn sorted_that_may_pay(
+    sorted: Vec<Model>,
+    matrix: Rows<'_>,
+    is_exact: &[bool],
+    n_bits: f64,
+) -> Vec<Model> {
+    /// What takes less than this is not sorted to take even less.
+    const LEAST_BITS_A_VALUE: f64 = 0.005;
+    const MOST_SHARE: f64 = 0.9;
+    if n_bits < LEAST_BITS_A_VALUE * matrix.values().len() as f64 {
+        return Vec::new();
+    }
+    // They are of the same values, but for the scan.
+    let mut numbers = None;
+    let may_pay = |model: &Model| match model.rows {
+        RowModel::BlockSorted(BlockSorted { values, scan }) => {
+            let numbers =
+                numbers.get_or_insert_with(|| values.quantize(matrix, &mut is_exact.to_vec()));
+            let scanned = scan.of_rows(numbers, matrix.n_classes());
+            block_sorted::may_take_less(&scanned, MOST_SHARE * n_bits)
+        }
+        _ => false,
+    };
+    sorted.into_iter().filter(may_pay).collect()
+}
+
 /// Of the bytes of the best so far, the most that another model may take to be better: a slower one must be worth its
 /// time, more so if the block, or what it is a sample of, `is_large`.
 fn most_share(best: Suiting, other: Model, is_large: bool) -> f64 {
@@ -337,6 +362,14 @@ fn most_share(best: Suiting, other: Model, is_large: bool) -> f64 {
         && (is_large || best.coder == Coder::Huffman);
     let is_slow = matches!(other.rows, RowModel::Expected(_) | RowModel::Predicted(_));
     let is_predicted = |model: Model| matches!(model.rows, RowModel::Predicted(_));
+    if is_block_sorted(other) {
+        return match () {
+            () if is_block_sorted(best.model) => 1.0,
+            () if is_large => 0.9,
+            () if is_fast => LEAST_SHARE_OF_SLOW,
+            () => 0.99,
+        };
+    }
     match (best.model.against, other.against) {
         (_, Against::Nothing | Against::TopBefore | Against::RowBefore(_))
             if is_fast && is_slow =>
@@ -348,18 +381,11 @@ fn most_share(best: Suiting, other: Model, is_large: bool) -> f64 {
         {
             1.0
         }
-        _ if matches!(other.rows, RowModel::BlockSorted(_)) => match is_large {
-            true => 0.9,
-            false => 0.99,
-        },
         (_, Against::RowBefore(_)) if is_large => 0.97,
         (_, Against::Reference | Against::RowBefore(_)) => 0.99,
         _ => 1.0,
     }
 }
-
-/// What takes less than this is not sorted to take even less.
-const LEAST_BITS_A_VALUE: f64 = 0.005;
 
 /// Beside ranked rows, what is slower must take less than this.
 const LEAST_SHARE_OF_SLOW: f64 = 0.95;
@@ -386,7 +412,10 @@ impl Tried {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bitstream::BitReader;
+    use super::super::block_sorted::Scan;
     use super::super::models::{FirstByte, id};
+    use super::super::noise;
     use super::super::promise::Kind;
     use super::*;
 
@@ -449,6 +478,35 @@ mod tests {
                 for (original, decoded) in matrix.rows().zip(decoded.rows()) {
                     assert!(promise.measure(original, decoded).is_some());
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_sorted_by_the_scan_that_takes_less() {
+        let bell = |row: usize, class: usize| {
+            let mean = f64::from(noise(row) >> 8) / f64::from(1 << 24) * 40.0;
+            (-0.5 * ((class as f64 - mean) / 3.0).powi(2)).exp()
+        };
+        let wave = |row: usize, class: usize| 5.0 * (row as f64 / 37.0 + class as f64 * 0.7).sin();
+        for (value, scan) in [
+            (&bell as &dyn Fn(usize, usize) -> f64, Scan::ByRow),
+            (&wave, Scan::ByClass),
+        ] {
+            // Large blocks, and such as are not.
+            for n_rows in [1000, 9000] {
+                let values = (0..n_rows * 40).map(|i| value(i / 40, i % 40) as f32);
+                let matrix = PredictionMatrix::new(40, values.collect());
+                let promise = Promise::new(Kind::Values, Bound::MaxError(0.01));
+                let choice = is_large(matrix.view()).then(|| choose(matrix.view(), None, &promise));
+                assert_eq!(choice.is_some(), n_rows == 9000);
+                let mut is_exact = vec![false; n_rows];
+                let payload = encode(matrix.view(), None, &mut is_exact, &promise, choice).bytes;
+                let way = Way::read_from(&mut BitReader::new(&payload), None).unwrap();
+                let RowModel::BlockSorted(sorted) = way.model.rows else {
+                    panic!("{way:?}");
+                };
+                assert_eq!(sorted.scan, scan, "{n_rows}");
             }
         }
     }

@@ -460,7 +460,7 @@ impl Others {
 }
 
 /// The largest level of a root that a decoder takes. Format-stable.
-const MAX_LEVEL_OF_ROOTS: u32 = 1 << 21;
+pub(super) const MAX_LEVEL_OF_ROOTS: u32 = 1 << 21;
 
 /// The quantizer of a row.
 #[derive(Debug, Clone, Copy)]

@@ -24,7 +24,7 @@ pub enum Part {
     Levels,
     /// The order of the first classes.
     Order,
-    /// Rows stored exactly, and the marks of predicted and plain rows that tell whether they are.
+    /// Rows stored exactly, and the marks of predicted, plain and block-sorted rows that tell whether they are.
     ExactRows,
 }
 

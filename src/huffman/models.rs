@@ -118,7 +118,7 @@ pub enum RowModel {
     Bits,
     /// As values of a [table](super::tabled).
     Tabled(By),
-    /// With all others, [sorted](super::block_sorted).
+    /// As numbers that are [sorted](super::block_sorted) with those of all other rows.
     BlockSorted(BlockSorted),
 }
 
@@ -195,13 +195,9 @@ impl RowModel {
             Self::Tabled(By::Before) => id::BY_BEFORE,
             Self::Tabled(By::Above) => id::BY_ABOVE,
             Self::BlockSorted(sorted) => match sorted.values {
-                Values::Numbers(Numbers::Steps(_)) => id::SORTED_STEPS,
-                Values::Numbers(Numbers::OrderedBits(of) | Numbers::Bits(of)) => {
-                    match of.is_f32() {
-                        true => id::SORTED_BITS,
-                        false => id::SORTED_MINIFLOATS,
-                    }
-                }
+                Values::Steps(_) => id::SORTED_STEPS,
+                Values::Bits(of) if of.is_f32() => id::SORTED_BITS,
+                Values::Bits(_) => id::SORTED_MINIFLOATS,
                 Values::Roots { .. } => id::SORTED_ROOTS,
             },
         }
@@ -250,7 +246,7 @@ impl RowModel {
             }
             Self::Bits | Self::Tabled(_) => {}
             Self::BlockSorted(sorted) => {
-                if let Values::Numbers(numbers) = sorted.values {
+                if let Some(numbers) = sorted.values.numbers() {
                     Self::Predicted(numbers).write_to(writer);
                 }
                 writer.write(u32::from(sorted.scan == Scan::ByClass), 1);
@@ -298,10 +294,10 @@ impl RowModel {
             id::LINEAR_ROOTS => of_roots(Roots::of_steps(reader.read(2)?).linear()),
             id::SORTED_STEPS..=id::SORTED_MINIFLOATS => {
                 let values = match id {
-                    id::SORTED_STEPS => Values::Numbers(Numbers::Steps(read_step(reader)?)),
-                    id::SORTED_BITS => Values::Numbers(Numbers::OrderedBits(Minifloat::F32)),
+                    id::SORTED_STEPS => Values::Steps(read_step(reader)?),
+                    id::SORTED_BITS => Values::Bits(Minifloat::F32),
                     id::SORTED_ROOTS => Values::ROOTS,
-                    _ => Values::Numbers(Numbers::OrderedBits(read_minifloat(reader)?)),
+                    _ => Values::Bits(read_minifloat(reader)?),
                 };
                 let scan = Scan::ALL[reader.read(1)? as usize];
                 Self::BlockSorted(BlockSorted { values, scan })
@@ -619,6 +615,7 @@ mod tests {
             id::MINIFLOATS,
             id::ORDERED_MINIFLOATS_BESIDE,
             id::MINIFLOATS_BESIDE,
+            id::SORTED_MINIFLOATS,
         ] {
             let mut writer = BitWriter::new();
             writer.write(model, 8);
