@@ -108,9 +108,8 @@ fn row_models(
             // Where most are not 0, levels may follow each other as those of logits do.
             let least_live = uniform.least_live();
             let are_live = matrix.values().iter().filter(|&&value| value >= least_live);
-            let steps = Numbers::Steps(uniform.step());
             if matches!(search, Search::Like(_)) || 2 * are_live.count() >= matrix.values().len() {
-                models.push(RowModel::Predicted(steps));
+                models.push(RowModel::Predicted(Numbers::Steps(uniform.step())));
             }
             models.extend(block_sorted(Values::Steps(uniform.step()), search));
         }
@@ -147,7 +146,9 @@ fn row_models(
                     }
                 }
             };
-            let of_roots = roots.iter().map(|&roots| Levels::Root { roots, max_kl });
+            let of_roots = roots
+                .into_iter()
+                .map(|roots| Levels::Root { roots, max_kl });
             models.extend(of_roots.map(RowModel::Expected));
             // Of more classes, roots are as good.
             if matrix.n_classes() <= FEW_CLASSES && search.wants(&[id::SPHERE, id::FINE_SPHERE]) {

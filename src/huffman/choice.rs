@@ -363,11 +363,14 @@ fn most_share(best: Suiting, other: Model, is_large: bool) -> f64 {
     let is_slow = matches!(other.rows, RowModel::Expected(_) | RowModel::Predicted(_));
     let is_predicted = |model: Model| matches!(model.rows, RowModel::Predicted(_));
     if is_block_sorted(other) {
-        return match () {
-            () if is_block_sorted(best.model) => 1.0,
-            () if is_large => 0.9,
-            () if is_fast => LEAST_SHARE_OF_SLOW,
-            () => 0.99,
+        return if is_block_sorted(best.model) {
+            1.0
+        } else if is_large {
+            0.9
+        } else if is_fast {
+            LEAST_SHARE_OF_SLOW
+        } else {
+            0.99
         };
     }
     match (best.model.against, other.against) {
