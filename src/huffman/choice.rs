@@ -296,16 +296,25 @@ fn encode_best(
     let sorted = may_pay.into_par_iter().map(with_huffman);
     tried.extend(sorted.collect::<Vec<_>>());
     let least = least(&tried);
+    let fast = tried.iter().filter(|tried| is_ranked(tried.suiting.model));
+    let least_of_fast = fast.map(Tried::n_bytes).fold(f64::MAX, f64::min);
     // With rANS those that may be worth their time, and be chosen.
     let least_share = if is_large { 0.99 } else { 0.995 };
     let tried: Vec<Tried> = tried
         .into_par_iter()
         .map(|with_huffman| {
             let most = least_share * with_huffman.n_bytes();
-            if with_huffman.n_bytes_of_ans() >= most.min(least / LEAST_SHARE_OF_SLOW) {
+            let model = with_huffman.suiting.model;
+            let most_beside_fast = match model.against {
+                Against::Reference => f64::MAX,
+                _ if is_large && is_slow(model) => LEAST_SHARE_OF_SLOW * least_of_fast,
+                _ => f64::MAX,
+            };
+            let most_to_be_chosen = most_beside_fast.min(least / LEAST_SHARE_OF_SLOW);
+            if with_huffman.n_bytes_of_ans() >= most.min(most_to_be_chosen) {
                 return with_huffman;
             }
-            let with_ans = encode(with_huffman.suiting.model, Coder::Ans);
+            let with_ans = encode(model, Coder::Ans);
             match with_ans.n_bytes() < most {
                 true => with_ans,
                 false => with_huffman,
@@ -322,6 +331,15 @@ fn encode_best(
     let best = tried.into_iter().reduce(better).expect("a model");
     is_exact.copy_from_slice(&best.marked);
     (best.payload, best.suiting)
+}
+
+fn is_ranked(model: Model) -> bool {
+    matches!(model.rows, RowModel::Ranked(_))
+}
+
+/// Whether decoding takes much longer than that of ranked rows.
+fn is_slow(model: Model) -> bool {
+    matches!(model.rows, RowModel::Expected(_) | RowModel::Predicted(_))
 }
 
 fn is_block_sorted(model: Model) -> bool {
@@ -358,9 +376,7 @@ fn sorted_that_may_pay(
 /// Of the bytes of the best so far, the most that another model may take to be better: a slower one must be worth its
 /// time, more so if the block, or what it is a sample of, `is_large`.
 fn most_share(best: Suiting, other: Model, is_large: bool) -> f64 {
-    let is_fast = matches!(best.model.rows, RowModel::Ranked(_))
-        && (is_large || best.coder == Coder::Huffman);
-    let is_slow = matches!(other.rows, RowModel::Expected(_) | RowModel::Predicted(_));
+    let is_fast = is_ranked(best.model) && (is_large || best.coder == Coder::Huffman);
     let is_predicted = |model: Model| matches!(model.rows, RowModel::Predicted(_));
     if is_block_sorted(other) {
         return if is_block_sorted(best.model) {
@@ -375,7 +391,7 @@ fn most_share(best: Suiting, other: Model, is_large: bool) -> f64 {
     }
     match (best.model.against, other.against) {
         (_, Against::Nothing | Against::TopBefore | Against::RowBefore(_))
-            if is_fast && is_slow =>
+            if is_fast && is_slow(other) =>
         {
             LEAST_SHARE_OF_SLOW
         }

@@ -367,11 +367,16 @@ impl Groups {
             .zip(of_groups)
             .map(|(group, codes)| group.codes_by_place(&codes[0], &codes[1]))
             .collect();
+        let have_runs: Vec<bool> = self.groups.iter().map(Group::has_runs).collect();
         let mut runs: Vec<_> = self.groups.iter().map(|g| g.runs[index].iter()).collect();
         let mut large = sequence.large.iter();
         for (entries, own) in sequence.parts() {
             for &entry in entries {
                 let group = usize::from(self.group_of_context[usize::from(entry.context)]);
+                // Most numbers are such, and need not wait for those before.
+                if entry.place == Place::InRun && have_runs[group] {
+                    continue;
+                }
                 if entry.place == Place::Start
                     && let Some(&run) = runs[group].next()
                 {
@@ -423,7 +428,6 @@ impl Group {
             of_place.copy_from_slice(open);
         }
         if self.has_runs() {
-            codes[Place::InRun as usize] = [Code::default(); N_TOKENS];
             codes[Place::AfterRun as usize].copy_from_slice(after_run);
         }
         codes

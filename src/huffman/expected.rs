@@ -200,11 +200,15 @@ impl<const N: usize> Features<N> for Logarithms {
 
     #[inline(always)]
     fn features(self, levels: [u32; N]) -> [f32; N] {
-        // By operations that vectors have as well.
-        match N {
-            1 => levels.map(feature),
-            _ => levels.map(compute_feature),
+        let mut features = [0.0; N];
+        for (feature_of, level) in features.iter_mut().zip(levels) {
+            // Of several by operations that vectors have as well.
+            *feature_of = match N {
+                1 => feature(level),
+                _ => compute_feature(level),
+            };
         }
+        features
     }
 
     #[inline(always)]

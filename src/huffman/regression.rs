@@ -387,7 +387,7 @@ impl Regression {
                 for lane in 0..here.len() {
                     let features = visitor.features(start + lane, here[lane])?;
                     features_here[lane] = features;
-                    if V::IS_SPARSE && features == [0.0; N] {
+                    if V::IS_SPARSE && are_zeros(&features) {
                         continue;
                     }
                     for next in lane + 1..here.len() {
@@ -396,7 +396,7 @@ impl Regression {
                 }
                 features[start..next].copy_from_slice(&features_here[..next - start]);
                 // For later lanes, all of them count at once.
-                let is_known = V::IS_SPARSE && features_here == [[0.0; N]; N_LANES];
+                let is_known = V::IS_SPARSE && are_zeros(features_here.as_flattened());
                 if !later.is_empty() && !is_known {
                     pulp::Arch::new().dispatch(AddFeatures {
                         features: &features_here,
@@ -682,6 +682,13 @@ impl pulp::WithSimd for Fit<'_> {
     }
 }
 
+/// Whether all features are 0; without branches, so that the compiler can turn it into vector instructions.
+#[inline(always)]
+fn are_zeros(features: &[f32]) -> bool {
+    let bits = features.iter().map(|feature| feature.to_bits());
+    bits.fold(0, |all, bits| all | bits) == 0
+}
+
 #[inline(always)]
 fn add_lanes<const N: usize>(target: [f32; N], values: [f32; N], factor: f32) -> [f32; N] {
     let mut sums = target;
@@ -798,45 +805,95 @@ fn add_products(
     products: &mut [f64],
     stride: usize,
 ) {
+    /// A product by itself takes as long as so many in vectors.
+    const DENSE: usize = 10;
+    let mut live = vec![(0, 0.0); size];
     let chunks = features.chunks(CACHED_ROWS * size);
     for (features, weights) in chunks.zip(weights.chunks(CACHED_ROWS)) {
-        let n_grouped = weights.len() / ROWS * ROWS;
-        let (grouped, rest) = features.split_at(n_grouped * size);
-        for (pair, products) in products.chunks_mut(2 * stride).enumerate() {
-            let i = 2 * pair;
-            if i >= size {
-                break;
-            }
-            let (sums, next) = products.split_at_mut(stride.min(products.len()));
-            let sums = &mut sums[..=i];
-            for (group, weights) in grouped.chunks_exact(ROWS * size).zip(weights.chunks(ROWS)) {
-                let of_first = factors(group, weights, size, i);
-                if i + 1 == size {
-                    if of_first != [0.0; ROWS] {
-                        add_rows(group, size, [of_first], [sums]);
-                    }
-                    continue;
-                }
-                let of_next = factors(group, weights, size, i + 1);
-                match (of_first != [0.0; ROWS], of_next != [0.0; ROWS]) {
-                    (true, true) => {
-                        // Both at once, since they are multiplied with the same.
-                        let (both, last) = next[..i + 2].split_at_mut(i + 1);
-                        add_rows(group, size, [of_first, of_next], [sums, both]);
-                        add_rows(&group[i + 1..], size, [of_next], [last]);
-                    }
-                    (true, false) => add_rows(group, size, [of_first], [sums]),
-                    (false, true) => add_rows(group, size, [of_next], [&mut next[..i + 2]]),
-                    (false, false) => {}
-                }
+        let rows = features.chunks_exact(size);
+        let n_live = rows.map(|row| row.iter().map(|&f| usize::from(f != 0.0)).sum::<usize>());
+        let n_products: usize = n_live.map(|n| n * n).sum();
+        match n_products * DENSE < weights.len() * size * size {
+            true => add_sparse_products(features, weights, products, stride, &mut live),
+            false => add_dense_products(features, weights, size, products, stride),
+        }
+    }
+}
+
+/// As [`add_products`], of rows with so few features other than 0 that it pays to look for these, for one row of which
+/// `live` has room: products that are 0 change nothing.
+#[inline(always)]
+fn add_sparse_products(
+    features: &[f64],
+    weights: &[f64],
+    products: &mut [f64],
+    stride: usize,
+    live: &mut [(usize, f64)],
+) {
+    let size = live.len();
+    for (row, weight) in features.chunks_exact(size).zip(weights) {
+        let mut n_live = 0;
+        for (class, &feature) in row.iter().enumerate() {
+            // Without a branch, which could not be foreseen.
+            live[n_live] = (class, feature);
+            n_live += usize::from(feature != 0.0);
+        }
+        let live = &live[..n_live];
+        for (i, &(class, feature)) in live.iter().enumerate() {
+            let factor = feature * weight;
+            let sums = &mut products[class * stride..][..size];
+            for &(before, feature) in &live[..=i] {
+                sums[before] += factor * feature;
             }
         }
-        for (row, weight) in rest.chunks_exact(size).zip(&weights[n_grouped..]) {
-            for i in 0..size {
-                if row[i] != 0.0 {
-                    let sums = &mut products[i * stride..i * stride + i + 1];
-                    add_scaled(sums, row[i] * weight, row);
+    }
+}
+
+/// As [`add_products`], of rows of which most features are not 0.
+#[inline(always)]
+fn add_dense_products(
+    features: &[f64],
+    weights: &[f64],
+    size: usize,
+    products: &mut [f64],
+    stride: usize,
+) {
+    let n_grouped = weights.len() / ROWS * ROWS;
+    let (grouped, rest) = features.split_at(n_grouped * size);
+    for (pair, products) in products.chunks_mut(2 * stride).enumerate() {
+        let i = 2 * pair;
+        if i >= size {
+            break;
+        }
+        let (sums, next) = products.split_at_mut(stride.min(products.len()));
+        let sums = &mut sums[..=i];
+        for (group, weights) in grouped.chunks_exact(ROWS * size).zip(weights.chunks(ROWS)) {
+            let of_first = factors(group, weights, size, i);
+            if i + 1 == size {
+                if of_first != [0.0; ROWS] {
+                    add_rows(group, size, [of_first], [sums]);
                 }
+                continue;
+            }
+            let of_next = factors(group, weights, size, i + 1);
+            match (of_first != [0.0; ROWS], of_next != [0.0; ROWS]) {
+                (true, true) => {
+                    // Both at once, since they are multiplied with the same.
+                    let (both, last) = next[..i + 2].split_at_mut(i + 1);
+                    add_rows(group, size, [of_first, of_next], [sums, both]);
+                    add_rows(&group[i + 1..], size, [of_next], [last]);
+                }
+                (true, false) => add_rows(group, size, [of_first], [sums]),
+                (false, true) => add_rows(group, size, [of_next], [&mut next[..i + 2]]),
+                (false, false) => {}
+            }
+        }
+    }
+    for (row, weight) in rest.chunks_exact(size).zip(&weights[n_grouped..]) {
+        for i in 0..size {
+            if row[i] != 0.0 {
+                let sums = &mut products[i * stride..i * stride + i + 1];
+                add_scaled(sums, row[i] * weight, row);
             }
         }
     }
@@ -998,8 +1055,10 @@ fn transposed_inverse<S: pulp::Simd>(simd: S, lower: &[f64], n: usize) -> Vec<f6
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use pulp::Scalar;
+
+    use super::super::noise;
+    use super::*;
 
     const RIDGE: Ridge = Ridge {
         absolute: 4.0,
@@ -1134,20 +1193,28 @@ mod tests {
     #[test]
     fn products_are_summed_row_by_row() {
         for (n_rows, size) in [(11, 5), (75, 5), (64, 6), (75, 6)] {
-            assert_products_are_summed_row_by_row(n_rows, size);
+            assert_products_are_summed_row_by_row(n_rows, size, |row, class| {
+                // Of two classes, some rows together have none.
+                let is_alone = matches!(class, 1 | 2) && row % 12 >= 4 * class;
+                (row * size + class).is_multiple_of(7) || is_alone
+            });
         }
+        // Chunks of rows with few features, and such as have more.
+        assert_products_are_summed_row_by_row(150, 40, |row, class| {
+            noise(row * 40 + class) % 16 > row as u32 / 32
+        });
     }
 
-    fn assert_products_are_summed_row_by_row(n_rows: usize, size: usize) {
-        let stride = 7;
+    fn assert_products_are_summed_row_by_row(
+        n_rows: usize,
+        size: usize,
+        is_zero: impl Fn(usize, usize) -> bool,
+    ) {
+        let stride = size + 2;
         let features: Vec<f64> = (0..n_rows * size)
-            .map(|i| {
-                // Of two classes, some rows together have none.
-                let is_alone = matches!(i % size, 1 | 2) && i / size % 12 >= 4 * (i % size);
-                match i % 7 == 0 || is_alone {
-                    true => 0.0,
-                    false => 1.0 / (i + 1) as f64,
-                }
+            .map(|i| match is_zero(i / size, i % size) {
+                true => 0.0,
+                false => 1.0 / (i + 1) as f64,
             })
             .collect();
         let mut products = vec![0.25; size * stride];

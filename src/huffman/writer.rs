@@ -261,13 +261,11 @@ impl<W: Write> FrameWriter<W> {
                     [] => None,
                     known => Some(Rows::new(n_classes, known)),
                 };
-                // A small block can afford to try everything.
-                let is_large = choice::is_large(rows);
-                if is_large && number.is_multiple_of(BLOCKS_PER_CHOICE) {
+                // A small block can afford to try everything, unless it is what is left of large ones.
+                if choice::is_large(rows) && number.is_multiple_of(BLOCKS_PER_CHOICE) {
                     self.choice = Some(choice::choose(rows, known, &promise));
                 }
-                let choice = self.choice.filter(|_| is_large);
-                blocks.push((rows, originals, known, choice));
+                blocks.push((rows, originals, known, self.choice));
             }
             let blocks: Vec<EncodedBlock> = blocks
                 .into_par_iter()
@@ -397,4 +395,56 @@ fn block_bytes(n_rows: usize, payload: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(payload);
     append_checksum(&mut bytes);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::models::FirstByte;
+    use super::super::noise;
+    use super::super::promise::Kind;
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_large_blocks_is_coded_as_these() {
+        const N_CLASSES: usize = 200;
+        const N_LEFT: usize = 100;
+        let n_rows = rows_per_block(N_CLASSES) + N_LEFT;
+        // In each of the last rows, one value tells the others.
+        let value = |i: usize| match i / N_CLASSES < n_rows - N_LEFT {
+            true => noise(i) as f32 / (1u64 << 32) as f32,
+            false => noise(i / N_CLASSES) as f32 / (1u64 << 32) as f32 * (i % N_CLASSES) as f32,
+        };
+        let values: Vec<f32> = (0..n_rows * N_CLASSES).map(value).collect();
+        let promise = Promise::new(Kind::Values, Bound::MaxError(0.01));
+        let models = |values: &[f32]| {
+            let header = FrameHeader::new(N_CLASSES, promise).unwrap();
+            let mut writer = FrameWriter::new(Vec::new(), header).unwrap();
+            let n_before = writer.writer.len();
+            let matrix = PredictionMatrix::new(N_CLASSES, values.to_vec());
+            writer.write(&matrix).unwrap();
+            writer.write_pending().unwrap();
+            let mut rest = &writer.writer[n_before..];
+            let mut models = Vec::new();
+            for block in &writer.index.blocks {
+                let (block, others) = rest.split_at(block.n_bytes as usize);
+                // After the tag and two numbers, each of which ends with a byte below 128.
+                let mut ends = block
+                    .iter()
+                    .enumerate()
+                    .skip(1)
+                    .filter(|(_, byte)| **byte < 128);
+                let (end, _) = ends.nth(1).unwrap();
+                models.push(FirstByte::of(&block[end + 1..]).id());
+                rest = others;
+            }
+            models
+        };
+        let of_both = models(&values);
+        assert_eq!(of_both.len(), 2);
+        assert_eq!(of_both[1], of_both[0]);
+        assert_ne!(
+            models(&values[values.len() - N_LEFT * N_CLASSES..]),
+            of_both[..1]
+        );
+    }
 }
