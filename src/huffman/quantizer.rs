@@ -253,7 +253,11 @@ impl Uniform {
     /// The probability that a level stands for. Format-stable: one IEEE division in f64, rounded to f32.
     #[inline]
     pub fn dequantize(&self, level: u32) -> f32 {
-        (f64::from(level) / f64::from(self.n_levels)) as f32
+        // Of integers that f32 has, one in f32 gives the same: f64 has more than twice the bits, and rounding twice does
+        // no harm then (Figueroa, "When is double rounding innocuous?", 1995).
+        const _: () = assert!(MAX_LEVELS <= 1 << 24 && MAX_LEVELS_OF_FLOATS <= 1 << 24);
+        // Vectors convert signed integers faster.
+        level as i32 as f32 / self.n_levels as i32 as f32
     }
 
     /// Decodes a row from all its levels, none above that of 1. Format-stable: one IEEE division in f64 each, rounded to
@@ -412,6 +416,15 @@ impl Root {
                     .ok_or(Corrupt("the levels of a row are too large"))?
             }
         };
+        // As with levels that are the same in all rows; weights are below their sum.
+        const MOST: u64 = 1 << 24;
+        if sum <= MOST {
+            for (value, &level) in row.iter_mut().zip(levels) {
+                let weight = (64 * level * level).max(1);
+                *value = weight as i32 as f32 / sum as f32;
+            }
+            return Ok(());
+        }
         let sum = sum as f64;
         for (value, &level) in row.iter_mut().zip(levels) {
             *value = (Self::weight(level) as f64 / sum) as f32;
@@ -582,6 +595,25 @@ mod tests {
     }
 
     #[test]
+    fn levels_are_decoded_by_one_division() {
+        let n_levels =
+            (1..400).chain([4095, 10_000, 65_535, 1_000_000, MAX_LEVELS - 1, MAX_LEVELS]);
+        let floats = (1..=24).map(|n| Uniform::floats(1 << n, 10).unwrap());
+        for uniform in n_levels.map(Uniform::of).chain(floats) {
+            let n_levels = uniform.n_levels();
+            let step = 1 + n_levels as usize / 50_000;
+            for level in (0..=n_levels).step_by(step).chain([n_levels]) {
+                let quotient = f64::from(level) / f64::from(n_levels);
+                assert_eq!(
+                    uniform.dequantize(level),
+                    quotient as f32,
+                    "{level} {n_levels}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn bounds_out_of_range_are_refused() {
         for max_error in [0.0, -1.0, 0.51, 1e-7, f64::NAN, f64::INFINITY] {
             assert!(matches!(
@@ -643,6 +675,14 @@ mod tests {
         assert_eq!(levels, [45, 23]);
         assert_eq!(Roots::HALVING.root(10).unwrap().likely_top(24), 31);
         assert_eq!(Roots::HALVING.root(3).unwrap().likely_top(9), 0);
+        // On both sides of the largest sum of which f32 has all integers.
+        for top in (0..700).chain([512, 40_000]) {
+            let levels = [top, top / 3, top % 17];
+            Root::dequantize_row(&levels, &mut row).unwrap();
+            let weights = levels.map(|level| Root::weight(level) as f64);
+            let sum: f64 = weights.iter().sum();
+            assert_eq!(row, weights.map(|weight| (weight / sum) as f32), "{top}");
+        }
         assert!(Root::dequantize_row(&[u32::MAX, 0, 0], &mut row).is_err());
         assert!(Root::dequantize_row(&[1 << 24; 70_000], &mut [0.0; 70_000]).is_err());
     }

@@ -3324,6 +3324,7 @@ fn a_decoder_written_from_the_specification_reads_spheres_and_fine_levels() {
         with_certain(softmax_rows(700, 5, 1.0, 7)),
         with_certain(softmax_rows(300, 6, 4.0, 8)),
         with_certain(softmax_rows(300, 12, 2.0, 9)),
+        two_classes(2500, 10, Box::new(about_few)),
     ];
     for (i, matrix) in matrices.iter().enumerate() {
         for max_kl in [1e-2, 1e-3, 1e-4, 1e-6] {
