@@ -20,6 +20,15 @@ pub const REFILL_BITS: u32 = 16;
 /// Between symbols, the state of rANS is not below this, its value after the last one.
 pub const START: u32 = 1 << REFILL_BITS;
 
+/// The lowest bits of a value, at most 56; the higher ones must be zero.
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    /// The value.
+    pub value: u64,
+    /// How many bits.
+    pub n_bits: u32,
+}
+
 /// Appends bit fields to a byte buffer, lowest bit first.
 #[derive(Debug, Default)]
 pub struct BitWriter {
@@ -48,6 +57,33 @@ impl BitWriter {
             self.pending >>= 32;
             self.n_pending -= 32;
         }
+    }
+
+    /// Appends fields, in less time than one by one.
+    pub fn write_all(&mut self, fields: &[Field]) {
+        // As many whole bytes as there are go first.
+        let n_whole = self.n_pending / 8;
+        let whole = self.pending.to_le_bytes();
+        self.bytes.extend_from_slice(&whole[..n_whole as usize]);
+        let (mut pending, mut n_pending) = (self.pending >> (8 * n_whole), self.n_pending % 8);
+
+        let n_before = self.bytes.len();
+        let n_bits: u32 = fields.iter().map(|field| field.n_bits).sum();
+        // Whole words are written, the last bytes of which do not count.
+        self.bytes.resize(n_before + n_bits as usize / 8 + 9, 0);
+        let mut n_bytes = n_before;
+        for field in fields {
+            debug_assert!(field.n_bits <= 56 && field.value >> field.n_bits == 0);
+            pending |= field.value << n_pending;
+            n_pending += field.n_bits;
+            self.bytes[n_bytes..n_bytes + 8].copy_from_slice(&pending.to_le_bytes());
+            let n_whole = n_pending / 8;
+            n_bytes += n_whole as usize;
+            pending >>= 8 * n_whole;
+            n_pending %= 8;
+        }
+        self.bytes.truncate(n_bytes);
+        (self.pending, self.n_pending) = (pending, n_pending);
     }
 
     /// Appends all bits of another bitstream.
@@ -139,20 +175,26 @@ impl<'a> BitReader<'a> {
     }
 
     /// Tops `pending` up to at least 56 bits, or to all that is left.
-    #[inline]
+    #[inline(always)]
     fn refill(&mut self) {
-        if let Some(word) = self.bytes.get(self.next..self.next + 8) {
-            let word = u64::from_le_bytes(word.try_into().expect("eight bytes"));
-            self.pending |= word << self.n_pending;
-            let n_taken = (63 - self.n_pending) / 8;
-            self.next += n_taken as usize;
-            self.n_pending += n_taken * 8;
-        } else {
-            while self.n_pending <= 56 && self.next < self.bytes.len() {
-                self.pending |= u64::from(self.bytes[self.next]) << self.n_pending;
-                self.next += 1;
-                self.n_pending += 8;
-            }
+        let Some(word) = self.bytes.get(self.next..self.next + 8) else {
+            return self.refill_with_last();
+        };
+        let word = u64::from_le_bytes(word.try_into().expect("eight bytes"));
+        self.pending |= word << self.n_pending;
+        let n_taken = (63 - self.n_pending) / 8;
+        self.next += n_taken as usize;
+        self.n_pending += n_taken * 8;
+    }
+
+    /// The same where fewer than eight bytes are left; not where it would make that of others longer.
+    #[cold]
+    #[inline(never)]
+    fn refill_with_last(&mut self) {
+        while self.n_pending <= 56 && self.next < self.bytes.len() {
+            self.pending |= u64::from(self.bytes[self.next]) << self.n_pending;
+            self.next += 1;
+            self.n_pending += 8;
         }
     }
 
@@ -256,6 +298,37 @@ mod tests {
         writer.write(0b1, 1);
         assert_eq!(writer.n_bits(), 9);
         assert_eq!(writer.finish(), [0b1111_1101, 0b0000_0001]);
+    }
+
+    #[test]
+    fn fields_are_the_same_one_by_one_and_together() {
+        let fields: Vec<Field> = (0..300u32)
+            .map(|i| {
+                let n_bits = i * 7 % 57;
+                let value = u64::from(i).wrapping_mul(0x9e37_79b9_7f4a_7c15) & ((1 << n_bits) - 1);
+                Field { value, n_bits }
+            })
+            .collect();
+        // Whatever is pending before, and after.
+        for n_before in 0..70 {
+            let (mut one_by_one, mut together) = (BitWriter::new(), BitWriter::new());
+            for writer in [&mut one_by_one, &mut together] {
+                (0..n_before).for_each(|i| writer.write(i % 3 & 1, 1));
+            }
+            for field in &fields {
+                let n_low = field.n_bits.min(32);
+                let low = field.value & ((1 << n_low) - 1);
+                one_by_one.write(low as u32, n_low);
+                one_by_one.write((field.value >> n_low) as u32, field.n_bits - n_low);
+            }
+            for fields in [&fields[..0], &fields[..97], &fields[97..]] {
+                together.write_all(fields);
+            }
+            assert_eq!(together.n_bits(), one_by_one.n_bits());
+            one_by_one.write(0b101, 3);
+            together.write(0b101, 3);
+            assert_eq!(together.finish(), one_by_one.finish());
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@
 use bitvec::prelude::*;
 
 use super::Corrupt;
-use super::bitstream::{BitReader, BitWriter};
+use super::bitstream::{BitReader, BitWriter, Field};
 use super::logarithm::log2;
 use super::meter::Part;
 use super::tokens::{LEVELS, RUNS, Tokens, from_zigzag, zigzag};
@@ -263,16 +263,12 @@ pub struct Code {
 }
 
 impl Code {
-    /// Writes the code and the extra bits of its symbol.
+    /// The code and the extra bits of its symbol.
     #[inline(always)]
-    pub fn write_to(self, writer: &mut BitWriter, extra: u32, n_extra_bits: u32) {
-        let (bits, n_bits) = (u32::from(self.bits), u32::from(self.n_bits));
-        match n_bits + n_extra_bits <= 32 {
-            true => writer.write(bits | extra << n_bits, n_bits + n_extra_bits),
-            false => {
-                writer.write(bits, n_bits);
-                writer.write(extra, n_extra_bits);
-            }
+    pub fn with_extra(self, extra: u32, n_extra_bits: u32) -> Field {
+        Field {
+            value: u64::from(self.bits) | u64::from(extra) << self.n_bits,
+            n_bits: u32::from(self.n_bits) + n_extra_bits,
         }
     }
 }

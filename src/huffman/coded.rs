@@ -148,6 +148,9 @@ pub fn write_rows(coder: Coder, n_streams: usize, coded: Coded, mut writer: BitW
     Payload { bytes, counts }
 }
 
+/// About how many fields are made before they are written: what a symbol's bits are need not wait for where they go.
+pub(super) const N_FIELDS: usize = 256;
+
 /// The codebooks of a block's alphabets.
 enum Codebooks {
     Huffman {
@@ -194,12 +197,14 @@ impl Codebooks {
     fn write_symbols(&self, rows: &CodedRows, stream: usize, writer: &mut BitWriter) {
         match (self, rows) {
             (Self::Huffman { codes, .. }, CodedRows::Symbols(symbols)) => {
-                for symbol in symbols {
-                    codes[symbol.alphabet()][symbol.value() as usize].write_to(
-                        writer,
-                        symbol.extra(),
-                        symbol.n_extra_bits(),
-                    );
+                let mut fields = Vec::with_capacity(N_FIELDS);
+                for symbols in symbols.chunks(N_FIELDS) {
+                    fields.clear();
+                    fields.extend(symbols.iter().map(|symbol| {
+                        let code = codes[symbol.alphabet()][symbol.value() as usize];
+                        code.with_extra(symbol.extra(), symbol.n_extra_bits())
+                    }));
+                    writer.write_all(&fields);
                 }
             }
             (Self::Huffman { codes, .. }, CodedRows::InContexts(groups, sequences)) => {

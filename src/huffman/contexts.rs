@@ -16,7 +16,7 @@ use super::bitstream::{BitReader, BitWriter, Coder};
 use super::codebook::{
     Alphabet, Code, Codebook, entropy_bits, huffman_bits, read_gamma, write_gamma,
 };
-use super::coded::Tables;
+use super::coded::{N_FIELDS, Tables};
 use super::logarithm::log2;
 use super::meter::Watch;
 use super::symbols::Symbol;
@@ -367,41 +367,49 @@ impl Groups {
             .zip(of_groups)
             .map(|(group, codes)| group.codes_by_place(&codes[0], &codes[1]))
             .collect();
+        let n_extra_bits: [u8; N_TOKENS] =
+            std::array::from_fn(|token| self.tokens.meaning(token as u32).1 as u8);
         let have_runs: Vec<bool> = self.groups.iter().map(Group::has_runs).collect();
         let mut runs: Vec<_> = self.groups.iter().map(|g| g.runs[index].iter()).collect();
-        let mut large = sequence.large.iter();
+        let mut n_large = 0;
+        let mut fields = Vec::with_capacity(2 * N_FIELDS);
         for (entries, own) in sequence.parts() {
-            for &entry in entries {
-                let group = usize::from(self.group_of_context[usize::from(entry.context)]);
-                // Most numbers are such, and need not wait for those before.
-                if entry.place == Place::InRun && have_runs[group] {
-                    continue;
-                }
-                if entry.place == Place::Start
-                    && let Some(&run) = runs[group].next()
-                {
-                    let token = RUNS.split(run.length);
-                    let of_follower = self.groups[group].follower(run) * RUNS.count();
-                    let codes = &codes[self.first_alphabet + 2 * group];
-                    let code = codes[of_follower + token.value as usize];
-                    code.write_to(writer, token.extra, token.n_extra_bits);
-                    continue;
-                }
-                let code = by_place[group][entry.place as usize][usize::from(entry.token)];
-                let (extra, n_extra_bits) = match u32::from(entry.token) < N_SMALL {
-                    true => (0, 0),
-                    false => {
-                        let token = entry.number_token(self.tokens, &mut large);
-                        (token.extra, token.n_extra_bits)
+            for entries in entries.chunks(N_FIELDS) {
+                for &entry in entries {
+                    let group = usize::from(self.group_of_context[usize::from(entry.context)]);
+                    if entry.place == Place::InRun && have_runs[group] {
+                        continue;
                     }
-                };
-                code.write_to(writer, extra, n_extra_bits);
+                    if entry.place == Place::Start
+                        && let Some(&run) = runs[group].next()
+                    {
+                        let token = RUNS.split(run.length);
+                        let of_follower = self.groups[group].follower(run) * RUNS.count();
+                        let codes = &codes[self.first_alphabet + 2 * group];
+                        let code = codes[of_follower + token.value as usize];
+                        fields.push(code.with_extra(token.extra, token.n_extra_bits));
+                        continue;
+                    }
+                    let token = usize::from(entry.token);
+                    let code = by_place[group][entry.place as usize][token];
+                    // Without branches, which could not be foreseen: the extra bits are the lowest ones of the number.
+                    let n_extra_bits = u32::from(n_extra_bits[token]);
+                    let number = sequence.large.get(n_large).copied().unwrap_or(0);
+                    n_large += usize::from(u32::from(entry.token) >= N_SMALL);
+                    fields
+                        .push(code.with_extra(number & ((1u32 << n_extra_bits) - 1), n_extra_bits));
+                }
+                if fields.len() >= N_FIELDS {
+                    writer.write_all(&fields);
+                    fields.clear();
+                }
             }
             if let Some(symbol) = own {
                 let code = codes[symbol.alphabet()][symbol.value() as usize];
-                code.write_to(writer, symbol.extra(), symbol.n_extra_bits());
+                fields.push(code.with_extra(symbol.extra(), symbol.n_extra_bits()));
             }
         }
+        writer.write_all(&fields);
     }
 }
 
