@@ -187,7 +187,7 @@ impl<'a> BitReader<'a> {
         self.n_pending += n_taken * 8;
     }
 
-    /// The same where fewer than eight bytes are left; not where it would make that of others longer.
+    /// The same where fewer than eight bytes are left: a call, so that the usual way is short.
     #[cold]
     #[inline(never)]
     fn refill_with_last(&mut self) {

@@ -1,5 +1,5 @@
 //! Which way suits the rows of a block: all [`candidates`] are tried on all rows of a small block, and on some rows for
-//! large ones.
+//! large ones and what is left after these.
 
 use rayon::prelude::*;
 
@@ -296,8 +296,13 @@ fn encode_best(
     let sorted = may_pay.into_par_iter().map(with_huffman);
     tried.extend(sorted.collect::<Vec<_>>());
     let least = least(&tried);
-    let fast = tried.iter().filter(|tried| is_ranked(tried.suiting.model));
-    let least_of_fast = fast.map(Tried::n_bytes).fold(f64::MAX, f64::min);
+    // Where ranked rows are the first to be compared, whatever is slower must take so much less than they do.
+    let most_beside_ranked = match tried.first() {
+        Some(first) if is_large && is_ranked(first.suiting.model) && reference.is_none() => {
+            LEAST_SHARE_OF_SLOW * first.n_bytes()
+        }
+        _ => f64::MAX,
+    };
     // With rANS those that may be worth their time, and be chosen.
     let least_share = if is_large { 0.99 } else { 0.995 };
     let tried: Vec<Tried> = tried
@@ -305,12 +310,10 @@ fn encode_best(
         .map(|with_huffman| {
             let most = least_share * with_huffman.n_bytes();
             let model = with_huffman.suiting.model;
-            let most_beside_fast = match model.against {
-                Against::Reference => f64::MAX,
-                _ if is_large && is_slow(model) => LEAST_SHARE_OF_SLOW * least_of_fast,
-                _ => f64::MAX,
+            let most_to_be_chosen = match is_slow(model) {
+                true => most_beside_ranked.min(least / LEAST_SHARE_OF_SLOW),
+                false => least / LEAST_SHARE_OF_SLOW,
             };
-            let most_to_be_chosen = most_beside_fast.min(least / LEAST_SHARE_OF_SLOW);
             if with_huffman.n_bytes_of_ans() >= most.min(most_to_be_chosen) {
                 return with_huffman;
             }

@@ -1,7 +1,7 @@
 //! Coded rows to bits and back: what was chosen for a model, the codebooks of its alphabets, and the symbols of the rows
 //! in one bitstream or several (FORMAT.md, section 5).
 
-use super::bitstream::{BitReader, BitWriter, Coder};
+use super::bitstream::{BitReader, BitWriter, Coder, Field};
 use super::codebook::{self, Alphabet, Code, Codebook, entropy_bits, read_gamma, write_gamma};
 use super::contexts::{Groups, Sequence};
 use super::meter::Watch;
@@ -150,6 +150,14 @@ pub fn write_rows(coder: Coder, n_streams: usize, coded: Coded, mut writer: BitW
 
 /// About how many fields are made before they are written: what a symbol's bits are need not wait for where they go.
 pub(super) const N_FIELDS: usize = 256;
+
+/// Writes fields if there are so many.
+pub(super) fn write_if_many(fields: &mut Vec<Field>, writer: &mut BitWriter) {
+    if fields.len() >= N_FIELDS {
+        writer.write_all(fields);
+        fields.clear();
+    }
+}
 
 /// The codebooks of a block's alphabets.
 enum Codebooks {

@@ -16,7 +16,7 @@ use super::bitstream::{BitReader, BitWriter, Coder};
 use super::codebook::{
     Alphabet, Code, Codebook, entropy_bits, huffman_bits, read_gamma, write_gamma,
 };
-use super::coded::{N_FIELDS, Tables};
+use super::coded::{N_FIELDS, Tables, write_if_many};
 use super::logarithm::log2;
 use super::meter::Watch;
 use super::symbols::Symbol;
@@ -399,17 +399,16 @@ impl Groups {
                     fields
                         .push(code.with_extra(number & ((1u32 << n_extra_bits) - 1), n_extra_bits));
                 }
-                if fields.len() >= N_FIELDS {
-                    writer.write_all(&fields);
-                    fields.clear();
-                }
+                write_if_many(&mut fields, writer);
             }
             if let Some(symbol) = own {
                 let code = codes[symbol.alphabet()][symbol.value() as usize];
                 fields.push(code.with_extra(symbol.extra(), symbol.n_extra_bits()));
             }
+            write_if_many(&mut fields, writer);
         }
         writer.write_all(&fields);
+        debug_assert_eq!(n_large, sequence.large.len());
     }
 }
 
@@ -427,8 +426,8 @@ impl Group {
         self.runs.iter().any(|runs| !runs.is_empty())
     }
 
-    /// The codes of tokens by place, given those of the symbols of the group's alphabets: none where a run has told
-    /// the number.
+    /// The codes of tokens by place, given those of the symbols of the group's alphabets: no bits where a run has told
+    /// the number after it. Nobody asks for those in runs.
     fn codes_by_place(&self, open: &[Code], after_run: &[Code]) -> [[Code; N_TOKENS]; 4] {
         let open = &open[n_run_symbols(self.followers.len())..];
         let mut codes: [[Code; N_TOKENS]; 4] = [[Code::default(); N_TOKENS]; 4];

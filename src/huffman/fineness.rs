@@ -312,30 +312,31 @@ fn choose(needs: &mut [&mut Need], roots: Roots) -> f32 {
     let mut costs: Vec<f32> = (0..=2 * same).map(guess).collect();
     let mut n_bits = 0.0;
     for _ in 0..3 {
+        // Differences beyond all that there are cost too much: then none of those tried needs a check.
+        let beyond = [f32::INFINITY; N];
+        let costs_of_all = [&beyond, &costs[..], &beyond].concat();
         // The least bits up to each row, by steps above its least fineness, and from which steps these come.
-        let mut bits = [0.0; N];
-        let mut from: Vec<[u8; N]> = Vec::with_capacity(needs.len());
         let mut last = needs.first().map_or(0, |need| need.least);
+        let mut bits = if_there([0.0; N], last, roots);
+        let mut from: Vec<[u8; N]> = Vec::with_capacity(needs.len());
         for need in needs.iter() {
             let mut next = [f32::INFINITY; N];
             let mut come = [0; N];
-            for (step, (next, come)) in next.iter_mut().zip(&mut come).enumerate() {
-                let fineness = need.least + step as u32;
-                if fineness >= roots.count() {
-                    break;
+            for (before, bits) in bits.iter().enumerate() {
+                let costs =
+                    &costs_of_all[N + same + need.least as usize - last as usize - before..][..N];
+                // Without branches, so that the compiler can turn it into vector instructions.
+                for step in 0..N {
+                    let total = bits + costs[step];
+                    let is_less = total < next[step];
+                    next[step] = if is_less { total } else { next[step] };
+                    come[step] = if is_less { before as u8 } else { come[step] };
                 }
-                for (before, bits) in bits.iter().enumerate() {
-                    let fineness_before = last + before as u32;
-                    if fineness_before < roots.count() {
-                        let total = bits + costs[index(fineness_before, fineness)];
-                        if total < *next {
-                            (*next, *come) = (total, before as u8);
-                        }
-                    }
-                }
+            }
+            for (step, next) in next.iter_mut().enumerate() {
                 *next += need.slope * step as f32;
             }
-            bits = next;
+            bits = if_there(next, need.least, roots);
             from.push(come);
             last = need.least;
         }
@@ -357,6 +358,14 @@ fn choose(needs: &mut [&mut Need], roots: Roots) -> f32 {
             .collect();
     }
     n_bits
+}
+
+/// What finenesses take, from this one on; no end of bits for such as there are not.
+fn if_there<const N: usize>(bits: [f32; N], first: u32, roots: Roots) -> [f32; N] {
+    std::array::from_fn(|step| match first + (step as u32) < roots.count() {
+        true => bits[step],
+        false => f32::INFINITY,
+    })
 }
 
 /// Whether so few of the rows of few classes are certain that a symbol for it would make those of the other

@@ -19,11 +19,15 @@ pub fn log2(value: f64) -> f64 {
     // The natural logarithm is 2 artanh(t) = 2 (t + t^3/3 + t^5/5 + ...): Abramowitz and Stegun, Handbook of
     // Mathematical Functions, 4.1.27.
     let t = (mantissa - 1.0) / (mantissa + 1.0);
+    // Every other term by itself, as these need not wait for each other.
     let square = t * t;
-    let mut series = 0.0;
-    for term in COEFFICIENTS.iter().rev() {
-        series = series * square + term;
+    let fourth = square * square;
+    let [mut even, mut odd] = [0.0; 2];
+    for terms in COEFFICIENTS.as_chunks::<2>().0.iter().rev() {
+        even = even * fourth + terms[0];
+        odd = odd * fourth + terms[1];
     }
+    let series = odd * square + even;
     exponent + t * series
 }
 

@@ -682,7 +682,8 @@ impl pulp::WithSimd for Fit<'_> {
     }
 }
 
-/// Whether all features are 0; without branches, so that the compiler can turn it into vector instructions.
+/// Whether all features, none of which is -0, are 0; without branches, so that the compiler can turn it into vector
+/// instructions.
 #[inline(always)]
 fn are_zeros(features: &[f32]) -> bool {
     let bits = features.iter().map(|feature| feature.to_bits());
@@ -807,30 +808,31 @@ fn add_products(
 ) {
     /// A product by itself takes as long as so many in vectors.
     const DENSE: usize = 10;
-    let mut live = vec![(0, 0.0); size];
+    let mut live = Vec::new();
     let chunks = features.chunks(CACHED_ROWS * size);
     for (features, weights) in chunks.zip(weights.chunks(CACHED_ROWS)) {
         let rows = features.chunks_exact(size);
         let n_live = rows.map(|row| row.iter().map(|&f| usize::from(f != 0.0)).sum::<usize>());
         let n_products: usize = n_live.map(|n| n * n).sum();
         match n_products * DENSE < weights.len() * size * size {
-            true => add_sparse_products(features, weights, products, stride, &mut live),
+            true => add_sparse_products(features, weights, size, products, stride, &mut live),
             false => add_dense_products(features, weights, size, products, stride),
         }
     }
 }
 
-/// As [`add_products`], of rows with so few features other than 0 that it pays to look for these, for one row of which
-/// `live` has room: products that are 0 change nothing.
+/// As [`add_products`], of rows with so few features other than 0 that it pays to look for these, which `live` is room
+/// for: products that are 0 change nothing.
 #[inline(always)]
 fn add_sparse_products(
     features: &[f64],
     weights: &[f64],
+    size: usize,
     products: &mut [f64],
     stride: usize,
-    live: &mut [(usize, f64)],
+    live: &mut Vec<(usize, f64)>,
 ) {
-    let size = live.len();
+    live.resize(size, (0, 0.0));
     for (row, weight) in features.chunks_exact(size).zip(weights) {
         let mut n_live = 0;
         for (class, &feature) in row.iter().enumerate() {
@@ -1203,6 +1205,25 @@ mod tests {
         assert_products_are_summed_row_by_row(150, 40, |row, class| {
             noise(row * 40 + class) % 16 > row as u32 / 32
         });
+    }
+
+    #[test]
+    fn few_features_and_many_are_summed_alike() {
+        let (n_rows, size, stride) = (45, 13, 16);
+        let feature = |i: usize| match noise(i) % 3 {
+            0 => (noise(i) >> 8) as f64 / 1e4 - 800.0,
+            1 => 0.0,
+            _ => -0.0,
+        };
+        let features: Vec<f64> = (0..n_rows * size).map(feature).collect();
+        let weights: Vec<f64> = (0..n_rows).map(|row| 0.7 * row as f64 - 9.0).collect();
+        let mut sparse = vec![0.0; size * stride];
+        let mut dense = sparse.clone();
+        let live = &mut Vec::new();
+        add_sparse_products(&features, &weights, size, &mut sparse, stride, live);
+        add_dense_products(&features, &weights, size, &mut dense, stride);
+        assert_eq!(bits(&sparse), bits(&dense));
+        assert!(sparse[0] != 0.0 && sparse[12 * stride] != 0.0 && sparse[12] == 0.0);
     }
 
     fn assert_products_are_summed_row_by_row(

@@ -416,14 +416,18 @@ mod tests {
         };
         let values: Vec<f32> = (0..n_rows * N_CLASSES).map(value).collect();
         let promise = Promise::new(Kind::Values, Bound::MaxError(0.01));
-        let models = |values: &[f32]| {
+        let write = |values: &[f32], n_rows_at_once: usize| {
             let header = FrameHeader::new(N_CLASSES, promise).unwrap();
             let mut writer = FrameWriter::new(Vec::new(), header).unwrap();
-            let n_before = writer.writer.len();
-            let matrix = PredictionMatrix::new(N_CLASSES, values.to_vec());
-            writer.write(&matrix).unwrap();
+            for values in values.chunks(n_rows_at_once * N_CLASSES) {
+                let matrix = PredictionMatrix::new(N_CLASSES, values.to_vec());
+                writer.write(&matrix).unwrap();
+            }
             writer.write_pending().unwrap();
-            let mut rest = &writer.writer[n_before..];
+            writer
+        };
+        let models = |writer: &FrameWriter<Vec<u8>>| {
+            let mut rest = &writer.writer[writer.index.n_header_bytes as usize..];
             let mut models = Vec::new();
             for block in &writer.index.blocks {
                 let (block, others) = rest.split_at(block.n_bytes as usize);
@@ -439,12 +443,13 @@ mod tests {
             }
             models
         };
-        let of_both = models(&values);
-        assert_eq!(of_both.len(), 2);
-        assert_eq!(of_both[1], of_both[0]);
-        assert_ne!(
-            models(&values[values.len() - N_LEFT * N_CLASSES..]),
-            of_both[..1]
-        );
+        let of_both = write(&values, n_rows);
+        let [of_large, of_left] = models(&of_both)[..] else {
+            panic!("two blocks");
+        };
+        assert_eq!(of_left, of_large);
+        assert!(write(&values, 999).writer == of_both.writer);
+        let alone = write(&values[values.len() - N_LEFT * N_CLASSES..], N_LEFT);
+        assert_ne!(models(&alone), [of_large]);
     }
 }
