@@ -313,7 +313,7 @@ mod tests {
         for n_before in 0..70 {
             let (mut one_by_one, mut together) = (BitWriter::new(), BitWriter::new());
             for writer in [&mut one_by_one, &mut together] {
-                (0..n_before).for_each(|i| writer.write(i % 3 & 1, 1));
+                (0..n_before).for_each(|i| writer.write(u32::from(i % 3 == 1), 1));
             }
             for field in &fields {
                 let n_low = field.n_bits.min(32);
