@@ -677,6 +677,14 @@ mod tests {
         assert_eq!(levels, [45, 23]);
         assert_eq!(Roots::HALVING.root(10).unwrap().likely_top(24), 31);
         assert_eq!(Roots::HALVING.root(3).unwrap().likely_top(9), 0);
+        // The finest; around squares, where a root that is not rounded down shows.
+        let finest = Roots::HALVING.root(39).unwrap();
+        let one = finest.square_of_one();
+        for root in (1..one.isqrt()).step_by(97) {
+            for left in [root * root - 1, root * root, root * root + 1] {
+                assert_eq!(u64::from(finest.likely_top(one - left)), left.isqrt());
+            }
+        }
         // On both sides of the largest sum of which f32 has all integers.
         for top in (0..700).chain([512, 40_000]) {
             let levels = [top, top / 3, top % 17];
