@@ -455,6 +455,25 @@ mod tests {
     }
 
     #[test]
+    fn no_fineness_beyond_the_finest_is_chosen() {
+        for log_n_steps in 0..=Roots::MAX_LOG_STEPS {
+            let roots = Roots::of_steps(log_n_steps);
+            let finest = roots.count() - 1;
+            // From one end to the other; steps finer are free, and rows like to stay where they are.
+            let leasts = [0, finest, 0, finest - 3, finest, finest, 1, 0];
+            let mut needs = leasts.map(|least| Need {
+                least,
+                ..Need::default()
+            });
+            let n_bits = choose(&mut needs.iter_mut().collect::<Vec<_>>(), roots);
+            assert!(n_bits.is_finite());
+            for need in &needs {
+                assert!((need.least..=finest).contains(&need.chosen), "{need:?}");
+            }
+        }
+    }
+
+    #[test]
     fn of_few_classes_rare_certainty_is_not_told() {
         let needs = |n_certain| {
             let need = |row| Need {
