@@ -400,7 +400,7 @@ pub(super) fn rest_context(n_others: usize) -> usize {
 }
 
 /// What the levels of the other classes tell of the top level.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Others {
     /// How many are above 0.
     pub(super) n: usize,
@@ -569,7 +569,11 @@ impl Quantized {
                 }
                 Scale::Uniform(uniform)
             }
-            Levels::Root { .. } => Scale::Root(finder.quantize(row, top, needs[index], row_levels)),
+            Levels::Root { .. } => {
+                let (root, others) = finder.quantize(row, top, needs[index], row_levels);
+                let scale = Scale::Root(root);
+                return Self { top, scale, others };
+            }
             Levels::Sphere(sphere) => {
                 sphere.quantize(row, top, row_levels);
                 Scale::Sphere(sphere)

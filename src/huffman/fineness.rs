@@ -34,12 +34,72 @@ pub(super) struct FinenessFinder {
     max_kl: f64,
     /// That of the row before: where the search begins.
     fineness: u32,
-    /// Of the row at hand: the square roots of its probabilities, and these as shares of their sum.
-    roots_of_row: Vec<f64>,
-    shares: Vec<f64>,
-    levels: Vec<u32>,
+    row: LiveClasses,
     /// The logarithms of the weights of the levels that nearly all classes have: looking them up is faster.
     log_weights: [f64; N_LOG_WEIGHTS],
+}
+
+/// The classes of a row whose levels may be above 0, up to some fineness. Most rows have few of them, and a level of 0
+/// needs no more than its number: its weight is 1, whose logarithm is 0.
+#[derive(Default)]
+struct LiveClasses {
+    n_classes: usize,
+    /// Of the top class, the square root of its probability, and this as a share of the row's sum.
+    top: (f64, f64),
+    /// Those of the others, of which there are so many; the vectors are longer.
+    n: usize,
+    classes: Vec<u32>,
+    probabilities: Vec<f32>,
+    roots: Vec<f64>,
+    shares: Vec<f64>,
+    /// The levels of these classes, as they were last filled in.
+    levels: Vec<u32>,
+}
+
+/// Levels of the row taken.
+#[derive(Clone, Copy)]
+struct Tried {
+    others: Others,
+    top_level: u32,
+    /// By how much the divergence exceeds the bound.
+    excess: f64,
+}
+
+impl LiveClasses {
+    /// Takes those of a row whose levels may be above 0 with this quantizer, or a coarser one. Shares are probabilities
+    /// times `scale`.
+    #[inline(always)]
+    fn take(&mut self, row: &[f32], top: usize, scale: f64, finest: Root) {
+        if self.n_classes != row.len() {
+            self.resize(row.len());
+        }
+        // A little below the square of half a step, which is rounded to 0.
+        let least = (0.249_999 / finest.square_of_one() as f64) as f32;
+        let (classes, probabilities) = (&mut self.classes[..], &mut self.probabilities[..]);
+        let mut n = 0;
+        for others in [0..top, top + 1..row.len()] {
+            for (class, &p) in others.clone().zip(&row[others]) {
+                // Without a branch: the next one takes its place if it does not count.
+                (classes[n], probabilities[n]) = (class as u32, p);
+                n += usize::from(p > least);
+            }
+        }
+        let root_and_share = |p: f32| (f64::from(p).sqrt(), f64::from(p) * scale);
+        let of_classes = self.roots.iter_mut().zip(&mut self.shares);
+        for (&p, (root, share)) in probabilities[..n].iter().zip(of_classes) {
+            (*root, *share) = root_and_share(p);
+        }
+        (self.n, self.top) = (n, root_and_share(row[top]));
+    }
+
+    fn resize(&mut self, n_classes: usize) {
+        self.n_classes = n_classes;
+        self.classes.resize(n_classes, 0);
+        self.probabilities.resize(n_classes, 0.0);
+        self.roots.resize(n_classes, 0.0);
+        self.shares.resize(n_classes, 0.0);
+        self.levels.resize(n_classes, 0);
+    }
 }
 
 impl FinenessFinder {
@@ -52,9 +112,7 @@ impl FinenessFinder {
             roots,
             max_kl,
             fineness: 0,
-            roots_of_row: Vec::new(),
-            shares: Vec::new(),
-            levels: Vec::new(),
+            row: LiveClasses::default(),
             log_weights: std::array::from_fn(|level| log2(Root::weight(level as u32) as f64)),
         }
     }
@@ -96,19 +154,25 @@ impl FinenessFinder {
         /// What rounding of the decoded values to f32 may add.
         const F32_MARGIN: f64 = 2e-7;
         let (roots, max_kl) = (self.roots, self.max_kl);
+        let n_steps_to_halve = 1 << roots.log_n_steps();
         let scale = 1.0 / sum(row, f64::from);
-        self.take(row, scale);
         // Whatever the logarithm of 0 is, it counts nothing.
-        let negentropy = sum(&self.shares, |share| share * log2(share));
+        let negentropy = sum(row, |p| {
+            let share = f64::from(p) * scale;
+            share * log2(share)
+        });
         let most = max_kl - F32_MARGIN - negentropy;
-        let mut levels = std::mem::take(&mut self.levels);
-        levels.resize(row.len(), 0);
         // Neighbours in the end: the finest that misses the bound, as far as is known, and the coarsest that keeps it.
         let (mut missing, mut keeping) = (-1, roots.count() as i32);
         let mut is_certain = false;
         let mut fineness = self.fineness as i32;
+        let mut finest = -1;
         while missing + 1 < keeping {
-            let (others, excess) = self.levels(fineness as u32, top, most, &mut levels);
+            if fineness > finest {
+                finest = (fineness + n_steps_to_halve).min(roots.count() as i32 - 1);
+                self.row.take(row, top, scale, self.root(finest as u32));
+            }
+            let Tried { others, excess, .. } = self.levels(fineness as u32, most);
             if excess <= 0.0 {
                 (keeping, is_certain) = (fineness, others.n == 0);
             } else {
@@ -116,18 +180,20 @@ impl FinenessFinder {
             }
             // The divergence is about halved with so many steps.
             let n_halvings = log2((1.0 + excess / max_kl).max(f64::MIN_POSITIVE));
-            let n_steps = (n_halvings * f64::from(1u32 << roots.log_n_steps())).ceil() as i32;
+            let n_steps = (n_halvings * f64::from(n_steps_to_halve)).ceil() as i32;
             fineness = (fineness + n_steps).clamp(missing + 1, (keeping - 1).max(missing + 1));
         }
         // The finest may still miss the bound; the row is then stored exactly.
         let fineness = keeping.min(roots.count() as i32 - 1) as u32;
-        self.levels = levels;
         self.fineness = fineness;
         // A level takes about log2(1 + 2 level) bits, and grows by the root of 2 with so many steps.
-        let twice = 2.0 * self.root(fineness).level_of_one();
-        let size = |root: f64| twice * root / (1.0 + twice * root);
-        let n_levels = sum(&self.roots_of_row, size) - size(self.roots_of_row[top]);
-        let slope = n_levels / f64::from(2u32 << roots.log_n_steps());
+        let twice = 2.0 * self.root(fineness).level_of_one() as f32;
+        let size = |p: f32| {
+            let level = twice * p.sqrt();
+            f64::from(level / (1.0 + level))
+        };
+        let n_levels = sum(row, size) - size(row[top]);
+        let slope = n_levels / f64::from(2 * n_steps_to_halve);
         Need {
             least: fineness,
             chosen: fineness,
@@ -146,33 +212,35 @@ impl FinenessFinder {
         top: usize,
         need: Need,
         levels: &mut [u32],
-    ) -> Root {
-        self.take(row, need.scale);
+    ) -> (Root, Others) {
         let mut fineness = need.chosen;
-        while self.levels(fineness, top, need.most, levels).1 > 0.0
-            && fineness + 1 < self.roots.count()
-        {
-            fineness += 1;
+        loop {
+            let root = self.root(fineness);
+            self.row.take(row, top, need.scale, root);
+            let tried = self.levels(fineness, need.most);
+            if tried.excess > 0.0 && fineness + 1 < self.roots.count() {
+                fineness += 1;
+                continue;
+            }
+            levels.fill(0);
+            levels[top] = tried.top_level;
+            let LiveClasses {
+                classes,
+                levels: live,
+                n,
+                ..
+            } = &self.row;
+            for (&class, &level) in classes[..*n].iter().zip(live) {
+                levels[class as usize] = level;
+            }
+            return (root, tried.others);
         }
-        self.root(fineness)
     }
 
     fn root(&self, fineness: u32) -> Root {
         Root {
             of: self.roots,
             fineness,
-        }
-    }
-
-    /// Takes a row, the shares of whose probabilities are these times `scale`.
-    #[inline(always)]
-    fn take(&mut self, row: &[f32], scale: f64) {
-        self.roots_of_row.resize(row.len(), 0.0);
-        self.shares.resize(row.len(), 0.0);
-        let of_classes = self.roots_of_row.iter_mut().zip(&mut self.shares);
-        for (&p, (root, share)) in row.iter().zip(of_classes) {
-            *root = f64::from(p).sqrt();
-            *share = f64::from(p) * scale;
         }
     }
 
@@ -184,43 +252,47 @@ impl FinenessFinder {
         }
     }
 
-    /// The sum of the logarithms of the weights of levels, each times the share of its class.
+    /// Fills in the levels of the live classes of the row taken.
     #[inline(always)]
-    fn cross(&self, levels: &[u32], largest: u32) -> f64 {
-        match (largest as usize) < N_LOG_WEIGHTS {
-            // The remainder is the level itself, which spares a check for each.
-            true => dot(levels, &self.shares, |level| {
-                self.log_weights[level as usize % N_LOG_WEIGHTS]
-            }),
-            false => dot(levels, &self.shares, |level| self.log_weight(level)),
-        }
-    }
-
-    /// Fills in the levels of the row taken; returns those of the other classes, and by how much the divergence
-    /// exceeds the bound.
-    #[inline(always)]
-    fn levels(&self, fineness: u32, top: usize, most: f64, levels: &mut [u32]) -> (Others, f64) {
+    fn levels(&mut self, fineness: u32, most: f64) -> Tried {
         let root = self.root(fineness);
-        root.quantize(&self.roots_of_row, levels);
-        let nearest = std::mem::take(&mut levels[top]);
+        let (top_root, top_share) = self.row.top;
+        let levels = &mut self.row.levels[..self.row.n];
+        root.quantize(&self.row.roots, levels);
+        let mut nearest = [0];
+        root.quantize(&[top_root], &mut nearest);
         let mut others = Others::default();
         levels.iter().for_each(|&level| others.add(level));
-        // Of the top class, level 0 counts nothing.
-        let n_zeros = (levels.len() - 1 - others.n) as u64;
+        let n_zeros = (self.row.n_classes - 1 - others.n) as u64;
         let sum = n_zeros * Root::weight(0) + others.sum_of_squares * Root::weight(1);
-        let cross = self.cross(levels, others.largest);
-        // The top level that is expected costs least.
-        let likely = others.likely_top(Scale::Root(root));
-        let mut excess = 0.0;
-        for level in [likely, nearest] {
-            levels[top] = level;
-            let cross = cross + self.shares[top] * self.log_weight(level);
-            excess = log2((sum + Root::weight(level)) as f64) - cross - most;
+        // The logarithms of the weights, each times the share of its class.
+        let levels = &self.row.levels[..self.row.n];
+        let cross = match (others.largest as usize) < N_LOG_WEIGHTS {
+            // The remainder is the level itself, which spares a check for each.
+            true => dot(levels, &self.row.shares, |level| {
+                self.log_weights[level as usize % N_LOG_WEIGHTS]
+            }),
+            false => dot(levels, &self.row.shares, |level| self.log_weight(level)),
+        };
+        let mut tried = Tried {
+            others,
+            top_level: 0,
+            excess: 0.0,
+        };
+        // The top level that is expected costs least; of the top class, level 0 counts nothing.
+        for top_level in [others.likely_top(Scale::Root(root)), nearest[0]] {
+            let cross = cross + top_share * self.log_weight(top_level);
+            let excess = log2((sum + Root::weight(top_level)) as f64) - cross - most;
+            tried = Tried {
+                top_level,
+                excess,
+                ..tried
+            };
             if excess <= 0.0 {
                 break;
             }
         }
-        (others, excess)
+        tried
     }
 }
 
@@ -392,7 +464,8 @@ mod tests {
             for max_kl in [0.1, 0.01, 1e-3, 1e-4, 1e-6, 0.5] {
                 finder.max_kl = max_kl;
                 let need = finder.need(&row, 0);
-                let root = finder.quantize(&row, 0, need, &mut levels);
+                let (root, others) = finder.quantize(&row, 0, need, &mut levels);
+                assert_eq!(others, Others::of(&levels, 0));
                 assert_eq!(root.fineness(), need.least);
                 Root::dequantize_row(&levels, &mut decoded).unwrap();
                 assert!(divergence(&row, &decoded) <= max_kl);
@@ -400,8 +473,8 @@ mod tests {
                 last = root.fineness();
                 // One step coarser does not.
                 if let Some(coarser) = root.fineness().checked_sub(1) {
-                    let (_, excess) = finder.levels(coarser, 0, need.most, &mut levels);
-                    assert!(excess > 0.0, "{max_kl}");
+                    let tried = finder.levels(coarser, need.most);
+                    assert!(tried.excess > 0.0, "{max_kl}");
                 }
             }
         }
