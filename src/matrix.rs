@@ -131,20 +131,49 @@ impl<'a> Rows<'a> {
 /// without any other, and of an empty row: 0.
 #[inline(always)]
 pub fn argmax(row: &[f32]) -> usize {
-    // Whole chunks without a branch, which the compiler turns into vector instructions.
-    const CHUNK: usize = 16;
     let largest = largest(row);
-    let has_largest = |chunk: &[f32]| {
-        let is_largest = |&value: &f32| value == largest;
-        chunk
-            .iter()
-            .fold(false, |has, value| has | is_largest(value))
-    };
-    let Some(chunk) = row.chunks(CHUNK).position(has_largest) else {
-        return 0;
-    };
-    let within = row[chunk * CHUNK..].iter().position(|&v| v == largest);
-    chunk * CHUNK + within.unwrap_or(0)
+    let is_largest = |value: f32| value == largest;
+    let (chunks, rest) = row.as_chunks();
+    for (index, chunk) in chunks.iter().enumerate() {
+        let matching = matching(chunk, is_largest);
+        if matching != 0 {
+            return index * N_LANES + matching.trailing_zeros() as usize;
+        }
+    }
+    let within = rest.iter().position(|&value| is_largest(value));
+    within.map_or(0, |position| row.len() - rest.len() + position)
+}
+
+/// Calls `take` with the index of each value that matches, in order; it is quick where few do.
+#[inline(always)]
+pub fn for_each_match(row: &[f32], is_match: impl Fn(f32) -> bool, mut take: impl FnMut(usize)) {
+    let (chunks, rest) = row.as_chunks();
+    for (index, chunk) in chunks.iter().enumerate() {
+        let mut matching = matching(chunk, &is_match);
+        while matching != 0 {
+            take(index * N_LANES + matching.trailing_zeros() as usize);
+            // Without the lowest one.
+            matching &= matching - 1;
+        }
+    }
+    for (value, index) in rest.iter().zip(row.len() - rest.len()..) {
+        if is_match(*value) {
+            take(index);
+        }
+    }
+}
+
+/// Values that the compiler can turn into vectors.
+const N_LANES: usize = 16;
+
+/// Which of these values match: a bit for each, from the lowest one on.
+#[inline(always)]
+fn matching(values: &[f32; N_LANES], is_match: impl Fn(f32) -> bool) -> u32 {
+    let mut bits = 0;
+    for (lane, &value) in values.iter().enumerate() {
+        bits |= u32::from(is_match(value)) << lane;
+    }
+    bits
 }
 
 /// The largest value of a row, negative infinity if there is none.
@@ -163,8 +192,6 @@ pub fn range(row: &[f32]) -> (f32, f32) {
 /// The value of a row, or `start`, that comes out when any two are compared.
 #[inline(always)]
 fn extreme(row: &[f32], start: f32, winner: impl Fn(f32, f32) -> f32) -> f32 {
-    // Lanes, which the compiler turns into vector instructions.
-    const N_LANES: usize = 16;
     let Some(last) = row.last_chunk::<N_LANES>() else {
         return row.iter().fold(start, |a, &b| winner(a, b));
     };

@@ -7,7 +7,7 @@ use super::Error;
 use super::header::not_null;
 use super::order::{MAX_KEEP_TOP, first_classes};
 use super::quantizer::{MAX_MAX_ERROR, MAX_MAX_KL, MIN_MAX_ERROR, MIN_MAX_KL, divergence};
-use crate::matrix::{Rows, argmax, largest};
+use crate::matrix::{Rows, argmax};
 
 /// What the numbers of a matrix are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -301,35 +301,30 @@ fn first_unfit(values: &[f32], is_fit: impl Fn(&f32) -> bool + Sync) -> Option<u
 /// compared; NaN counts as infinite. If it is not above `known`, this or a smaller number.
 #[inline(always)]
 fn largest_error(original: &[f32], decoded: &[f32], known: f64) -> f64 {
-    // Lanes of f32, twice as many as of f64: rounding keeps the order of the differences.
+    // In f32, of which vectors hold twice as many as of f64: rounding keeps the order of the differences, and so do
+    // their bits, above all of which are those of NaN.
     const N_LANES: usize = 16;
     let difference = |a: f32, b: f32| (a - b).abs();
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let (mut rounded, mut is_number) = (0.0, true);
+    let mut lanes = [0; N_LANES];
+    let mut add = |originals: &[f32], decodeds: &[f32]| {
+        for (lane, (&a, &b)) in lanes.iter_mut().zip(originals.iter().zip(decodeds)) {
+            *lane = difference(a, b).to_bits().max(*lane);
+        }
+    };
     match (original.last_chunk(), decoded.last_chunk()) {
         (Some(last_original), Some(last_decoded)) => {
             let (originals, _) = original.as_chunks::<N_LANES>();
             let (decodeds, _) = decoded.as_chunks::<N_LANES>();
             let chunks = originals.iter().zip(decodeds);
-            let mut lanes = [0.0f32; N_LANES];
             // The last chunk has some values again, which changes nothing.
-            for (a, b) in chunks.chain([(last_original, last_decoded)]) {
-                for lane in 0..N_LANES {
-                    let difference = difference(a[lane], b[lane]);
-                    is_number &= !difference.is_nan();
-                    lanes[lane] = larger(lanes[lane], difference);
-                }
-            }
-            rounded = largest(&lanes);
-        }
-        _ => {
-            for (&a, &b) in original.iter().zip(decoded) {
-                is_number &= !difference(a, b).is_nan();
-                rounded = larger(rounded, difference(a, b));
+            for (originals, decodeds) in chunks.chain([(last_original, last_decoded)]) {
+                add(originals, decodeds);
             }
         }
+        _ => add(original, decoded),
     }
-    if !is_number {
+    let rounded = f32::from_bits(lanes.into_iter().fold(0, u32::max));
+    if rounded.is_nan() {
         return f64::INFINITY;
     }
     if f64::from(rounded.next_up()) <= known {

@@ -25,7 +25,7 @@ use super::quantizer::Uniform;
 use super::ranks::Ranks;
 use super::symbols::{Symbol, TopClasses};
 use super::tokens::{LEVELS, RANGES, Token, from_zigzag, zigzag};
-use crate::matrix::{Rows, argmax};
+use crate::matrix::{Rows, argmax, for_each_match};
 
 /// What a symbol stands for; each family has its contexts. Format-stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,18 +241,11 @@ const MAX_LEFT_OUT: usize = 64;
 /// Finds the classes whose values are not below `least_live`; returns the top class and its value.
 #[inline(always)]
 fn find_live(row: &[f32], least_live: f32, live: &mut Vec<(usize, f32)>) -> (usize, f32) {
-    /// Most values are below, and need no more than a look at so many together.
-    const CHUNK: usize = 16;
-    let is_live = |value: f32| value >= least_live;
-    for (chunk, values) in row.chunks(CHUNK).enumerate() {
-        if values
-            .iter()
-            .fold(false, |any, &value| any | is_live(value))
-        {
-            let of_chunk = (chunk * CHUNK..).zip(values.iter().copied());
-            live.extend(of_chunk.filter(|&(_, value)| is_live(value)));
-        }
-    }
+    for_each_match(
+        row,
+        |value| value >= least_live,
+        |class| live.push((class, row[class])),
+    );
     // Where there are any, the top one is among them.
     let larger = |a: (usize, f32), b: (usize, f32)| if b.1 > a.1 { b } else { a };
     live.iter().copied().reduce(larger).unwrap_or_else(|| {
