@@ -100,6 +100,9 @@ fn main() {
         report_logits("digit-pairs logits, frames", &frames);
     }
     report_probabilities("bell curves over 100 classes", &bell_curves(2000, 100));
+    let pixels = pixels(100, 8);
+    report_probabilities("pixels of an image", &softmax_rows(&pixels));
+    report_logits("logits of pixels", &pixels);
     let noise = |n: usize| {
         let mut rng = StdRng::seed_from_u64(1);
         (0..n).map(|_| rng.random_range(0.0..1.0)).collect()
@@ -200,6 +203,28 @@ fn frames(logits: &PredictionMatrix) -> PredictionMatrix {
         }
     }
     PredictionMatrix::new(logits.n_classes(), values)
+}
+
+/// Logits as of the pixels of a square image: each class a surface between the points of a coarser grid, and some noise.
+fn pixels(width: usize, n_classes: usize) -> PredictionMatrix {
+    const CELL: usize = 5;
+    let mut rng = StdRng::seed_from_u64(6);
+    let n_points = width / CELL + 1;
+    let points = n_points * n_points * n_classes;
+    let grid: Vec<f32> = (0..points).map(|_| rng.random_range(-4.0..4.0)).collect();
+    let mut values = Vec::new();
+    for pixel in 0..width * width {
+        let (x, y) = (pixel % width, pixel / width);
+        let [across, down] = [x, y].map(|at| (at % CELL) as f32 / CELL as f32);
+        for class in 0..n_classes {
+            let point = |x: usize, y: usize| grid[(y * n_points + x) * n_classes + class];
+            let (left, top) = (x / CELL, y / CELL);
+            let line = |y: usize| point(left, y) * (1.0 - across) + point(left + 1, y) * across;
+            let score = line(top) * (1.0 - down) + line(top + 1) * down;
+            values.push(score + rng.random_range(-0.02..0.02));
+        }
+    }
+    PredictionMatrix::new(n_classes, values)
 }
 
 /// Rows whose classes are bins of one quantity, such as ages: each a bell curve of its own mean and width.

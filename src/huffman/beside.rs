@@ -1,4 +1,4 @@
-//! Rows beside those of a reference, or each beside the row before it, which encoder and decoder both know (FORMAT.md,
+//! Rows beside those of a reference, or each beside rows before it, which encoder and decoder both know (FORMAT.md,
 //! sections 13 and 16).
 //!
 //! A model that was trained again, or with another seed, predicts mostly what the one before did on the
@@ -13,8 +13,8 @@ use crate::matrix::{Rows, argmax, largest};
 pub enum Beside<'a> {
     /// Those of a reference.
     Reference(Rows<'a>),
-    /// Each the last one before it that is not exact.
-    RowBefore(Caution),
+    /// Each what rows before it tell.
+    Before(Before),
 }
 
 impl<'a> Beside<'a> {
@@ -22,14 +22,136 @@ impl<'a> Beside<'a> {
     pub fn reference_row(self, index: usize) -> Option<&'a [f32]> {
         match self {
             Self::Reference(rows) => Some(rows.row(index)),
-            Self::RowBefore(_) => None,
+            Self::Before(_) => None,
+        }
+    }
+}
+
+/// What the rows before a row tell of it, and how much that is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Before {
+    /// How many rows ago is the one that counts.
+    pub lag: u32,
+    /// Whether the last row changes as the one *lag* rows ago did from the row before that: of a lag of 1 as it did
+    /// itself, of the width of an image as its neighbour above.
+    pub is_gradient: bool,
+    /// How much the classes of a row must tell of each other.
+    pub caution: Caution,
+}
+
+impl Before {
+    /// The last row that is not exact.
+    pub fn last(caution: Caution) -> Self {
+        Self {
+            lag: 1,
+            is_gradient: false,
+            caution,
+        }
+    }
+
+    /// Whether only the last row counts.
+    pub fn is_last(self) -> bool {
+        self == Self::last(self.caution)
+    }
+
+    /// Whether the row before is predicted, number by number.
+    pub fn is_row_before(self) -> bool {
+        self.is_last() && self.caution.is_most()
+    }
+
+    /// Fills in what all rows before a row tell of it: zeros, if there are none. Probabilities, of which some are below
+    /// the `floor` of what is told apart, change as their logarithms do. Format-stable.
+    #[inline(always)]
+    pub fn fill(self, rows: &[f32], floor: Option<f32>, row: &mut [f32]) {
+        let n_classes = row.len();
+        let n_rows = rows.len() / n_classes;
+        let ago = |n: usize| &rows[(n_rows - n) * n_classes..][..n_classes];
+        let lag = self.lag as usize;
+        if n_rows == 0 {
+            row.fill(0.0);
+        } else if self.is_gradient && n_rows > lag {
+            let [last, to, from] = [ago(1), ago(lag), ago(lag + 1)];
+            let changes = last.iter().zip(to.iter().zip(from));
+            for (value, (&last, (&to, &from))) in row.iter_mut().zip(changes) {
+                *value = match floor {
+                    None => match last + to - from {
+                        // Which no number it would be is not the same on all machines.
+                        no_number if no_number.is_nan() => last,
+                        number => number,
+                    },
+                    // Of no number, 0.
+                    Some(floor) => {
+                        ((last + floor) * (to + floor) / (from + floor) - floor).max(0.0)
+                    }
+                };
+            }
+            if floor.is_some() {
+                let sum: f32 = row.iter().sum();
+                row.iter_mut().for_each(|value| *value /= sum);
+            }
+        } else if !self.is_gradient && n_rows >= lag {
+            row.copy_from_slice(ago(lag));
+        } else {
+            row.copy_from_slice(ago(1));
+        }
+    }
+}
+
+/// The rows that others are beside, as encoder and decoder know them.
+pub struct KnownRows<'a> {
+    beside: Beside<'a>,
+    /// That of probabilities.
+    floor: Option<f32>,
+    /// Those before, as they were decoded, if more than the last one counts.
+    before: Vec<f32>,
+    /// What they tell.
+    row: Vec<f32>,
+}
+
+impl<'a> KnownRows<'a> {
+    /// Those of a block of so many rows that begins.
+    pub fn new(beside: Beside<'a>, floor: Option<f32>, n_rows: usize, n_classes: usize) -> Self {
+        let n_kept = match beside {
+            Beside::Before(before) if !before.is_last() => n_rows * n_classes,
+            _ => 0,
+        };
+        Self {
+            beside,
+            floor,
+            before: Vec::with_capacity(n_kept),
+            row: vec![0.0; n_classes],
+        }
+    }
+
+    /// The row beside the next one, which has this number; zeros, if there is none.
+    #[inline(always)]
+    pub fn row(&mut self, index: usize) -> &[f32] {
+        match self.beside {
+            Beside::Reference(rows) => return rows.row(index),
+            Beside::Before(before) if before.is_last() => {}
+            Beside::Before(before) => before.fill(&self.before, self.floor, &mut self.row),
+        }
+        &self.row
+    }
+
+    /// Takes the next row as it is decoded.
+    #[inline(always)]
+    pub fn take(&mut self, row: &[f32], is_exact: bool) {
+        match self.beside {
+            Beside::Reference(_) => {}
+            Beside::Before(before) if before.is_last() => {
+                if !is_exact {
+                    self.row.copy_from_slice(row);
+                }
+            }
+            Beside::Before(_) => self.before.extend_from_slice(row),
         }
     }
 }
 
 /// How much the classes of a row must tell of each other not to be taken for chance: it adds to the ridge of each
-/// column, in what that has of its own. The most of it predicts nothing but the row before, which suits rows of which many
-/// values stay what they are.
+/// column, in what that has of its own. The most of it predicts just what the rows before tell, which suits rows of
+/// which many values stay what they are, or go on as they did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caution(u32);
 
@@ -56,7 +178,7 @@ impl Caution {
         [1.0 / 1024.0, 1.0 / 16.0, 4.0, 4.0][self.0 as usize]
     }
 
-    /// Whether all is predicted to stay as it is.
+    /// Whether the classes of a row tell nothing of each other.
     pub fn is_most(self) -> bool {
         self == Self(3)
     }
@@ -82,9 +204,6 @@ pub struct Known {
 }
 
 impl Known {
-    /// The [doubt](Self::doubt) of a row of which [nothing](Self::nothing) is known. Format-stable.
-    pub const MOST_DOUBT: usize = 72;
-
     /// Where there is no row: all zeros.
     pub fn nothing(n_classes: usize) -> Self {
         Self {
@@ -175,7 +294,47 @@ mod tests {
         assert_eq!(known.class(6), None);
         assert_eq!(known.doubt(), 0);
         known.take(&[0.0, 0.0]);
-        assert_eq!(known.doubt(), Known::MOST_DOUBT);
+        assert_eq!(known.doubt(), 72);
+    }
+
+    #[test]
+    fn rows_before_tell_what_is_between_them() {
+        let fill = |lag, is_gradient, floor, rows: &[f32]| {
+            let caution = Caution::LEAST;
+            let before = Before {
+                lag,
+                is_gradient,
+                caution,
+            };
+            let mut row = [7.0; 2];
+            before.fill(rows, floor, &mut row);
+            row
+        };
+        let rows = [1.0, 8.0, 2.0, 9.0, 4.0, 3.0, 5.0, 5.0];
+        for lag in [1, 2, 4, 5, u32::MAX] {
+            for is_gradient in [false, true] {
+                assert_eq!(fill(lag, is_gradient, None, &[]), [0.0, 0.0]);
+                // The first rows have no others but the last one.
+                assert_eq!(fill(lag, is_gradient, None, &rows[..2]), rows[..2]);
+            }
+        }
+        assert_eq!(fill(2, false, None, &rows), [4.0, 3.0]);
+        assert_eq!(fill(4, false, None, &rows), [1.0, 8.0]);
+        assert_eq!(fill(5, false, None, &rows), [5.0, 5.0]);
+        assert_eq!(fill(1, true, None, &rows), [6.0, 7.0]);
+        assert_eq!(
+            fill(3, true, None, &rows),
+            [5.0 + 2.0 - 1.0, 5.0 + 9.0 - 8.0]
+        );
+        assert_eq!(fill(4, true, None, &rows), [5.0, 5.0]);
+        let infinite = [f32::INFINITY, 1.0];
+        assert_eq!(fill(1, true, None, &infinite.repeat(2)), infinite);
+        // As shares of their sum.
+        assert_eq!(fill(1, true, Some(0.5), &[0.5, 0.0, 1.5, 0.0]), [1.0, 0.0]);
+        assert_eq!(fill(1, true, Some(0.5), &[0.5, 0.5, 1.5, 1.5]), [0.5, 0.5]);
+        let of_none = fill(1, true, Some(0.5), &[1.0, f32::NAN, 1.0, f32::INFINITY]);
+        assert_eq!(of_none, [1.0, 0.0]);
+        assert!(fill(1, true, Some(0.5), &[1.0; 4]) == [0.5; 2]);
     }
 
     #[test]

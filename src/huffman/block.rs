@@ -306,7 +306,7 @@ fn beside(against: Against, reference: Option<Rows<'_>>) -> Option<Beside<'_>> {
         Against::Nothing | Against::TopBefore => None,
         // Such a model is chosen, or read, only where there is one.
         Against::Reference => Some(Beside::Reference(reference.expect("a reference"))),
-        Against::RowBefore(caution) => Some(Beside::RowBefore(caution)),
+        Against::Before(before) => Some(Beside::Before(before)),
     }
 }
 
@@ -366,7 +366,7 @@ impl<W: Watch> pulp::WithSimd for Decoding<'_, '_, W> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::beside::{self, Caution};
+    use super::super::beside::{self, Before, Caution};
     use super::super::block_sorted::{BlockSorted, Scan, Values};
     use super::super::candidates::models_of_bits;
     use super::super::choice;
@@ -418,10 +418,17 @@ mod tests {
 
     /// The models of such rows, but for those against a reference.
     fn alone_and_after(rows: RowModel) -> impl Iterator<Item = Model> {
-        let before = Caution::ALL.map(Against::RowBefore).into_iter();
+        let [least, .., more, most] = Caution::ALL;
+        let earlier = [(1, true, least), (2, false, more), (3, true, most)];
+        let earlier = earlier.map(|(lag, is_gradient, caution)| Before {
+            lag,
+            is_gradient,
+            caution,
+        });
+        let before = Caution::ALL.map(Before::last).into_iter().chain(earlier);
         let all = [Against::Nothing, Against::TopBefore]
             .into_iter()
-            .chain(before);
+            .chain(before.map(Against::Before));
         all.filter_map(move |against| rows.against(against))
     }
 
@@ -546,6 +553,7 @@ mod tests {
             reference.is_some()
         );
         let version = match way.model.rows {
+            _ if way.model.id() >= 59 => 12,
             _ if way.model.is_after() => 9,
             RowModel::Predicted(Numbers::OrderedBits(of) | Numbers::Bits(of)) if !of.is_f32() => 6,
             RowModel::Expected(Levels::Root { roots, .. }) if roots != Roots::HALVING => 7,
@@ -653,9 +661,34 @@ mod tests {
     }
 
     #[test]
+    fn the_row_before_is_not_told_as_an_earlier_one() {
+        let payload = |lag: u32, is_gradient: bool| {
+            let mut writer = BitWriter::new();
+            writer.write(id::EARLIER, 8);
+            write_gamma(&mut writer, 255);
+            write_gamma(&mut writer, lag);
+            writer.write(is_gradient.into(), 1);
+            writer.finish()
+        };
+        let read = |lag, is_gradient| {
+            let payload = payload(lag, is_gradient);
+            Way::read_from(&mut BitReader::new(&payload), None)
+        };
+        for (lag, is_gradient) in [(1, true), (2, false), (1000, true), ((1 << 24) + 5, false)] {
+            let Against::Before(before) = read(lag, is_gradient).unwrap().model.against else {
+                panic!("{lag}");
+            };
+            assert_eq!((before.lag, before.is_gradient), (lag, is_gradient));
+        }
+        let error = read(1, false).unwrap_err().to_string();
+        assert!(error.contains("that of another model"), "{error}");
+    }
+
+    #[test]
     fn several_bitstreams_of_a_model_that_has_one_are_refused() {
         for model in [
-            0, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20, 21, 28, 29, 30, 31u8,
+            0, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20, 21, 28, 29, 30, 31, 40, 41, 42, 43, 44, 52,
+            53, 59, 60, 61, 62, 63u8,
         ] {
             let reference = PredictionMatrix::new(1, vec![0.5]);
             let checksum = beside::checksum(reference.view()).to_le_bytes();
@@ -950,7 +983,8 @@ mod tests {
             };
             first_version(&parts.to_bytes())
         };
-        assert_eq!([0, id::ROOTS, id::AFTER].map(version), [8, 8, 9]);
+        let first_bytes = [0, id::ROOTS, id::AFTER, id::EARLIER];
+        assert_eq!(first_bytes.map(version), [8, 8, 9, 12]);
     }
 
     #[test]

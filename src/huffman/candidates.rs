@@ -1,7 +1,7 @@
 //! The models that keep a promise of some rows, with the parameters that suit these. Which of them takes the fewest
 //! bytes is [chosen](super::choice) by trying.
 
-use super::beside::Caution;
+use super::beside::{Before, Caution};
 use super::block_sorted::{BlockSorted, Scan, Values};
 use super::codebook::entropy_bits;
 use super::expected::Levels;
@@ -62,30 +62,60 @@ pub fn candidates(
     if reference.is_some() {
         models.extend(against(Against::Reference));
     }
-    let cautions = match search {
-        Search::Small => &Caution::ALL[..],
-        Search::Large => &Caution::OF_LARGE,
-        Search::Like(Model {
-            against: Against::RowBefore(caution),
-            ..
-        }) => &[caution],
-        Search::Like(_) => &[],
-    };
-    let mut beside_before: Vec<Model> = rows
-        .iter()
-        .flat_map(|rows| {
-            cautions
-                .iter()
-                .map(|&of| rows.against(Against::RowBefore(of)))
-        })
-        .flatten()
-        .collect();
-    // Expected rows have one caution.
-    beside_before.dedup();
-    if !beside_before.is_empty() && is_after(row_order::are_near) {
-        models.extend(beside_before);
+    let last = Before::last(Caution::LEAST);
+    if against(Against::Before(last)).next().is_some() {
+        let befores = match search {
+            Search::Like(Model {
+                against: Against::Before(before),
+                ..
+            }) => vec![before],
+            Search::Like(_) => Vec::new(),
+            Search::Small | Search::Large => {
+                let last = row_order::are_near(matrix).then_some(last);
+                let mut befores = Vec::from_iter(last);
+                if let Search::Small = search {
+                    befores.extend(row_order::earlier(matrix));
+                }
+                befores
+            }
+        };
+        models.extend(beside(&rows, &befores, search));
     }
     models
+}
+
+/// The models of a large block, of which these rows are a part, that tell rows beside [earlier](row_order::earlier)
+/// ones.
+pub fn candidates_beside(
+    matrix: Rows<'_>,
+    earlier: &[Before],
+    is_exact: &mut [bool],
+    promise: &Promise,
+) -> Vec<Model> {
+    let rows = row_models(matrix, is_exact, promise, Search::Large);
+    beside(&rows, earlier, Search::Large)
+}
+
+/// The models of such rows beside what those before tell, with all cautions that are looked for.
+fn beside(rows: &[RowModel], befores: &[Before], search: Search) -> Vec<Model> {
+    let with_cautions = |&before: &Before| {
+        let cautions = match search {
+            Search::Small => &Caution::ALL[..],
+            Search::Large => &Caution::OF_LARGE,
+            Search::Like(_) => &[before.caution],
+        };
+        let with = |&caution: &Caution| Against::Before(Before { caution, ..before });
+        cautions.iter().map(with).collect::<Vec<_>>()
+    };
+    let befores: Vec<Against> = befores.iter().flat_map(with_cautions).collect();
+    let of_rows = |rows: &RowModel| {
+        let of_befores = befores.iter().filter_map(|&before| rows.against(before));
+        let mut models: Vec<Model> = of_befores.collect();
+        // Expected rows have one caution.
+        models.dedup();
+        models
+    };
+    rows.iter().flat_map(of_rows).collect()
 }
 
 /// How rows may be told.

@@ -7,12 +7,13 @@ use super::LARGE;
 use super::bitstream::Coder;
 use super::block::{self, is_of_bits};
 use super::block_sorted::{self, BlockSorted};
-use super::candidates::{Search, candidates};
+use super::candidates::{Search, candidates, candidates_beside};
 use super::coded::Payload;
 use super::minifloat::Minifloat;
 use super::models::{Against, Model, RowModel, Way};
 use super::promise::{Bound, Promise};
 use super::repeats::Repeats;
+use super::row_order;
 use super::tabled::Table;
 use crate::matrix::{PredictionMatrix, Rows};
 
@@ -61,29 +62,65 @@ pub fn choose(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) ->
 
 /// The same of rows as they are, whether they come again or not.
 fn choose_model(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) -> Suiting {
-    let (sample, reference) = (sample(rows), reference.map(sample));
-    let (sample, reference) = (
-        sample.view(),
-        reference.as_ref().map(PredictionMatrix::view),
+    let best_of = |n_rows: usize, n_together: usize, models: &ModelsOf| {
+        let sample = |rows| sample(rows, n_rows, n_together);
+        let (sample, reference) = (sample(rows), reference.map(sample));
+        let (sample, reference) = (
+            sample.view(),
+            reference.as_ref().map(PredictionMatrix::view),
+        );
+        let mut is_exact = vec![false; sample.n_rows()];
+        let models = models(sample, reference, &mut is_exact);
+        encode_best(&models, sample, reference, &mut is_exact, promise, true).1
+    };
+    let best = best_of(SAMPLE_ROWS, STRETCH, &|sample, reference, is_exact| {
+        candidates(sample, reference, is_exact, promise, Search::Large)
+    });
+    let earlier = row_order::earlier(rows);
+    if earlier.is_empty() {
+        return best;
+    }
+    // Of rows that follow each other, such as are told beside earlier ones must be better than that.
+    let better = best_of(
+        FOLLOWING_ROWS,
+        FOLLOWING_ROWS,
+        &|sample, reference, is_exact| {
+            let like_best = Search::Like(best.model);
+            let mut models = candidates(sample, reference, is_exact, promise, like_best);
+            models.retain(|model| model.id() == best.model.id());
+            models.truncate(1);
+            models.extend(candidates_beside(sample, &earlier, is_exact, promise));
+            models
+        },
     );
-    let mut is_exact = vec![false; sample.n_rows()];
-    let models = candidates(sample, reference, &mut is_exact, promise, Search::Large);
-    encode_best(&models, sample, reference, &mut is_exact, promise, true).1
+    match better.model.id() == best.model.id() {
+        true => best,
+        false => better,
+    }
 }
+
+/// The models that are tried on a sample, beside that of a reference if there is one.
+type ModelsOf<'a> = dyn Fn(Rows<'_>, Option<Rows<'_>>, &mut [bool]) -> Vec<Model> + 'a;
 
 /// Rows that stand for a large block when its model is chosen, and how many of them follow each other.
 const SAMPLE_ROWS: usize = 2048;
 const STRETCH: usize = 256;
+/// How many rows that follow each other stand for it, where earlier rows than the last one tell what follows.
+const FOLLOWING_ROWS: usize = 8192;
 
-/// Some of many rows: stretches from all over them, as their order may say something.
-fn sample(rows: Rows<'_>) -> PredictionMatrix {
+/// So many of many rows: stretches of some together, from all over them, as their order may say something.
+fn sample(rows: Rows<'_>, n_rows: usize, n_together: usize) -> PredictionMatrix {
     let n_classes = rows.n_classes();
-    let n_spare = rows.n_rows().saturating_sub(SAMPLE_ROWS);
-    let n_stretches = SAMPLE_ROWS / STRETCH;
-    let mut values = Vec::with_capacity(SAMPLE_ROWS.min(rows.n_rows()) * n_classes);
+    let n_spare = rows.n_rows().saturating_sub(n_rows);
+    let n_stretches = n_rows / n_together;
+    let mut values = Vec::with_capacity(n_rows.min(rows.n_rows()) * n_classes);
     for stretch in 0..n_stretches {
-        let first = stretch * STRETCH + n_spare * stretch / (n_stretches - 1);
-        let [first, end] = [first, first + STRETCH].map(|row| row.min(rows.n_rows()) * n_classes);
+        let first = match n_stretches {
+            1 => n_spare / 2,
+            _ => stretch * n_together + n_spare * stretch / (n_stretches - 1),
+        };
+        let [first, end] =
+            [first, first + n_together].map(|row| row.min(rows.n_rows()) * n_classes);
         values.extend_from_slice(&rows.values()[first..end]);
     }
     PredictionMatrix::new(n_classes, values)
@@ -393,18 +430,18 @@ fn most_share(best: Suiting, other: Model, is_large: bool) -> f64 {
         };
     }
     match (best.model.against, other.against) {
-        (_, Against::Nothing | Against::TopBefore | Against::RowBefore(_))
+        (_, Against::Nothing | Against::TopBefore | Against::Before(_))
             if is_fast && is_slow(other) =>
         {
             LEAST_SHARE_OF_SLOW
         }
-        (Against::RowBefore(_), Against::RowBefore(_))
+        (Against::Before(_), Against::Before(_))
             if is_predicted(best.model) && is_predicted(other) =>
         {
             1.0
         }
-        (_, Against::RowBefore(_)) if is_large => 0.97,
-        (_, Against::Reference | Against::RowBefore(_)) => 0.99,
+        (_, Against::Before(_)) if is_large => 0.97,
+        (_, Against::Reference | Against::Before(_)) => 0.99,
         _ => 1.0,
     }
 }
@@ -467,7 +504,7 @@ mod tests {
                 let payload = encode(matrix.view(), None, &mut is_exact, &promise, choice).bytes;
                 (payload.len(), FirstByte::of(&payload).id() >= id::AFTER)
             };
-            let (mixed, is_mixed_after) = n_bytes(&|i| i * 7919 / 13 % 100);
+            let (mixed, is_mixed_after) = n_bytes(&|i| noise(i) as usize % 100);
             let (sorted, is_sorted_after) = n_bytes(&|i| i * 100 / n_rows);
             assert!(!is_mixed_after && is_sorted_after);
             // A top class in any order takes 6.6 bits.
@@ -533,13 +570,75 @@ mod tests {
         }
     }
 
+    /// The scores of the pixels of an image of such a width, each of which follows from where it is across and down.
+    fn image(width: usize, n_rows: usize) -> PredictionMatrix {
+        const N_CLASSES: usize = 4;
+        let random = |i: usize| noise(i) as f32 / (1u64 << 30) as f32;
+        let score = |row: usize, class: usize| {
+            let [across, down] = [row % width, width + row / width].map(|i| i * N_CLASSES + class);
+            random(across) + random(down) + random(n_rows + row * N_CLASSES + class) / 1024.0
+        };
+        let scores = (0..n_rows * N_CLASSES).map(|i| score(i / N_CLASSES, i % N_CLASSES));
+        PredictionMatrix::new(N_CLASSES, scores.collect())
+    }
+
+    #[test]
+    fn pixels_are_told_beside_their_neighbours() {
+        let lag_chosen = |matrix: &PredictionMatrix, promise: &Promise| {
+            let choice = is_large(matrix.view()).then(|| choose(matrix.view(), None, promise));
+            let mut is_exact = vec![false; matrix.n_rows()];
+            let payload = encode(matrix.view(), None, &mut is_exact, promise, choice).bytes;
+            let way = Way::read_from(&mut BitReader::new(&payload), None).unwrap();
+            let decoded = block::decode(&payload, matrix.n_rows(), matrix.n_classes(), 1).unwrap();
+            let rows = matrix.rows().zip(decoded.rows());
+            assert!(
+                rows.into_iter()
+                    .all(|(row, decoded)| promise.measure(row, decoded).is_some())
+            );
+            match way.model.against {
+                Against::Before(before) if before.is_gradient => before.lag,
+                against => panic!("{against:?}"),
+            }
+        };
+        let of_logits = Promise::new(Kind::Logits, Bound::MaxError(0.01));
+        let of_probabilities = Promise::new(Kind::Probabilities, Bound::MaxError(1e-4));
+        let of_kl = Promise::new(Kind::Probabilities, Bound::MaxKl(1e-4));
+        // Small blocks, and such as are chosen by samples.
+        for (width, n_rows) in [(40, 2000), (150, 16_000)] {
+            let scores = image(width, n_rows);
+            let mut probabilities = Vec::new();
+            for row in scores.rows() {
+                let exp = row.iter().map(|score| score.exp());
+                let sum: f32 = exp.clone().sum();
+                probabilities.extend(exp.map(|value| value / sum));
+            }
+            let probabilities = PredictionMatrix::new(scores.n_classes(), probabilities);
+            // No line is nearer to one than another.
+            let all = [of_logits, of_probabilities, of_kl];
+            for (promise, matrix) in all
+                .into_iter()
+                .zip([&scores, &probabilities, &probabilities])
+            {
+                let lag = lag_chosen(matrix, &promise);
+                assert!(lag.is_multiple_of(width as u32), "{lag} {promise:?}");
+            }
+        }
+    }
+
     #[test]
     fn samples_are_stretches_from_all_over_a_block() {
         let rows = |n: usize| PredictionMatrix::new(2, (0..2 * n).map(|i| i as f32).collect());
         for n_rows in [0, 1, 300, 2047, 2048] {
-            assert_eq!(sample(rows(n_rows).view()), rows(n_rows));
+            let of_all = sample(rows(n_rows).view(), SAMPLE_ROWS, STRETCH);
+            assert_eq!(of_all, rows(n_rows));
+            let together = sample(rows(n_rows).view(), FOLLOWING_ROWS, FOLLOWING_ROWS);
+            assert_eq!(together, rows(n_rows));
         }
-        let sample = sample(rows(10_000).view());
+        let together = sample(rows(10_000).view(), FOLLOWING_ROWS, FOLLOWING_ROWS);
+        let middle = 10_000 - FOLLOWING_ROWS..10_000 + FOLLOWING_ROWS;
+        let values: Vec<f32> = middle.map(|i| i as f32).collect();
+        assert_eq!(together.values(), values);
+        let sample = sample(rows(10_000).view(), SAMPLE_ROWS, STRETCH);
         assert_eq!(sample.n_rows(), SAMPLE_ROWS);
         let firsts: Vec<f32> = sample
             .rows()

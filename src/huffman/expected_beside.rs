@@ -8,7 +8,7 @@
 //! differences from these: before it has learned anything, it expects what the reference has.
 
 use super::Corrupt;
-use super::beside::{self, Beside, Known};
+use super::beside::{self, Beside, Known, KnownRows};
 use super::bitstream::{BitReader, BitWriter, Coder};
 use super::codebook::Alphabet;
 use super::coded::{Coded, CodedRows, Tables};
@@ -45,6 +45,15 @@ fn n_bands(levels: Levels) -> usize {
     match levels {
         Levels::Uniform(_) => N_BANDS + 1,
         Levels::Root { .. } => N_BANDS + 2,
+        Levels::Sphere(_) => unreachable!("{NOT_BESIDE}"),
+    }
+}
+
+/// Below which probabilities are not told apart: half a step, or about that. Format-stable.
+fn floor(levels: Levels) -> f32 {
+    match levels {
+        Levels::Uniform(uniform) => 0.5 / uniform.n_levels() as f32,
+        Levels::Root { .. } => 1.0 / (1 << 14) as f32,
         Levels::Sphere(_) => unreachable!("{NOT_BESIDE}"),
     }
 }
@@ -86,7 +95,7 @@ impl Walk {
         let columns = Columns::new(n_classes);
         let ridge = match beside {
             Beside::Reference(_) => RIDGE,
-            Beside::RowBefore(_) => RIDGE_OF_BEFORE,
+            Beside::Before(_) => RIDGE_OF_BEFORE,
         };
         Self {
             known: Known::nothing(n_classes),
@@ -166,29 +175,29 @@ pub fn encode(
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
     let mut row_levels = vec![0; n_classes];
     let mut finder = FinenessFinder::new(levels);
-    let needs = finder.needs(matrix, is_exact, |row| {
-        // How the row before will be decoded is not known yet.
-        let known = match beside {
-            Beside::Reference(reference) => Some(reference.row(row)),
-            Beside::RowBefore(_) => row.checked_sub(1).map(|before| matrix.row(before)),
-        };
-        known.map_or(Known::MOST_DOUBT, |row| {
-            walk.known.take(row);
-            walk.known.doubt()
-        })
-    });
-    walk.known = Known::nothing(n_classes);
     let mut decoded = vec![0.0; n_classes];
+    let needs = finder.needs(matrix, is_exact, |row| {
+        match beside {
+            Beside::Reference(reference) => walk.known.take(reference.row(row)),
+            // How the rows before will be decoded is not known yet.
+            Beside::Before(before) => {
+                let rows = &matrix.values()[..row * n_classes];
+                before.fill(rows, Some(floor(levels)), &mut decoded);
+                walk.known.take(&decoded);
+            }
+        }
+        walk.known.doubt()
+    });
+    let mut known_rows = KnownRows::new(beside, Some(floor(levels)), matrix.n_rows(), n_classes);
     let mut sequences = Sequence::several(1, matrix.values().len(), LEVELS);
     let sequence = &mut sequences[0];
     for (row_number, (row, &is_exact)) in matrix.rows().zip(is_exact).enumerate() {
-        if let Some(row) = beside.reference_row(row_number) {
-            walk.known.take(row);
-        }
+        walk.known.take(known_rows.row(row_number));
         let doubt = walk.known.doubt();
         if is_exact {
             sequence.push_number(HEAD + doubt, exact_head(n_classes));
             Symbol::of_bits(RAW, row).for_each(|symbol| sequence.push(symbol));
+            known_rows.take(row, true);
             continue;
         }
         let quantized = Quantized::of(
@@ -212,11 +221,11 @@ pub fn encode(
             let distance = quantized.distance(&row_levels);
             sequence.push_number(rest_context(others.n), zigzag(distance));
         }
-        if let Beside::RowBefore(_) = beside {
+        if let Beside::Before(_) = beside {
             scale
                 .dequantize_row(&row_levels, top, &mut decoded)
                 .expect("the levels of a row of probabilities");
-            walk.known.take(&decoded);
+            known_rows.take(&decoded, false);
         }
         order.encode(row, &row_levels, Some(top), |symbol| sequence.push(symbol));
     }
@@ -256,14 +265,15 @@ pub fn decode(
         row_levels: vec![0; n_classes],
     };
     let mut order = Order::new(keep_top, n_classes, true, ORDER);
+    let n_rows = values.len() / n_classes;
+    let mut known_rows = KnownRows::new(beside, Some(floor(levels)), n_rows, n_classes);
     for (row_number, row) in values.chunks_exact_mut(n_classes).enumerate() {
-        if let Some(row) = beside.reference_row(row_number) {
-            decoder.walk.known.take(row);
-        }
+        decoder.walk.known.take(known_rows.row(row_number));
         let doubt = decoder.walk.known.doubt();
         let head = decoder.number(HEAD + doubt)?;
         if head == exact_head(n_classes) {
             decoder.tables.bits(RAW, &mut decoder.stream.reader, row)?;
+            known_rows.take(row, true);
             continue;
         }
         let top = decoder
@@ -288,9 +298,7 @@ pub fn decode(
             decoder.levels(top, scale)?;
         }
         scale.dequantize_row(&decoder.row_levels, top, row)?;
-        if let Beside::RowBefore(_) = beside {
-            decoder.walk.known.take(row);
-        }
+        known_rows.take(row, false);
         let reader = &mut decoder.stream.reader;
         order.decode(row, Some(top), &decoder.tables, reader)?;
     }

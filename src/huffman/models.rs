@@ -1,7 +1,7 @@
 //! The models of rows and their numbers, and what a payload begins with: in which way its rows are coded
 //! (FORMAT.md, section 5).
 
-use super::beside::{self, Caution};
+use super::beside::{self, Before, Caution};
 use super::bitstream::{BitReader, BitWriter, Coder};
 use super::block_sorted::{self, BlockSorted, Scan, Values};
 use super::codebook::{read_gamma, write_gamma};
@@ -131,8 +131,8 @@ pub enum Against {
     TopBefore,
     /// The row against that of a reference.
     Reference,
-    /// The row against the one before, with a caution if it is predicted.
-    RowBefore(Caution),
+    /// The row against what those before it tell.
+    Before(Before),
 }
 
 impl RowModel {
@@ -149,16 +149,23 @@ impl RowModel {
         let (rows, against) = match (self, against) {
             (_, Against::Nothing)
             | (Self::Ranked(_) | Self::Expected(_), Against::TopBefore)
-            | (Self::Predicted(_), Against::Reference | Against::RowBefore(_)) => (self, against),
+            | (Self::Predicted(_), Against::Reference) => (self, against),
+            (Self::Predicted(numbers), Against::Before(before))
+                if before.is_last() || !numbers.are_minifloats() =>
+            {
+                (self, against)
+            }
             (Self::Expected(levels), Against::Reference) => {
                 (Self::Expected(levels.beside()?), against)
             }
-            (Self::Expected(levels), Against::RowBefore(_)) => {
+            (Self::Expected(levels), Against::Before(before)) => {
                 let levels = match levels {
                     Levels::Root { roots, .. } if !roots.are_linear() => levels,
                     _ => levels.beside()?,
                 };
-                (Self::Expected(levels), Against::RowBefore(Caution::LEAST))
+                let caution = Caution::LEAST;
+                let before = Before { caution, ..before };
+                (Self::Expected(levels), Against::Before(before))
             }
             _ => return None,
         };
@@ -310,7 +317,7 @@ impl RowModel {
 impl Model {
     /// Whether rows are told after those before them, from the top class on.
     pub fn is_after(self) -> bool {
-        matches!(self.against, Against::TopBefore | Against::RowBefore(_))
+        matches!(self.against, Against::TopBefore | Against::Before(_))
     }
 
     /// Its number.
@@ -319,26 +326,33 @@ impl Model {
             Against::Nothing => self.rows.id(),
             Against::TopBefore => id::AFTER + self.rows.id(),
             Against::Reference => self.rows.id_beside(),
-            Against::RowBefore(_) => id::AFTER + self.rows.id_beside(),
+            Against::Before(before) if before.is_last() => id::AFTER + self.rows.id_beside(),
+            Against::Before(_) => self.rows.id_beside() - id::EXPECTED_BESIDE + id::EARLIER,
         }
     }
 
     /// Writes what a model has beside its number.
     fn write_to(self, writer: &mut BitWriter) {
         match (self.rows, self.against) {
-            (RowModel::Expected(Levels::Root { roots, .. }), Against::RowBefore(_)) => {
+            (RowModel::Expected(Levels::Root { roots, .. }), Against::Before(_)) => {
                 writer.write(roots.log_n_steps(), 2);
             }
             (rows, _) => rows.write_to(writer),
         }
-        if let (RowModel::Predicted(_), Against::RowBefore(caution)) = (self.rows, self.against) {
-            writer.write(caution.number(), 2);
+        if let Against::Before(before) = self.against {
+            if let RowModel::Predicted(_) = self.rows {
+                writer.write(before.caution.number(), 2);
+            }
+            if !before.is_last() {
+                write_gamma(writer, before.lag);
+                writer.write(before.is_gradient.into(), 1);
+            }
         }
     }
 
     /// Reads what the model of this number has beside it.
     fn read_from(id: u32, reader: &mut BitReader) -> Result<Self, Error> {
-        let (base, is_after) = (id % id::AFTER, id >= id::AFTER);
+        let (base, is_after) = (id::base(id), id >= id::AFTER);
         let of_rows = match base {
             id::EXPECTED_BESIDE => id::EXPECTED,
             id::ROOTS_BESIDE if is_after => id::ROOTS,
@@ -355,10 +369,19 @@ impl Model {
             (false, false) => Against::Nothing,
             (true, false) => Against::TopBefore,
             (false, true) => Against::Reference,
-            (true, true) if matches!(rows, RowModel::Predicted(_)) => {
-                Against::RowBefore(Caution::from_number(reader.read(2)?))
+            (true, true) => {
+                let mut before = Before::last(match rows {
+                    RowModel::Predicted(_) => Caution::from_number(reader.read(2)?),
+                    _ => Caution::LEAST,
+                });
+                if id >= id::EARLIER {
+                    (before.lag, before.is_gradient) = (read_gamma(reader)?, reader.read(1)? == 1);
+                    if before.is_last() {
+                        return Err(Error::Corrupt("the row before is that of another model"));
+                    }
+                }
+                Against::Before(before)
             }
-            (true, true) => Against::RowBefore(Caution::LEAST),
         };
         Ok(rows.against(against).ok_or(Corrupt(UNKNOWN_MODEL))?)
     }
@@ -399,8 +422,18 @@ pub(super) mod id {
     pub const SORTED_BITS: u32 = 29;
     pub const SORTED_ROOTS: u32 = 30;
     pub const SORTED_MINIFLOATS: u32 = 31;
-    /// Added to the number of a model: its rows are told after the row before each.
+    /// Added to the number of a model, up to that of [`EARLIER`]: its rows are told after the row before each.
     pub const AFTER: u32 = 32;
+    /// That of [`EXPECTED_BESIDE`], but beside what earlier rows tell; those of the next four follow.
+    pub const EARLIER: u32 = 59;
+
+    /// The number of the model that another one is, but that this one tells rows after those before them.
+    pub const fn base(id: u32) -> u32 {
+        match id {
+            EARLIER.. => id - EARLIER + EXPECTED_BESIDE,
+            _ => id % AFTER,
+        }
+    }
 }
 
 const UNKNOWN_MODEL: &str = "a block has an unknown model";
@@ -450,6 +483,7 @@ impl FirstByte {
     /// The first version of the format that has this way.
     pub fn first_version(self) -> u8 {
         match self.id() {
+            id::EARLIER.. => 12,
             id::AFTER.. => 9,
             id::SORTED_STEPS.. => 11,
             id::REPEATED.. => 8,
@@ -475,7 +509,7 @@ impl FirstByte {
     /// Whether the model codes all rows bit for bit.
     pub fn is_of_bits(self) -> bool {
         matches!(
-            self.id() % id::AFTER,
+            id::base(self.id()),
             id::PREDICTED_ORDERED
                 | id::PREDICTED_BITS
                 | id::BITS
@@ -491,7 +525,7 @@ impl FirstByte {
     /// [`Regression`].
     fn may_have_streams(self) -> bool {
         matches!(
-            self.id() % id::AFTER,
+            id::base(self.id()),
             id::EXPECTED..=id::PREDICTED_BITS
                 | id::SHARES..=id::EXPECTED_FLOATS
                 | id::SPHERE..=id::LINEAR_ROOTS
@@ -506,12 +540,18 @@ impl FirstByte {
         };
         let of_rows = 4 * (n_rows * n_classes) as u64;
         of_order
-            + match self.id() % id::AFTER {
+            + match id::base(self.id()) {
                 id::RANKED => Ranks::n_bytes(n_classes),
                 _ if self.may_have_streams() => {
                     of_rows + Regression::n_bytes(n_classes, self.n_streams())
                 }
-                id if is_beside(id) => 2 * of_rows + Columns::new(n_classes).n_bytes(),
+                id if is_beside(id) => {
+                    let of_before = match self.id() {
+                        id::EARLIER.. => of_rows,
+                        _ => 0,
+                    };
+                    of_before + 2 * of_rows + Columns::new(n_classes).n_bytes()
+                }
                 id::SORTED_STEPS..=id::SORTED_MINIFLOATS => {
                     block_sorted::N_WORKING_BYTES * (n_rows * n_classes) as u64
                 }
@@ -556,10 +596,11 @@ impl FirstByte {
             "block-sorted, minifloats",
         ];
         let id = self.id();
-        let base = id % id::AFTER;
+        let base = id::base(id);
         let mut name = NAMES.get(base as usize)?.to_string();
         if id >= id::AFTER {
             match base {
+                _ if id >= id::EARLIER => name = name.replace("a reference", "earlier rows"),
                 _ if is_beside(base) => name = name.replace("a reference", "the row before"),
                 id::RANKED..=id::EXPECTED_HALVING
                 | id::SHARES

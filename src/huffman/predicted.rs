@@ -38,6 +38,11 @@ pub enum Numbers {
 }
 
 impl Numbers {
+    /// Whether these are numbers of values of fewer bits than float32 has.
+    pub fn are_minifloats(self) -> bool {
+        matches!(self, Self::OrderedBits(of) | Self::Bits(of) if !of.is_f32())
+    }
+
     /// Whether values come back bit for bit.
     pub(super) fn is_exact(self) -> bool {
         matches!(self, Self::OrderedBits(_) | Self::Bits(_))

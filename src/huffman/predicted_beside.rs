@@ -1,4 +1,4 @@
-//! Rows of any values beside those of a reference, or each beside the one before it: each value is predicted from the
+//! Rows of any values beside those of a reference, or each beside rows before it: each value is predicted from the
 //! row of the reference and from those before it in the row (FORMAT.md, sections 13 and 16).
 //!
 //! As [`predicted`](super::predicted), with the values of the reference, as differences from its own first
@@ -6,7 +6,7 @@
 //! former: before it has learned anything, it expects what the reference has.
 
 use super::Corrupt;
-use super::beside::Beside;
+use super::beside::{Beside, KnownRows};
 use super::bitstream::{BitReader, BitWriter, Coder};
 use super::coded::{Coded, CodedRows, Tables};
 use super::contexts::{ContextDecoder, Groups, Sequence, Stream};
@@ -60,6 +60,8 @@ struct Walk {
     first_known: Vec<f32>,
     /// The numbers of the row before, if these are what is predicted.
     before: Option<Vec<i32>>,
+    /// Whether the classes of a row count for what is predicted of each other.
+    are_classes_trusted: bool,
     /// The exponents of the variances of all classes, as of the last fit.
     exponents: Vec<i32>,
     /// Of the columns of the row at hand.
@@ -72,7 +74,7 @@ impl Walk {
         let columns = Columns::new(n_classes);
         let own = match beside {
             Beside::Reference(_) => 0.0,
-            Beside::RowBefore(caution) => caution.own_ridge(),
+            Beside::Before(before) => before.caution.own_ridge(),
         };
         let ridge = Ridge {
             own,
@@ -85,8 +87,12 @@ impl Walk {
             first: Vec::new(),
             first_known: Vec::new(),
             before: match beside {
-                Beside::RowBefore(caution) if caution.is_most() => Some(Vec::new()),
+                Beside::Before(before) if before.is_row_before() => Some(Vec::new()),
                 _ => None,
+            },
+            are_classes_trusted: match beside {
+                Beside::Reference(_) => true,
+                Beside::Before(before) => before.is_last() || !before.caution.is_most(),
             },
             exponents: vec![0; n_classes],
             features: vec![0.0; columns.count()],
@@ -127,7 +133,10 @@ impl Walk {
             let (mut predicted, context) = predict(
                 self.numbers,
                 self.first[class],
-                self.expectations[column] + self.features[known],
+                match self.are_classes_trusted {
+                    true => self.expectations[column] + self.features[known],
+                    false => self.features[known],
+                },
                 is_fitted,
                 self.exponents[class],
             );
@@ -197,6 +206,7 @@ pub fn encode(
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
     let mut row_numbers = vec![0; n_classes];
     let mut decoded = vec![0.0; n_classes];
+    let mut known_rows = KnownRows::new(beside, None, matrix.n_rows(), n_classes);
     let mut sequences = Sequence::several(1, matrix.values().len(), LEVELS);
     let sequence = &mut sequences[0];
     for (row_number, (row, is_exact)) in matrix.rows().zip(is_exact).enumerate() {
@@ -212,14 +222,15 @@ pub fn encode(
         sequence.push(Symbol::new(HEAD, u32::from(*is_exact)));
         if *is_exact {
             Symbol::of_bits(RAW, row).for_each(|symbol| sequence.push(symbol));
+            known_rows.take(row, true);
             continue;
         }
-        let known = beside.reference_row(row_number);
         if !walk.first.is_empty() {
-            walk.push_row(&row_numbers, known.unwrap_or(&decoded), sequence);
+            walk.push_row(&row_numbers, known_rows.row(row_number), sequence);
         }
-        if known.is_none() {
+        if let Beside::Before(_) = beside {
             numbers.dequantize_row(row_numbers.iter().copied(), &mut decoded);
+            known_rows.take(&decoded, false);
         }
         walk.take_before(&row_numbers);
         if walk.first.is_empty() {
@@ -228,7 +239,10 @@ pub fn encode(
                 sequence.push_number(FIRST_ROW, zigzag(number.wrapping_sub(before)));
                 before = number;
             }
-            walk.start(&row_numbers, known.unwrap_or(&decoded));
+            walk.start(
+                &row_numbers,
+                beside.reference_row(row_number).unwrap_or(&decoded),
+            );
         }
         if !numbers.is_exact() {
             order.encode(row, &row_numbers, None, |symbol| sequence.push(symbol));
@@ -264,14 +278,14 @@ pub fn decode(
     let class_of = Columns::new(n_classes).classes();
     let mut order = Order::new(keep_top, n_classes, false, ORDER);
     let mut row_numbers = vec![0; n_classes];
-    // Where there is no reference, the row before.
-    let mut before = vec![0.0; n_classes];
+    let n_rows = values.len() / n_classes;
+    let mut known_rows = KnownRows::new(beside, None, n_rows, n_classes);
     for (row_number, row) in values.chunks_exact_mut(n_classes).enumerate() {
         if tables.number(HEAD, &mut stream.reader)? == 1 {
             tables.bits(RAW, &mut stream.reader, row)?;
+            known_rows.take(row, true);
             continue;
         }
-        let known = beside.reference_row(row_number);
         let is_first = walk.first.is_empty();
         if is_first {
             let mut last = 0i32;
@@ -281,7 +295,7 @@ pub fn decode(
                 *number = last;
             }
         } else {
-            walk.take_known(known.unwrap_or(&before));
+            walk.take_known(known_rows.row(row_number));
             let mut visitor = NumberReader {
                 stream: &mut stream,
                 tables: &tables,
@@ -292,6 +306,7 @@ pub fn decode(
                 is_fitted: walk.regression.is_fitted(),
                 first: &walk.first,
                 before: walk.before.as_deref(),
+                are_classes_trusted: walk.are_classes_trusted,
                 exponents: &walk.exponents,
                 features: &walk.features,
                 row: &mut row_numbers,
@@ -301,11 +316,12 @@ pub fn decode(
         }
         walk.take_before(&row_numbers);
         numbers.dequantize_row(row_numbers.iter().copied(), row);
-        if known.is_none() {
-            before.copy_from_slice(row);
-        }
+        known_rows.take(row, false);
         if is_first {
-            walk.start(&row_numbers, known.unwrap_or(&before));
+            walk.start(
+                &row_numbers,
+                beside.reference_row(row_number).unwrap_or(row),
+            );
         }
         if !numbers.is_exact() {
             order.decode(row, None, &tables, &mut stream.reader)?;
@@ -326,6 +342,7 @@ struct NumberReader<'a, 'b, W> {
     is_fitted: bool,
     first: &'a [i32],
     before: Option<&'a [i32]>,
+    are_classes_trusted: bool,
     exponents: &'a [i32],
     features: &'a [f32],
     row: &'a mut [i32],
@@ -344,7 +361,10 @@ impl<W: Watch> Visitor<1> for NumberReader<'_, '_, W> {
         let (mut predicted, context) = predict(
             self.numbers,
             first,
-            expectation + known,
+            match self.are_classes_trusted {
+                true => expectation + known,
+                false => known,
+            },
             self.is_fitted,
             self.exponents[class],
         );

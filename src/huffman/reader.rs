@@ -546,7 +546,7 @@ mod tests {
         let message = read_all(&newer).unwrap_err().to_string();
         assert_eq!(
             message,
-            "format version 12 is newer than this pc supports (11); upgrade pc"
+            "format version 13 is newer than this pc supports (12); upgrade pc"
         );
     }
 

@@ -1,6 +1,9 @@
 //! Whether the order of rows says something, so that an encoder may tell them after those before them (FORMAT.md,
 //! section 16).
 
+use std::ops::RangeInclusive;
+
+use super::beside::{Before, Caution};
 use super::codebook::entropy_bits;
 use super::symbols::TopClasses;
 use crate::matrix::{Rows, argmax};
@@ -50,8 +53,92 @@ pub fn are_near(matrix: Rows<'_>) -> bool {
     n_nearer > 2 * n_farther + N_MORE
 }
 
+/// What rows before a row may tell of it better than the last one does: none, or those of each kind that tell it best.
+pub fn earlier(matrix: Rows<'_>) -> Vec<Before> {
+    /// The most rows between those that may have to do with each other.
+    const MAX_LAG: usize = 4096;
+    /// Rows and classes that are looked at for all lags; and rows of all classes for the best of them, of which there
+    /// are so many at most.
+    const N_ROWS: usize = 64;
+    const N_CLASSES: usize = 4;
+    const N_ROWS_OF_BEST: usize = 1024;
+    const N_BEST: usize = 8;
+    /// Of what the best is off by: others are as good.
+    const MOST_OF_BEST: f64 = 1.1;
+    /// So many rows are no chance.
+    const N_MORE: usize = 16;
+    let n_classes = matrix.n_classes();
+    let max_lag = (matrix.n_rows() / 2).min(MAX_LAG);
+    let rows = |n: usize| {
+        let rows = max_lag + 1..matrix.n_rows();
+        // Odd, so that not all of them are in the same columns of an image.
+        let step = rows.len().div_ceil(n) | 1;
+        rows.step_by(step)
+    };
+    let value = |row: usize, class: usize| matrix.values()[row * n_classes + class];
+    let last = Before::last(Caution::LEAST);
+    // By how much what is predicted of these classes in a row is off; what is no number, as the last row is.
+    let off = |before: Before, classes: &[usize], row: usize| -> f64 {
+        let lag = before.lag as usize;
+        let offs = classes.iter().map(|&class| {
+            let (now, last) = (value(row, class), value(row - 1, class));
+            let predicted = match before.is_gradient {
+                true => last + value(row - lag, class) - value(row - lag - 1, class),
+                false => value(row - lag, class),
+            };
+            let mut offs = [now - predicted, now - last].into_iter();
+            f64::from(offs.find(|off| off.is_finite()).unwrap_or(0.0).abs())
+        });
+        offs.sum()
+    };
+    let error = |before: Before, classes: &[usize], n_rows: usize| -> f64 {
+        rows(n_rows).map(|row| off(before, classes, row)).sum()
+    };
+    // Those that change most, of which the others are mostly a part.
+    let all: Vec<usize> = (0..n_classes).collect();
+    let changes = all.iter().map(|&class| error(last, &[class], N_ROWS));
+    let changes: Vec<f64> = changes.collect();
+    if changes.iter().all(|&change| change == 0.0) {
+        return Vec::new();
+    }
+    let mut classes = all.clone();
+    classes.sort_by(|&a, &b| changes[b].total_cmp(&changes[a]));
+    classes.truncate(N_CLASSES);
+    let best = |is_gradient: bool, lags: RangeInclusive<usize>| {
+        let befores = lags.map(|lag| Before {
+            lag: lag as u32,
+            is_gradient,
+            ..last
+        });
+        let tried = befores.map(|before| (before, error(before, &classes, N_ROWS)));
+        let mut tried: Vec<(Before, f64)> = tried.collect();
+        tried.sort_by(|a, b| a.1.total_cmp(&b.1));
+        tried.truncate(N_BEST);
+        for (before, error_of) in &mut tried {
+            *error_of = error(*before, &all, N_ROWS_OF_BEST);
+        }
+        let least = tried.iter().map(|of| of.1).fold(f64::MAX, f64::min);
+        // What comes again does so after twice as many rows, too: the first of those that are about as good.
+        let good = tried.into_iter().filter(|of| of.1 <= MOST_OF_BEST * least);
+        let best = good.map(|of| of.0).min_by_key(|before| before.lag)?;
+        let (mut n_nearer, mut n_farther) = (0, 0);
+        for row in rows(N_ROWS_OF_BEST) {
+            let [of_best, of_last] = [best, last].map(|before| off(before, &all, row));
+            n_nearer += usize::from(of_best < of_last);
+            n_farther += usize::from(of_best > of_last);
+        }
+        (2 * n_nearer > 3 * n_farther + N_MORE).then_some(best)
+    };
+    let kinds = [(false, 2..=max_lag), (true, 1..=1), (true, 2..=max_lag)];
+    let of_kinds = kinds
+        .into_iter()
+        .filter_map(|(is_gradient, lags)| best(is_gradient, lags));
+    of_kinds.collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::noise;
     use super::*;
 
     /// Rows of four classes, of these top classes.
@@ -91,6 +178,63 @@ mod tests {
             values[row * 7919 % 3000] = 0.9;
         }
         assert!(!has_runs_of_tops(Rows::new(3000, &many)));
+    }
+
+    #[test]
+    fn earlier_rows_count_where_they_tell_more_than_the_last_one() {
+        let earlier = |values: &[f32]| {
+            let befores = earlier(Rows::new(2, values));
+            let lags = befores.iter().map(|of| (of.lag, of.is_gradient));
+            lags.collect::<Vec<_>>()
+        };
+        let of_noise = |i| noise(i) as f32 / (1u64 << 32) as f32;
+        let noise: Vec<f32> = (0..2000).map(of_noise).collect();
+        assert_eq!(earlier(&noise), []);
+        // A walk, of which the last row is all that there is to know.
+        let mut at = [0.0, 0.0];
+        let walk: Vec<f32> = noise
+            .chunks_exact(2)
+            .flat_map(|step| {
+                at = [at[0] + step[0] - 0.5, at[1] + step[1] - 0.5];
+                at
+            })
+            .collect();
+        assert_eq!(earlier(&walk), []);
+        // What moves evenly.
+        let smooth: Vec<f32> = (0..2000).map(|i| (i as f32 / 700.0).sin() * 9.0).collect();
+        assert!(earlier(&smooth).contains(&(1, true)));
+        // What comes again after 37 rows, all but for some noise.
+        let again: Vec<f32> = (0..2000).map(|i| noise[i % 74] + noise[i] / 16.0).collect();
+        assert_eq!(earlier(&again)[0], (37, false));
+        // An image of 50 columns, of which each row is as another, and higher.
+        let image: Vec<f32> = (0..2000)
+            .map(|i| noise[i % 100] + noise[i / 100] + noise[i] / 64.0)
+            .collect();
+        let has_image = |values: &[f32]| {
+            let of_lines = |&(lag, is_gradient): &(u32, bool)| is_gradient && lag % 50 == 0;
+            earlier(values).iter().any(of_lines)
+        };
+        assert!(has_image(&image));
+        let mut with_no_number = image;
+        with_no_number[1234] = f32::NAN;
+        with_no_number[432] = f32::INFINITY;
+        assert!(has_image(&with_no_number));
+        // Rows that differ but seldom, and masked scores, in any order.
+        let mut seldom = vec![0.0; 32_000];
+        let mut masked = vec![0.0; 32_000];
+        for (i, (seldom, masked)) in seldom.iter_mut().zip(&mut masked).enumerate() {
+            *seldom = f32::from(of_noise(2 * i) < 0.01);
+            *masked = if of_noise(2 * i) < 0.3 {
+                f32::NEG_INFINITY
+            } else {
+                of_noise(2 * i + 1)
+            };
+        }
+        assert_eq!(earlier(&seldom), []);
+        assert_eq!(earlier(&masked), []);
+        for values in [&[0.5; 300][..], &[1.0, 2.0], &[1.0, 2.0, 4.0, 3.0], &[]] {
+            assert_eq!(earlier(values), []);
+        }
     }
 
     #[test]

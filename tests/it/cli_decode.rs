@@ -161,10 +161,10 @@ fn damaged_truncated_and_foreign_files_are_named() {
         "write the file again",
     );
     let mut newer = good.clone();
-    newer[4] = 12;
+    newer[4] = 13;
     fails(
         &newer,
-        "format version 12 is newer than this pc supports (11); upgrade pc",
+        "format version 13 is newer than this pc supports (12); upgrade pc",
         "",
     );
     fails(

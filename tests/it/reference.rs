@@ -80,6 +80,8 @@ struct Seen {
     cautions: BTreeSet<(u64, u64)>,
     /// Models after the row before that have exact rows before others.
     models_after_exact_rows: BTreeSet<u64>,
+    /// Models beside earlier rows, *g*, and whether *l* is 1.
+    earlier: BTreeSet<(u64, bool, bool)>,
     /// Block-sorted models, and their scans.
     scans: BTreeSet<(u64, u64)>,
     /// Those that are coded with rANS, or not.
@@ -772,14 +774,17 @@ fn shift(n: usize) -> u32 {
     n_bits.saturating_sub(10)
 }
 
-/// Section 16: whether a model is one of those after the row before.
+/// Section 16: whether a model is one of those after the row before, or beside earlier rows.
 fn is_after_row(model: u64) -> bool {
     model >= 32
 }
 
 /// Section 16: the model that a model is but for what stands there.
 fn basis(model: u64) -> u64 {
-    model % 32
+    match model {
+        59..=63 => model - 59 + 8,
+        _ => model % 32,
+    }
 }
 
 /// Sections 7, 8 and 16: by which symbols top classes are told.
@@ -1662,7 +1667,63 @@ fn f(x: f64) -> f32 {
     ((q - 1) as f64 + z / 2f64.powi(q as i32)) as f32
 }
 
-/// Section 13, models 8 and 9, and section 16, models 40 and 41, which have no reference.
+/// Section 16, models 59 to 63: which earlier rows a row is told beside.
+struct Earlier {
+    l: usize,
+    g: bool,
+    /// Of models 59 and 60.
+    e: Option<f32>,
+    /// The rows of the block up to now, before section 9; exact ones, too.
+    rows: Vec<Vec<f32>>,
+}
+
+impl Earlier {
+    /// The last parameters, of the models that have them.
+    fn read(bits: &mut Bits, model: u64, e: Option<f32>) -> Option<Self> {
+        if !matches!(model, 59..=63) {
+            return None;
+        }
+        let l = bits.gamma() as usize;
+        let g = bits.bit() == 1;
+        assert!(l > 1 || g, "the row before");
+        bits.seen.earlier.insert((model, g, l == 1));
+        let rows = Vec::new();
+        Some(Self { l, g, e, rows })
+    }
+
+    /// What the next row is told beside.
+    fn y(&self, n: usize) -> Vec<f32> {
+        let (k, l) = (self.rows.len(), self.l);
+        if k == 0 {
+            return vec![0.0; n];
+        }
+        let b = &self.rows[k - 1];
+        if !self.g && k >= l {
+            return self.rows[k - l].clone();
+        }
+        if !self.g || k <= l {
+            return b.clone();
+        }
+        let (t, d) = (&self.rows[k - l], &self.rows[k - l - 1]);
+        let Some(e) = self.e else {
+            let y = |c: usize| match (b[c] + t[c]) - d[c] {
+                y if y.is_nan() => b[c],
+                y => y,
+            };
+            return (0..n).map(y).collect();
+        };
+        let x: Vec<f32> = (0..n)
+            .map(|c| {
+                let x = ((b[c] + e) * (t[c] + e)) / (d[c] + e) - e;
+                if x >= 0.0 { x } else { 0.0 }
+            })
+            .collect();
+        let sum = x.iter().fold(0.0, |sum, x| sum + x);
+        x.iter().map(|x| x / sum).collect()
+    }
+}
+
+/// Section 13, models 8 and 9, and section 16, models 40, 41, 59 and 60, which have no reference.
 fn expected_rows_beside(
     bits: &mut Bits,
     model: u64,
@@ -1675,9 +1736,15 @@ fn expected_rows_beside(
     let n_levels = (basis == 8).then(|| bits.gamma());
     assert!(n_levels.is_none_or(|n_levels| n_levels <= 1 << 20));
     let n_steps = match model {
-        41 => 1 << bits.number(2),
+        41 | 60 => 1 << bits.number(2),
         _ => 1,
     };
+    // Section 16.
+    let e = match n_levels {
+        Some(n_levels) => 0.5 / n_levels as f32,
+        None => 2f32.powi(-14),
+    };
+    let mut earlier = Earlier::read(bits, model, Some(e));
     let mut contexts = Contexts::read(bits, if basis == 8 { 5 } else { 6 });
     bits.before_codebooks();
     let exact_codebook = bits.codebook(1, 1);
@@ -1693,9 +1760,10 @@ fn expected_rows_beside(
     let mut is_after_exact = false;
     let mut values = Vec::new();
     for row in 0..n_rows {
-        let y = match reference {
-            Some(reference) => &reference[n * row..n * (row + 1)],
-            None => &row_before[..],
+        let y = match (reference, &earlier) {
+            (Some(reference), _) => reference[n * row..n * (row + 1)].to_vec(),
+            (None, Some(earlier)) => earlier.y(n),
+            (None, None) => row_before.clone(),
         };
         let clamp = |&y: &f32| if y > 0.0 { y.min(1.0) } else { 0.0 };
         let y: Vec<f32> = y.iter().map(clamp).collect();
@@ -1704,7 +1772,11 @@ fn expected_rows_beside(
         // Step 1.
         let head = contexts.number(bits, 384 + u) as usize;
         if head == 2 * n {
-            values.extend(bits.exact_row(model, &exact_codebook, n));
+            let row = bits.exact_row(model, &exact_codebook, n);
+            if let Some(earlier) = &mut earlier {
+                earlier.rows.push(row.clone());
+            }
+            values.extend(row);
             is_after_exact = true;
             continue;
         }
@@ -1774,6 +1846,9 @@ fn expected_rows_beside(
             Some(n_levels) => uniform(&levels, n_levels),
             None => root(&levels),
         };
+        if let Some(earlier) = &mut earlier {
+            earlier.rows.push(row.clone());
+        }
         row_before.clone_from(&row);
         order.finish(bits, Some(top), &mut row);
         values.extend(row);
@@ -1781,8 +1856,8 @@ fn expected_rows_beside(
     values
 }
 
-/// Section 13, models 10 to 12, 20 and 21, and section 16, models 42 to 44, 52 and 53, which have no
-/// reference.
+/// Section 13, models 10 to 12, 20 and 21, and section 16, models 42 to 44, 52, 53 and 61 to 63, which have
+/// no reference.
 fn predicted_rows_beside(
     bits: &mut Bits,
     model: u64,
@@ -1795,6 +1870,7 @@ fn predicted_rows_beside(
     let quantizer = Numbers::read(bits, model);
     // Section 16.
     let caution = is_after_row(model).then(|| bits.number(2));
+    let mut earlier = Earlier::read(bits, model, None);
     let mut contexts = Contexts::read(bits, 1);
     bits.before_codebooks();
     let head_codebook = bits.codebook(2, 1);
@@ -1825,7 +1901,11 @@ fn predicted_rows_beside(
     let mut values = Vec::new();
     for row in 0..n_rows {
         if bits.symbol(&head_codebook) == 1 {
-            values.extend(bits.exact_row(model, &exact_codebook, n));
+            let row = bits.exact_row(model, &exact_codebook, n);
+            if let Some(earlier) = &mut earlier {
+                earlier.rows.push(row.clone());
+            }
+            values.extend(row);
             is_after_exact = true;
             continue;
         }
@@ -1833,9 +1913,10 @@ fn predicted_rows_beside(
             bits.seen.models_after_exact_rows.insert(model);
         }
         is_after_exact = false;
-        let y = match reference {
-            Some(reference) => &reference[n * row..n * (row + 1)],
-            None => &row_before[..],
+        let y = match (reference, &earlier) {
+            (Some(reference), _) => reference[n * row..n * (row + 1)].to_vec(),
+            (None, Some(earlier)) => earlier.y(n),
+            (None, None) => row_before.clone(),
         };
         let mut numbers = vec![0i32; n];
         let mut features = vec![0.0; 2 * n];
@@ -1853,7 +1934,10 @@ fn predicted_rows_beside(
                 let r = known(y[class], g[class]);
                 features[column] = r;
                 if is_of_row {
-                    let e = expectations[column] + r;
+                    let e = match (caution, &earlier) {
+                        (Some(3), Some(_)) => r,
+                        _ => expectations[column] + r,
+                    };
                     let v = floor_log2(regression.v[of_classes[class].1]);
                     let (mut prediction, context) = if matches!(basis, 12 | 21) {
                         let g = fin(fin(quantizer.value(first_row[class])) + e);
@@ -1865,7 +1949,7 @@ fn predicted_rows_beside(
                         };
                         (first_row[class].wrapping_add(rounded), v + 8)
                     };
-                    if caution == Some(3) {
+                    if caution == Some(3) && earlier.is_none() {
                         prediction = numbers_before[class];
                     }
                     let context = if has_fit { context.clamp(0, 93) } else { 95 };
@@ -1893,9 +1977,12 @@ fn predicted_rows_beside(
         let mut row: Vec<f32> = numbers.iter().map(|&n| quantizer.value(n)).collect();
         numbers_before.clone_from(&numbers);
         first.get_or_insert_with(|| {
-            let of_row = if is_after_row(model) { &row[..] } else { y };
-            (numbers, of_row.to_vec())
+            let of_row = if is_after_row(model) { &row } else { &y };
+            (numbers, of_row.clone())
         });
+        if let Some(earlier) = &mut earlier {
+            earlier.rows.push(row.clone());
+        }
         row_before.clone_from(&row);
         if let Numbers::Steps(_) = quantizer {
             order.finish(bits, None, &mut row);
@@ -2146,6 +2233,7 @@ fn payload(
     assert!(version >= 8 || model < 27);
     assert!(version >= 9 || model < 32);
     assert!(version >= 11 || !matches!(model, 28..=31));
+    assert!(version >= 12 || model < 59);
     bits.seen.models.insert(model);
     bits.seen.first_bytes.insert(payload[0]);
     if bits.is_several {
@@ -2172,8 +2260,10 @@ fn payload(
                 _ => predicted_rows_beside(&mut bits, model, reference, n_rows, n, keep_top),
             }
         }
-        40 | 41 => expected_rows_beside(&mut bits, model, None, n_rows, n, keep_top),
-        42..=44 | 52 | 53 => predicted_rows_beside(&mut bits, model, None, n_rows, n, keep_top),
+        40 | 41 | 59 | 60 => expected_rows_beside(&mut bits, model, None, n_rows, n, keep_top),
+        42..=44 | 52 | 53 | 61..=63 => {
+            predicted_rows_beside(&mut bits, model, None, n_rows, n, keep_top)
+        }
         _ => panic!("no model {model}"),
     };
     bits.after_rows();
@@ -2255,7 +2345,7 @@ fn frame(bytes: &mut Bytes, seen: &mut Seen, reference: Option<&PredictionMatrix
     let start = bytes.position;
     assert_eq!(bytes.take(4), b"\x89HUF");
     let version = bytes.byte();
-    assert!((1..=11).contains(&version));
+    assert!((1..=12).contains(&version));
     let n_json = bytes.varint() as usize;
     let mut text = Vec::new();
     for &byte in bytes.take(n_json) {
@@ -3686,6 +3776,49 @@ fn a_decoder_written_from_the_specification_reads_rows_after_the_row_before() {
     let rows = rows.flat_map(|(i, (row, near))| if i % 70 == 0 { near } else { row });
     let rows = PredictionMatrix::new(40, rows.copied().collect());
     check(&mut seen, &[(&rows, of(Bound::MaxError(1e-6), 40))]);
+    // Images whose pixels are the rows, what comes again after so many rows, and what goes on as it did.
+    let mut rng = StdRng::seed_from_u64(23);
+    let lines = walk(30, 6, 24);
+    let columns = walk(20, 6, 25);
+    let mut scores = |of: &dyn Fn(usize, usize) -> f32, n_rows: usize| {
+        let mut score = |i: usize| of(i / 6, i % 6) + rng.random_range(0.0..0.02);
+        PredictionMatrix::new(6, (0..6 * n_rows).map(&mut score).collect())
+    };
+    let image = |row: usize, class: usize| {
+        columns.values()[row % 20 * 6 + class] + lines.values()[row / 20 * 6 + class]
+    };
+    let again = |row: usize, class: usize| columns.values()[row % 20 * 6 + class];
+    let even = |row: usize, class: usize| (row as f32 / (9.0 + class as f32)).sin() * 4.0;
+    for scores in [scores(&image, 600), scores(&again, 600), scores(&even, 600)] {
+        let mut rows = map(scores.clone(), f32::exp);
+        rows.normalize();
+        for bound in [coarse, narrow, Bound::MaxKl(1e-4), Bound::MaxKl(1e-6)] {
+            check(&mut seen, &[(&rows, of(bound, 1))]);
+        }
+        for bound in [Bound::MaxError(0.01), Bound::MaxError(0.05), Bound::Exact] {
+            check(&mut seen, &[(&scores, promise(Kind::Logits, bound, 2))]);
+        }
+        // Some are exact.
+        let far = with_far_rows(scores, |row| row % 150 == 0);
+        let values = promise(Kind::Values, Bound::MaxError(0.01), 1);
+        check(&mut seen, &[(&far, values)]);
+    }
+    let of_earlier: BTreeSet<u64> = seen.earlier.iter().map(|of| of.0).collect();
+    assert!(
+        of_earlier.is_superset(&BTreeSet::from([59, 60, 61])),
+        "{:?}",
+        seen.earlier
+    );
+    for (has_gradient, goes_on) in [(true, true), (true, false), (false, false)] {
+        let is_such = |of: &&(u64, bool, bool)| (of.1, of.2) == (has_gradient, goes_on);
+        assert!(
+            seen.earlier.iter().any(|of| is_such(&of)),
+            "{:?}",
+            seen.earlier
+        );
+    }
+    assert!(seen.cautions.contains(&(61, 3)), "{:?}", seen.cautions);
+    assert!(seen.models_after_exact_rows.contains(&61));
     let of_tops = BTreeSet::from([32, 33, 34, 48, 51, 54, 57, 58]);
     let of_rows = BTreeSet::from([40, 41, 42, 43, 44, 52, 53]);
     assert!(seen.models.is_superset(&of_tops), "{:?}", seen.models);
