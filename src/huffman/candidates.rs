@@ -74,7 +74,7 @@ pub fn candidates(
                 let last = row_order::are_near(matrix).then_some(last);
                 let mut befores = Vec::from_iter(last);
                 if let Search::Small = search {
-                    befores.extend(row_order::earlier(matrix));
+                    befores.extend(row_order::earlier(matrix, false));
                 }
                 befores
             }

@@ -76,7 +76,7 @@ fn choose_model(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) 
     let best = best_of(SAMPLE_ROWS, STRETCH, &|sample, reference, is_exact| {
         candidates(sample, reference, is_exact, promise, Search::Large)
     });
-    let earlier = row_order::earlier(rows);
+    let earlier = row_order::earlier(rows, true);
     if earlier.is_empty() {
         return best;
     }

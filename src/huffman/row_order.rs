@@ -54,7 +54,8 @@ pub fn are_near(matrix: Rows<'_>) -> bool {
 }
 
 /// What rows before a row may tell of it better than the last one does: none, or those of each kind that tell it best.
-pub fn earlier(matrix: Rows<'_>) -> Vec<Before> {
+/// Of a large block, for which time counts as well, only how the last row changes.
+pub fn earlier(matrix: Rows<'_>, is_large: bool) -> Vec<Before> {
     /// The most rows between those that may have to do with each other.
     const MAX_LAG: usize = 4096;
     /// Rows and classes that are looked at for all lags; and rows of all classes for the best of them, of which there
@@ -67,6 +68,9 @@ pub fn earlier(matrix: Rows<'_>) -> Vec<Before> {
     const MOST_OF_BEST: f64 = 1.1;
     /// So many rows are no chance.
     const N_MORE: usize = 16;
+    if is_large && !are_near(matrix) {
+        return Vec::new();
+    }
     let n_classes = matrix.n_classes();
     let max_lag = (matrix.n_rows() / 2).min(MAX_LAG);
     let rows = |n: usize| {
@@ -132,6 +136,7 @@ pub fn earlier(matrix: Rows<'_>) -> Vec<Before> {
     let kinds = [(false, 2..=max_lag), (true, 1..=1), (true, 2..=max_lag)];
     let of_kinds = kinds
         .into_iter()
+        .filter(|&(is_gradient, _)| is_gradient || !is_large)
         .filter_map(|(is_gradient, lags)| best(is_gradient, lags));
     of_kinds.collect()
 }
@@ -183,7 +188,7 @@ mod tests {
     #[test]
     fn earlier_rows_count_where_they_tell_more_than_the_last_one() {
         let earlier = |values: &[f32]| {
-            let befores = earlier(Rows::new(2, values));
+            let befores = earlier(Rows::new(2, values), false);
             let lags = befores.iter().map(|of| (of.lag, of.is_gradient));
             lags.collect::<Vec<_>>()
         };
@@ -203,9 +208,12 @@ mod tests {
         // What moves evenly.
         let smooth: Vec<f32> = (0..2000).map(|i| (i as f32 / 700.0).sin() * 9.0).collect();
         assert!(earlier(&smooth).contains(&(1, true)));
+        let of_large = super::earlier(Rows::new(2, &smooth), true);
+        assert!(of_large.iter().all(|before| before.is_gradient) && !of_large.is_empty());
         // What comes again after 37 rows, all but for some noise.
         let again: Vec<f32> = (0..2000).map(|i| noise[i % 74] + noise[i] / 16.0).collect();
         assert_eq!(earlier(&again)[0], (37, false));
+        assert_eq!(super::earlier(Rows::new(2, &again), true), []);
         // An image of 50 columns, of which each row is as another, and higher.
         let image: Vec<f32> = (0..2000)
             .map(|i| noise[i % 100] + noise[i / 100] + noise[i] / 64.0)
