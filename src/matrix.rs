@@ -236,6 +236,19 @@ mod tests {
     }
 
     #[test]
+    fn matches_are_found_in_rows_of_every_length() {
+        for n in 0..70 {
+            for at in 0..n {
+                let row: Vec<f32> = (0..n).map(|i| if i < at { 0.25 } else { 0.5 }).collect();
+                assert_eq!(argmax(&row), at);
+                let mut found = Vec::new();
+                for_each_match(&row, |value| value == 0.5, |index| found.push(index));
+                assert_eq!(found, (at..n).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
     fn normalized_rows_sum_to_one_and_keep_their_argmax() {
         let up = 0.3f32.next_up();
         let mut matrix = PredictionMatrix::new(
