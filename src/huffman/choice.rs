@@ -222,10 +222,10 @@ fn encode_all(
     };
     let of_bits = encode_bits_if_likely(&payload, matrix, reference, is_exact, promise, suiting);
     match of_bits {
-        Some(of_bits) if of_bits.bytes.len() < payload.bytes.len() => {
+        Some((of_bits, marked)) if of_bits.bytes.len() < payload.bytes.len() => {
+            // Where all rows are of bits, those stay marked that had to be.
             if !is_of_bits(&of_bits.bytes) {
-                // Their levels are those of all rows, which the payload does not tell apart.
-                is_exact.fill(false);
+                is_exact.copy_from_slice(&marked);
             }
             of_bits
         }
@@ -233,7 +233,8 @@ fn encode_all(
     }
 }
 
-/// Encodes all rows exactly where that may take less than the payload that keeps a looser promise.
+/// Encodes all rows exactly where that may take less than the payload that keeps a looser promise. Returns the marks of
+/// its rows as well.
 fn encode_bits_if_likely(
     payload: &Payload,
     matrix: Rows<'_>,
@@ -241,7 +242,7 @@ fn encode_bits_if_likely(
     is_exact: &[bool],
     promise: &Promise,
     suiting: Option<Suiting>,
-) -> Option<Payload> {
+) -> Option<(Payload, Vec<bool>)> {
     let is_large = is_large(matrix);
     let is_of_bits = is_of_bits(&payload.bytes);
     let n_bytes = payload.bytes.len();
@@ -273,8 +274,9 @@ fn encode_bits_if_likely(
         }
         false => suiting.filter(|_| is_of_bits),
     };
-    let mut none = vec![false; matrix.n_rows()];
-    Some(encode_all(matrix, reference, &mut none, &exact, suiting))
+    let mut marked = vec![false; matrix.n_rows()];
+    let of_bits = encode_all(matrix, reference, &mut marked, &exact, suiting);
+    Some((of_bits, marked))
 }
 
 /// Whether values are of few bits, or come again and again.
