@@ -262,8 +262,7 @@ impl FileIndex {
         if tag[0] != BLOCK_TAG {
             return Err(unlike_index());
         }
-        let first_row = place.row_in_frame;
-        let read = Block::read_from(&mut bytes, header, self.memory, first_row, |_| name());
+        let read = Block::read_from(&mut bytes, header, self.memory, |_| name());
         let (block, n_bytes) = match read {
             Err(Error::Truncated { .. } | Error::Corrupt(_) | Error::LimitExceeded { .. }) => {
                 return Err(unlike_index());
@@ -271,7 +270,7 @@ impl FileIndex {
             other => other?,
         };
         match n_bytes == u64::from(place.n_bytes) && block.n_rows() == place.n_rows as usize {
-            true => Ok(block),
+            true => block.checked(header, place.row_in_frame),
             false => Err(unlike_index()),
         }
     }

@@ -13,7 +13,7 @@ use super::models::FirstByte;
 use super::{Error, FrameHeader, Summary};
 use crate::matrix::PredictionMatrix;
 
-/// The rows of a reference that those of a block are told against.
+/// The rows of a reference that those of a block are compressed against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReferenceRows {
     /// SHA-256 of the reference's file, in hexadecimal.
@@ -74,8 +74,8 @@ impl BlockStart {
 }
 
 impl Block {
-    /// Reads a block, its tag excepted; also returns its bytes, tag and all. `first_row` counts within the
-    /// frame, `name` is for messages.
+    /// Reads a block, its tag excepted, which is still to be [`checked`](Self::checked); also returns its bytes, tag and
+    /// all. `name` is for messages.
     ///
     /// # Errors
     /// [`Error::Truncated`], [`Error::Checksum`], [`Error::Corrupt`], [`Error::LimitExceeded`],
@@ -84,7 +84,6 @@ impl Block {
         reader: &mut impl Read,
         header: &FrameHeader,
         memory: u64,
-        first_row: u64,
         name: impl FnOnce(u64) -> String,
     ) -> Result<(Self, u64), Error> {
         let mut part = Part::new(reader, PART);
@@ -100,32 +99,41 @@ impl Block {
             block::n_working_bytes(&payload, n_rows as usize, n_classes, keep_top);
         check_memory(PART, needed + n_working_bytes, memory)?;
         let n_bytes = 1 + part.check(|| name(n_rows))?;
-        if header.version < block::first_version(&payload) {
-            return Err(Error::Corrupt(
-                "a block is coded in a way that its frame's version does not have",
-            ));
-        }
-        let mut reference = None;
-        if let Some(name) = &header.reference {
-            let end = first_row.saturating_add(n_rows);
-            if end > name.rows {
-                return Err(Error::Corrupt("a frame has more rows than its reference"));
-            }
-            reference = FirstByte::of(&payload)
-                .needs_reference()
-                .then(|| ReferenceRows {
-                    sha256: name.sha256.clone(),
-                    rows: first_row..end,
-                });
-        }
         let block = Self {
-            reference,
+            reference: None,
             n_rows: n_rows as usize,
             n_classes: header.classes,
             keep_top: header.promise.keep_top,
             payload,
         };
         Ok((block, n_bytes))
+    }
+
+    /// The block if its frame may have it, with the rows of a reference that it needs. `first_row` counts within the
+    /// frame.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    pub(super) fn checked(self, header: &FrameHeader, first_row: u64) -> Result<Self, Error> {
+        if header.version < block::first_version(&self.payload) {
+            return Err(Error::Corrupt(
+                "a block is coded in a way that its frame's version does not have",
+            ));
+        }
+        let Some(name) = &header.reference else {
+            return Ok(self);
+        };
+        let end = first_row.saturating_add(self.n_rows as u64);
+        if end > name.rows {
+            return Err(Error::Corrupt("a frame has more rows than its reference"));
+        }
+        let reference = FirstByte::of(&self.payload)
+            .needs_reference()
+            .then(|| ReferenceRows {
+                sha256: name.sha256.clone(),
+                rows: first_row..end,
+            });
+        Ok(Self { reference, ..self })
     }
 
     /// Number of rows.
@@ -343,13 +351,8 @@ impl<R: Read> FrameReader<R> {
         let number = self.blocks.len();
         let first_row = self.summary.n_rows + self.frame.n_rows;
         let name = |n_rows| block_name(number, first_row, n_rows);
-        let (block, n_bytes) = Block::read_from(
-            &mut self.reader,
-            &self.header,
-            self.memory,
-            self.frame.n_rows,
-            name,
-        )?;
+        let (block, n_bytes) = Block::read_from(&mut self.reader, &self.header, self.memory, name)?;
+        let block = block.checked(&self.header, self.frame.n_rows)?;
         self.blocks.push(IndexEntry {
             n_rows: block.n_rows as u32,
             n_bytes: n_bytes as u32,
@@ -866,7 +869,7 @@ mod tests {
         assert_eq!(
             error,
             format!(
-                "its rows are told against those of a reference (SHA-256 {hash}); name that file with --reference"
+                "its rows are compressed against a reference (SHA-256 {hash}); name that file with --reference"
             )
         );
         assert!(matches!(
