@@ -87,6 +87,9 @@ pub struct TrainArgs {
     /// Share of the loss that the teacher's labels make up
     #[arg(long, value_name = "SHARE", default_value_t = 0.9, value_parser = share_up_to_1, allow_negative_numbers = true, requires = "teacher")]
     pub mix: f64,
+    /// How much memory the labels may ask for
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Write a line of JSON for each epoch; with --resume, after those of the epochs that are complete
     #[arg(long, value_name = "METRICS.jsonl")]
     pub log: Option<PathBuf>,
@@ -261,7 +264,7 @@ pub struct CompressArgs {
     /// and GiB, of 1024
     #[arg(long, value_name = "SIZE", value_parser = size, allow_hyphen_values = true, conflicts_with_all = ["max_error", "max_kl", "exact"])]
     pub size: Option<u64>,
-    /// Tell the rows against those of earlier predictions on the same inputs, as of the model before it was
+    /// Compress the rows against earlier predictions on the same inputs, as of the model before it was
     /// trained again: the output is smaller, and reading it takes the same file, a .huff or any that is read as
     /// the input is. Where that has a reference itself, name this one too, after it
     #[arg(long, value_name = "OLD")]
@@ -400,7 +403,7 @@ pub struct DecodeArgs {
     /// end is damaged, all from the first damage on is lost
     #[arg(long)]
     pub skip_damaged: bool,
-    /// The file that the rows are told against, if the input has been compressed with --reference; may be repeated
+    /// The reference that the rows are compressed against, if the input has been compressed with --reference; may be repeated
     #[arg(long, value_name = "OLD")]
     pub reference: Vec<PathBuf>,
     /// How much memory files may ask for
@@ -427,7 +430,7 @@ pub struct RowRange {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  pc inspect out.huff\n  pc inspect --entropy out.huff\n  pc inspect --json *.huff | jq -r '[.file, .rows, .bytes] | @tsv'",
-    after_long_help = "Examples:\n  pc inspect out.huff\n  pc inspect --entropy out.huff\n  pc inspect --json *.huff | jq -r '[.file, .rows, .bytes] | @tsv'\n\nMembers of the JSON object, null where there is nothing to say:\n  file, bytes, version, kind, rows, classes, class_names\n  promises       what is promised, as headers say it; mostly one\n  exact_rows     rows stored bit for bit because a promise would have been broken\n  largest_error, largest_kl, mean_kl\n                 as measured while writing; divergences in bits\n  frames, blocks, rows_a_block (of the largest)\n  models         how many blocks each model of rows codes, those of rANS named so\n  models_sha256, producers\n  references     hash and rows of what the rows are told against\n  bits           of each part of the file; their sum is 8 times bytes:\n                 headers; payloads; block_framing, what is around payloads; indexes;\n                 no_whole_frame, what follows the last one. With --entropy, in place of\n                 payloads: codebooks, all that is before the rows; codes of the top_class\n                 (heads, and which row comes again), of other_classes (ranks), of levels and\n                 other numbers, of the order; exact_rows; extra_bits, which follow codes as they are; padding\n  entropy_bits, code_bits\n                 with --entropy: the least that the codes could take, and what they take\n                 (of rANS perhaps 16 bits a block less, which its first state holds)\n  error          what is wrong with the file"
+    after_long_help = "Examples:\n  pc inspect out.huff\n  pc inspect --entropy out.huff\n  pc inspect --json *.huff | jq -r '[.file, .rows, .bytes] | @tsv'\n\nMembers of the JSON object, null where there is nothing to say:\n  file, bytes, version, kind, rows, classes, class_names\n  promises       what is promised, as headers say it; mostly one\n  exact_rows     rows stored bit for bit because a promise would have been broken\n  largest_error, largest_kl, mean_kl\n                 as measured while writing; divergences in bits\n  frames, blocks, rows_a_block (of the largest)\n  models         how many blocks each model of rows codes, those of rANS named so\n  models_sha256, producers\n  references     hash and rows of what the rows are compressed against\n  bits           of each part of the file; their sum is 8 times bytes:\n                 headers; payloads; block_framing, what is around payloads; indexes;\n                 no_whole_frame, what follows the last one. With --entropy, in place of\n                 payloads: codebooks, all that is before the rows; codes of the top_class\n                 (heads, and which row comes again), of other_classes (ranks), of levels and\n                 other numbers, of the order; exact_rows; extra_bits, which follow codes as they are; padding\n  entropy_bits, code_bits\n                 with --entropy: the least that the codes could take, and what they take\n                 (of rANS perhaps 16 bits a block less, which its first state holds)\n  error          what is wrong with the file"
 )]
 pub struct InspectArgs {
     /// The files
@@ -439,7 +442,7 @@ pub struct InspectArgs {
     /// Decode all rows to tell the parts of the blocks, and the entropy of their symbols
     #[arg(long)]
     pub entropy: bool,
-    /// The file that the rows are told against, if a file has been compressed with --reference; may be repeated
+    /// The reference that the rows are compressed against, if a file has been compressed with --reference; may be repeated
     #[arg(long, value_name = "OLD", requires = "entropy")]
     pub reference: Vec<PathBuf>,
     /// How much memory files may ask for
@@ -468,7 +471,7 @@ pub struct VerifyArgs {
     /// Where in the original the matrix is
     #[command(flatten)]
     pub source: SourceArgs,
-    /// The file that the rows are told against, if the file has been compressed with --reference; may be repeated
+    /// The reference that the rows are compressed against, if the file has been compressed with --reference; may be repeated
     #[arg(long, value_name = "OLD")]
     pub reference: Vec<PathBuf>,
     /// How much memory files may ask for
@@ -545,7 +548,7 @@ pub struct EvalArgs {
     /// Where in the predictions the matrix is
     #[command(flatten)]
     pub source: SourceArgs,
-    /// The file that the rows are told against, if a .huff file has been compressed with --reference; may be repeated
+    /// The reference that the rows are compressed against, if a .huff file has been compressed with --reference; may be repeated
     #[arg(long, value_name = "OLD", requires = "predictions")]
     pub reference: Vec<PathBuf>,
     /// What the predictions are [default: what a .huff file says; else as pc compress finds it, logits if there

@@ -5,7 +5,7 @@
 //! - [`model`] trains and predicts (burn),
 //! - [`huffman`] compresses a [`matrix::PredictionMatrix`] into a `.huff` frame and back,
 //! - [`io`] reads and writes array formats,
-//! - [`metrics`] tells how good predictions are,
+//! - [`metrics`] and [`evaluation`] tell how good predictions are, [`plots`] draws them,
 //! - [`pipeline`] wires them together, one file a subcommand, for the command line in [`cli`].
 //!
 //! Without the default feature `cli`, the library is [`huffman`], [`matrix`] and [`metrics`] alone.

@@ -219,7 +219,7 @@ impl<'a> BitReader<'a> {
     #[inline]
     pub fn consume(&mut self, n_bits: u32) -> Result<(), Corrupt> {
         if n_bits > self.n_pending {
-            return Err(Corrupt("the bitstream ends inside a row"));
+            return Err(Corrupt("the bitstream ends early"));
         }
         self.pending >>= n_bits;
         self.n_pending -= n_bits;

@@ -110,7 +110,7 @@ impl<'a> Repeated<'a> {
                 distinct,
                 rows,
             })),
-            true => Err(Corrupt("distinct rows come again")),
+            true => Err(Corrupt("repeated rows are nested")),
         }
     }
 
@@ -165,7 +165,7 @@ pub fn decode(
 /// As [`decode`], with the rows of a reference beside those that were coded.
 ///
 /// # Errors
-/// As [`decode`], and [`Error::WrongReference`] if they are not those that the rows were told against.
+/// As [`decode`], and [`Error::WrongReference`] if they are not those that the rows were compressed against.
 ///
 /// # Panics
 /// If there are others than so many rows of `n_classes`.
@@ -1010,7 +1010,7 @@ mod tests {
             rows: &[],
         };
         let within = decode(&of_one.to_bytes()).unwrap_err();
-        assert!(matches!(within, Error::Corrupt("distinct rows come again")));
+        assert!(matches!(within, Error::Corrupt("repeated rows are nested")));
         let beside = decode(&[8, 0, 0, 0, 0, 0]).unwrap_err();
         assert!(matches!(beside, Error::Corrupt(what) if what.contains("reference")));
     }

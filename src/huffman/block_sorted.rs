@@ -238,7 +238,7 @@ fn sort(numbers: &[i32]) -> (Vec<i32>, usize) {
 /// # Errors
 /// [`Corrupt`] if it does not sort any into such an order.
 fn unsort(sorted: &[i32], place_of_all: usize) -> Result<Vec<i32>, Corrupt> {
-    const CORRUPT: Corrupt = Corrupt("sorted numbers are those of no block");
+    const CORRUPT: Corrupt = Corrupt("the block sort cannot be undone");
     if place_of_all > sorted.len() || (place_of_all == 0) != sorted.is_empty() {
         return Err(CORRUPT);
     }

@@ -663,7 +663,7 @@ pub(super) fn write_gamma(writer: &mut BitWriter, value: u32) {
 pub(super) fn read_gamma(reader: &mut BitReader) -> Result<u32, Corrupt> {
     let n_bits = reader.peek().trailing_zeros();
     if n_bits > 24 {
-        return Err(Corrupt("a number in a codebook is too large"));
+        return Err(Corrupt("a gamma code has more than 24 bits"));
     }
     reader.consume(n_bits + 1)?;
     Ok(1 << n_bits | reader.read(n_bits)?)

@@ -644,8 +644,8 @@ struct Counts {
 
 /// The commonest of the numbers that are their own token; of two the lower one.
 fn commonest_number(frequencies: &[u64]) -> u32 {
-    let of_number = |number: &usize| (frequencies[*number], 16 - number);
-    (0..16).max_by_key(of_number).unwrap_or(0) as u32
+    let of_number = |number: &usize| (frequencies[*number], N_SMALL as usize - number);
+    (0..N_SMALL as usize).max_by_key(of_number).unwrap_or(0) as u32
 }
 
 /// Finds the runs of each group's commonest number, in large blocks only if it is common, and drops them where plain
@@ -986,7 +986,7 @@ impl<W: Watch> GroupDecoder<'_, W> {
     /// [`Corrupt`] if the bitstream ends, or for a run that cannot be.
     #[inline(always)]
     pub fn number(self, stream: &mut Stream) -> Result<u32, Corrupt> {
-        const CORRUPT: Corrupt = Corrupt("a run cannot be");
+        const CORRUPT: Corrupt = Corrupt("a run is empty, or is followed by its own number");
         let group = &mut stream.groups[self.index];
         match group.n_left {
             0 => {

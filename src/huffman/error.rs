@@ -135,17 +135,17 @@ pub enum Error {
         /// The damaged part.
         part: String,
     },
-    /// Rows that are told against those of a reference, which is not there.
+    /// Rows that were compressed against a reference, which is not there.
     #[error(
-        "its rows are told against those of a reference (SHA-256 {sha256}); name that file with --reference"
+        "its rows are compressed against a reference (SHA-256 {sha256}); name that file with --reference"
     )]
     ReferenceMissing {
         /// The hash of the reference, in hexadecimal.
         sha256: String,
     },
-    /// Rows that are told against those of another reference than is at hand.
+    /// Rows that were compressed against another reference than is at hand.
     #[error(
-        "its rows are told against those of a reference (SHA-256 {sha256}); --reference names {found} only; name that file with it"
+        "its rows are compressed against a reference (SHA-256 {sha256}); --reference names {found} only; name that file with it"
     )]
     OtherReference {
         /// The hash of the reference, in hexadecimal.
@@ -153,9 +153,9 @@ pub enum Error {
         /// The files at hand, and their hashes.
         found: String,
     },
-    /// Rows of a reference that are not those that rows were told against.
+    /// A reference with other rows than those that were compressed against it.
     #[error(
-        "its rows are told against others than its reference gives; take the file that its header names, and the pc that wrote it"
+        "the reference has other rows than those that it was compressed against; name the file whose SHA-256 its header states, and read it with the pc that wrote it"
     )]
     WrongReference,
     /// Rows of a reference that cannot be read.
@@ -184,7 +184,7 @@ pub enum Error {
     },
     /// A size in the file asks for more memory than the reader may use.
     #[error(
-        "{what} needs {needed} bytes of memory, the limit is {limit}; raise the limit to read it"
+        "{what} needs {needed} bytes of memory, the limit is {limit}; raise it with --memory-limit"
     )]
     MemoryLimit {
         /// What asks for it.

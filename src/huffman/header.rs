@@ -110,7 +110,7 @@ pub struct FrameHeader {
     /// SHA-256 of the checkpoint that made the predictions, in hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_sha256: Option<String>,
-    /// What the rows are told against: row `k` of the frame against row `k` of the reference.
+    /// The reference that the rows are compressed against: row `k` of the frame against row `k` of the reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<ReferenceName>,
     /// The program that wrote the frame.
@@ -141,7 +141,7 @@ pub(super) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     T::deserialize(deserializer).map(Some)
 }
 
-/// Which predictions rows are told against.
+/// Which predictions rows are compressed against.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReferenceName {
     /// SHA-256 of the reference's file, in hexadecimal.

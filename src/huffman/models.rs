@@ -70,13 +70,13 @@ impl Way {
         let first = FirstByte(reader.read(8)? as u8);
         if first.n_streams() > 1 && !first.may_have_streams() {
             return Err(Error::Corrupt(
-                "a block has several bitstreams, which its model has not",
+                "a block has several bitstreams, which its model does not allow",
             ));
         }
         if first.needs_reference() {
             let Some(reference) = reference else {
                 return Err(Error::Corrupt(
-                    "a block is told against a reference that its frame does not name",
+                    "a block is compressed against a reference that its frame does not name",
                 ));
             };
             if reader.read(32)? != beside::checksum(reference) {

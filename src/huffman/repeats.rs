@@ -135,14 +135,14 @@ pub fn decode(
     let mut known = Known::new(n_distinct);
     for row in values.chunks_exact_mut(n_classes) {
         let number = contexts.number(known.context(), &tables, &mut stream)?;
-        let index = known
-            .distinct(number)
-            .ok_or(Corrupt("a row is like one that there is not"))?;
+        let index = known.distinct(number).ok_or(Corrupt(
+            "a repeated row names a distinct row that does not exist",
+        ))?;
         known.learn(index);
         row.copy_from_slice(&distinct.values()[index * n_classes..][..n_classes]);
     }
     if known.n_seen < n_distinct {
-        return Err(Corrupt("a block has a row that does not come"));
+        return Err(Corrupt("a distinct row is never used"));
     }
     tables.finish(stream.reader)
 }

@@ -112,7 +112,7 @@ struct Report {
     models: BTreeMap<String, usize>,
     /// SHA-256 of the checkpoints that predicted the rows, where that is known.
     models_sha256: Vec<String>,
-    /// What the rows of frames are told against.
+    /// What the rows of frames are compressed against.
     references: Vec<ReferenceName>,
     /// The programs that wrote the frames.
     producers: Vec<String>,
@@ -339,7 +339,7 @@ impl Report {
         }
         for ReferenceName { sha256, rows } in &self.references {
             let text = format!("{sha256}, {} rows", thousands(*rows));
-            lines.push(line("told against", text));
+            lines.push(line("reference", text));
         }
         lines.push(line("written by", plain(&self.producers)));
         lines.push("  bytes by part".to_owned());

@@ -1,4 +1,4 @@
-//! References: earlier predictions that the rows of later ones are told against, in a `.huff` file or any other
+//! References: earlier predictions that later ones are compressed against, in a `.huff` file or any other
 //! format that matrices are read from.
 
 use std::fs::File;
@@ -47,7 +47,7 @@ impl References {
         references.collect::<Result<_>>().map(Self)
     }
 
-    /// The name of the first, for the header of a file that is told against it; none if there is none.
+    /// The name of the first, for the header of a file that is compressed against it; none if there is none.
     pub fn name(&self) -> Option<ReferenceName> {
         self.0.first().map(|first| ReferenceName {
             sha256: first.sha256.clone(),
@@ -55,7 +55,7 @@ impl References {
         })
     }
 
-    /// Checks that rows can be told against the first, as far as it is known how many they are.
+    /// Checks that rows can be compressed against the first, as far as it is known how many they are.
     ///
     /// # Errors
     /// If they cannot.
@@ -167,8 +167,8 @@ impl Reference {
         let hash = hasher.finalize();
         file.seek(SeekFrom::Start(0)).with_context(name)?;
         let mut start = Vec::new();
-        let magic = (&mut file).take(MAGIC.len() as u64);
-        { magic }.read_to_end(&mut start).with_context(name)?;
+        let mut magic = Read::by_ref(&mut file).take(MAGIC.len() as u64);
+        magic.read_to_end(&mut start).with_context(name)?;
         file.seek(SeekFrom::Start(0)).with_context(name)?;
 
         let mut reference = Self {

@@ -1,7 +1,7 @@
 //! `pc compress --size`: the smallest bound on errors under which a file is no larger than asked for, found by
 //! compressing again and again.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -149,7 +149,7 @@ fn is_too_coarse(error: &anyhow::Error) -> bool {
 pub(super) struct Rows<'a> {
     pub path: &'a Path,
     pub options: &'a SourceOptions,
-    /// What they are told against.
+    /// The reference that they are compressed against.
     pub references: &'a References,
     /// What stands before them, but for the bound.
     pub header: &'a FrameHeader,
@@ -165,7 +165,7 @@ impl Rows<'_> {
         let mut header = self.header.clone();
         header.promise.bound = bound;
         let promise = header.promise;
-        let mut frame = FrameWriter::new(Nowhere, header).with_context(name)?;
+        let mut frame = FrameWriter::new(io::sink(), header).with_context(name)?;
         while let Some(values) = rows.next()? {
             let end = frame.next_row() + (values.len() / rows.n_classes()) as u64;
             let beside = self.references.beside(&name(), frame.next_row()..end)?;
@@ -200,19 +200,6 @@ impl Rows<'_> {
         let file = open_to_seek(self.path)
             .with_context(|| format!("{} reads its input many times", self.option))?;
         RowReader::new(file, input_name(self.path), self.options)
-    }
-}
-
-/// Takes bytes that only their number matters of.
-struct Nowhere;
-
-impl Write for Nowhere {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -29,11 +29,17 @@ struct Labels {
     values: Vec<f32>,
 }
 
-/// Reads the labels of `n_images` images for a network of `n_classes` outputs.
+/// Reads the labels of `n_images` images for a network of `n_classes` outputs; `.huff` files may ask for `memory` bytes
+/// at once.
 ///
 /// # Errors
 /// A file that cannot be read, or whose rows are something else.
-pub(super) fn read(path: &Path, n_images: usize, n_classes: usize) -> Result<PredictionMatrix> {
+pub(super) fn read(
+    path: &Path,
+    n_images: usize,
+    n_classes: usize,
+    memory: u64,
+) -> Result<PredictionMatrix> {
     let name = input_name(path);
     let input = Input::new(open_input(path)?).with_context(|| name.clone())?;
     let mut labels = Labels {
@@ -43,7 +49,7 @@ pub(super) fn read(path: &Path, n_images: usize, n_classes: usize) -> Result<Pre
         values: Vec::new(),
     };
     match input.start().starts_with(&MAGIC) {
-        true => labels.add_frames(input.into_reader())?,
+        true => labels.add_frames(input.into_reader(), memory)?,
         false => labels.add_rows(input)?,
     }
     labels.check_number(labels.values.len() / n_classes)?;
@@ -52,9 +58,9 @@ pub(super) fn read(path: &Path, n_images: usize, n_classes: usize) -> Result<Pre
 
 impl Labels {
     /// Takes compressed rows in.
-    fn add_frames(&mut self, reader: impl BufRead) -> Result<()> {
+    fn add_frames(&mut self, reader: impl BufRead, memory: u64) -> Result<()> {
         let name = || self.name.clone();
-        let mut reader = FrameReader::new(reader).with_context(name)?;
+        let mut reader = FrameReader::with_memory_limit(reader, memory).with_context(name)?;
         self.check_classes(reader.header().classes)?;
         let mut blocks = Vec::new();
         let mut n_rows = 0;
@@ -77,7 +83,7 @@ impl Labels {
                 (Kind::Logits, Ok(rows)) => Ok(probabilities(&rows)),
                 (_, Ok(rows)) => Ok(rows),
                 (_, Err(Error::ReferenceMissing { sha256 })) => Err(anyhow!(
-                    "its rows are told against those of a reference (SHA-256 {sha256}); write them into a file of their own: pc decode FILE --reference REF -o x.npy, then pc compress x.npy --exact --kind {kind} -o x.huff"
+                    "its rows are compressed against a reference (SHA-256 {sha256}); write them into a file of their own: pc decode FILE --reference REF -o x.npy, then pc compress x.npy --exact --kind {kind} -o x.huff"
                 )),
                 (_, Err(error)) => Err(error.into()),
             })

@@ -60,7 +60,10 @@ pub fn run(args: &TrainArgs, progress: &Progress) -> Result<()> {
     };
     let teacher = args.teacher.as_deref();
     let teacher = teacher
-        .map(|path| teacher::read(path, dataset.train.len(), config.classes))
+        .map(|path| {
+            let memory = args.memory.memory_limit;
+            teacher::read(path, dataset.train.len(), config.classes, memory)
+        })
         .transpose()?;
     if let Some((path, state)) = args.resume.as_deref().zip(state.as_ref()) {
         ensure!(

@@ -511,7 +511,7 @@ fn a_student_learns_what_its_teacher_says() {
         assert!((a - b).abs() < 1e-3, "{a} {b}");
     }
 
-    // Told against a reference, which training does not ask for, they come by the way that the message says.
+    // Compressed against a reference, which training does not ask for, they come by the way that the message says.
     for (kind, file) in [("probabilities", "labels.npy"), ("logits", "logits.npy")] {
         let compress = format!("compress {file} --force --kind {kind}");
         folder.run(&format!("{compress} -o ref.huff"), 0);
@@ -521,7 +521,7 @@ fn a_student_learns_what_its_teacher_says() {
         );
         folder.fails(
             &train.replace("labels.huff", "told.huff --force"),
-            "told.huff: its rows are told against those of a reference (SHA-256 ",
+            "told.huff: its rows are compressed against a reference (SHA-256 ",
             &format!("; write them into a file of their own: {way}"),
         );
         let way = way.replace("FILE", "told.huff").replace("REF", "ref.huff");

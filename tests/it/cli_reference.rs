@@ -20,7 +20,7 @@ fn matrix(n: usize, seed: usize) -> PredictionMatrix {
     matrix
 }
 
-/// `old.npy` and `old.huff`, `new.npy`, and `new.huff` told against `old.huff`.
+/// `old.npy` and `old.huff`, `new.npy`, and `new.huff` compressed against `old.huff`.
 fn folder() -> Folder {
     let folder = Folder::new();
     folder.write("old.npy", &npy(&matrix(500, 0)));
@@ -73,7 +73,7 @@ fn a_reference_may_have_one_itself() {
     folder.fails(
         "decode newer.huff -o x.npy --reference new.huff",
         &format!(
-            "newer.huff: its reference new.huff: its rows are told against those of a reference (SHA-256 {hash})"
+            "newer.huff: its reference new.huff: its rows are compressed against a reference (SHA-256 {hash})"
         ),
         "",
     );
@@ -83,7 +83,7 @@ fn a_reference_may_have_one_itself() {
 fn without_its_reference_or_with_another_a_file_is_refused() {
     let folder = folder();
     let told = format!(
-        "new.huff: its rows are told against those of a reference (SHA-256 {})",
+        "new.huff: its rows are compressed against a reference (SHA-256 {})",
         sha256(&folder, "old.huff")
     );
     let missing = "; name that file with --reference";
@@ -255,7 +255,7 @@ fn sizes_scores_and_appends_go_with_a_reference() {
     );
     assert!(said.stdout.contains("  accuracy "), "{}", said.stdout);
     let eval = "eval new.huff --labels-file labels.txt";
-    let told = "new.huff: its rows are told against those of a reference (SHA-256 ";
+    let told = "new.huff: its rows are compressed against a reference (SHA-256 ";
     let missing = "; name that file with --reference";
     folder.fails(eval, told, missing);
     folder.run(&format!("{eval} {with}"), 0);
@@ -283,7 +283,7 @@ fn what_rows_are_told_against_is_inspected() {
     let hash = sha256(&folder, "old.huff");
     let said = folder.run("inspect new.huff", 0).stdout;
     assert!(said.starts_with("new.huff: .huff version 12, "), "{said}");
-    let line = format!("  told against   {hash}, 500 rows\n");
+    let line = format!("  reference      {hash}, 500 rows\n");
     assert!(said.contains(&line), "{said}");
     assert!(
         said.contains(" beside a reference, steps, rANS: 1 block\n"),
@@ -300,7 +300,7 @@ fn what_rows_are_told_against_is_inspected() {
     assert_eq!(old["version"], 12);
     folder.fails(
         "inspect --entropy new.huff",
-        "new.huff: its rows are told against those of a reference (SHA-256 ",
+        "new.huff: its rows are compressed against a reference (SHA-256 ",
         "; name that file with --reference",
     );
     let report = json("--entropy new.huff --reference old.huff");
