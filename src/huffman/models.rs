@@ -482,18 +482,17 @@ impl FirstByte {
 
     /// The first version of the format that has this way.
     pub fn first_version(self) -> u8 {
-        match self.id() {
+        let of_model = match self.id() {
             id::EARLIER.. => 12,
             id::AFTER.. => 9,
-            id::SORTED_STEPS.. => 11,
-            id::REPEATED.. => 8,
-            id::ROOTS.. => 7,
-            id::ORDERED_MINIFLOATS.. => 6,
-            id::BY_CLASS.. => 5,
+            id => MODELS[id as usize].first_version,
+        };
+        let of_coding = match self.id() {
             id::EXPECTED | id::EXPECTED_HALVING if self.n_streams() > 1 => 4,
             _ if self.0 & (Self::STREAMS | Self::ANS) != 0 => 3,
             _ => 1,
-        }
+        };
+        of_model.max(of_coding)
     }
 
     /// Whether the rows of the payload come again, and are told by payloads within.
@@ -503,33 +502,18 @@ impl FirstByte {
 
     /// Whether the model tells rows against those of a reference.
     pub fn needs_reference(self) -> bool {
-        is_beside(self.id())
+        self.id() < id::AFTER && is_beside(self.id())
     }
 
     /// Whether the model codes all rows bit for bit.
     pub fn is_of_bits(self) -> bool {
-        matches!(
-            id::base(self.id()),
-            id::PREDICTED_ORDERED
-                | id::PREDICTED_BITS
-                | id::BITS
-                | id::SORTED_BITS
-                | id::SORTED_MINIFLOATS
-                | id::ORDERED_BESIDE..=id::BY_ABOVE
-                | id::ORDERED_MINIFLOATS..=id::MINIFLOATS
-                | id::ORDERED_MINIFLOATS_BESIDE..=id::MINIFLOATS_BESIDE
-        )
+        info(self.id()).has(OF_BITS)
     }
 
     /// Whether the model may have several bitstreams: those of expected and of predicted rows, which learn a
     /// [`Regression`].
     fn may_have_streams(self) -> bool {
-        matches!(
-            id::base(self.id()),
-            id::EXPECTED..=id::PREDICTED_BITS
-                | id::SHARES..=id::EXPECTED_FLOATS
-                | id::SPHERE..=id::LINEAR_ROOTS
-        )
+        info(self.id()).has(STREAMS)
     }
 
     /// About how many bytes a decoder takes for what it learns of so many rows and classes.
@@ -561,52 +545,14 @@ impl FirstByte {
 
     /// The name of the model, and of the coder if it is not Huffman; none if there is no such model.
     pub fn name(self) -> Option<String> {
-        const NAMES: [&str; 32] = [
-            "ranked",
-            "expected",
-            "expected, root",
-            "predicted, steps",
-            "predicted, ordered bits",
-            "predicted, bits as values",
-            "plain, steps",
-            "plain, bits",
-            "expected beside a reference",
-            "expected beside a reference, root",
-            "predicted beside a reference, steps",
-            "predicted beside a reference, ordered bits",
-            "predicted beside a reference, bits as values",
-            "of a table, by class",
-            "of a table, by the value before",
-            "of a table, by the row before",
-            "expected, shares",
-            "predicted, minifloats",
-            "predicted, minifloats as values",
-            "expected, floats",
-            "predicted beside a reference, minifloats",
-            "predicted beside a reference, minifloats as values",
-            "expected, sphere",
-            "expected, sphere, fine levels",
-            "expected, fine levels",
-            "expected, root, stated steps",
-            "expected, root, stated steps, linear",
-            "repeated rows",
-            "block-sorted, steps",
-            "block-sorted, bits",
-            "block-sorted, root",
-            "block-sorted, minifloats",
-        ];
-        let id = self.id();
-        let base = id::base(id);
-        let mut name = NAMES.get(base as usize)?.to_string();
-        if id >= id::AFTER {
-            match base {
-                _ if id >= id::EARLIER => name = name.replace("a reference", "earlier rows"),
-                _ if is_beside(base) => name = name.replace("a reference", "the row before"),
-                id::RANKED..=id::EXPECTED_HALVING
-                | id::SHARES
-                | id::EXPECTED_FLOATS..=id::LINEAR_ROOTS => name += ", after the row before",
-                _ => return None,
-            }
+        let (id, info) = (self.id(), info(self.id()));
+        let mut name = info.name.to_owned();
+        match id {
+            id::EARLIER.. => name = name.replace("a reference", "earlier rows"),
+            id::AFTER.. if info.has(BESIDE) => name = name.replace("a reference", "the row before"),
+            id::AFTER.. if info.has(AFTER) => name += ", after the row before",
+            id::AFTER.. => return None,
+            _ => (),
         }
         let coder = match self.coder() {
             Coder::Huffman => "",
@@ -616,13 +562,98 @@ impl FirstByte {
     }
 }
 
-/// Whether the model of this number is one beside a reference.
+/// Whether the model of this number is one beside a reference, or beside earlier rows.
 fn is_beside(id: u32) -> bool {
-    matches!(
-        id,
-        id::EXPECTED_BESIDE..=id::BITS_BESIDE
-            | id::ORDERED_MINIFLOATS_BESIDE..=id::MINIFLOATS_BESIDE
-    )
+    info(id).has(BESIDE)
+}
+
+/// What is known of a model.
+struct ModelInfo {
+    name: &'static str,
+    /// The first version of the format that has it.
+    first_version: u8,
+    /// Some of those below.
+    properties: u8,
+}
+
+/// Its rows are coded beside those of a reference; beside earlier ones in the model of a number higher.
+const BESIDE: u8 = 1;
+/// There is a model of the same rows that codes the top class after that of the row before.
+const AFTER: u8 = 2;
+/// It may have several bitstreams.
+const STREAMS: u8 = 4;
+/// It codes all rows bit for bit.
+const OF_BITS: u8 = 8;
+
+/// The models below [`id::AFTER`], by number.
+const MODELS: [ModelInfo; id::AFTER as usize] = [
+    ModelInfo::new("ranked", 1, AFTER),
+    ModelInfo::new("expected", 1, AFTER | STREAMS),
+    ModelInfo::new("expected, root", 1, AFTER | STREAMS),
+    ModelInfo::new("predicted, steps", 1, STREAMS),
+    ModelInfo::new("predicted, ordered bits", 1, STREAMS | OF_BITS),
+    ModelInfo::new("predicted, bits as values", 1, STREAMS | OF_BITS),
+    ModelInfo::new("plain, steps", 1, 0),
+    ModelInfo::new("plain, bits", 1, OF_BITS),
+    ModelInfo::new("expected beside a reference", 1, BESIDE),
+    ModelInfo::new("expected beside a reference, root", 1, BESIDE),
+    ModelInfo::new("predicted beside a reference, steps", 1, BESIDE),
+    ModelInfo::new(
+        "predicted beside a reference, ordered bits",
+        1,
+        BESIDE | OF_BITS,
+    ),
+    ModelInfo::new(
+        "predicted beside a reference, bits as values",
+        1,
+        BESIDE | OF_BITS,
+    ),
+    ModelInfo::new("of a table, by class", 5, OF_BITS),
+    ModelInfo::new("of a table, by the value before", 5, OF_BITS),
+    ModelInfo::new("of a table, by the row before", 5, OF_BITS),
+    ModelInfo::new("expected, shares", 5, AFTER | STREAMS),
+    ModelInfo::new("predicted, minifloats", 6, STREAMS | OF_BITS),
+    ModelInfo::new("predicted, minifloats as values", 6, STREAMS | OF_BITS),
+    ModelInfo::new("expected, floats", 6, AFTER | STREAMS),
+    ModelInfo::new(
+        "predicted beside a reference, minifloats",
+        6,
+        BESIDE | OF_BITS,
+    ),
+    ModelInfo::new(
+        "predicted beside a reference, minifloats as values",
+        6,
+        BESIDE | OF_BITS,
+    ),
+    ModelInfo::new("expected, sphere", 6, AFTER | STREAMS),
+    ModelInfo::new("expected, sphere, fine levels", 6, AFTER | STREAMS),
+    ModelInfo::new("expected, fine levels", 6, AFTER | STREAMS),
+    ModelInfo::new("expected, root, stated steps", 7, AFTER | STREAMS),
+    ModelInfo::new("expected, root, stated steps, linear", 7, AFTER | STREAMS),
+    ModelInfo::new("repeated rows", 8, 0),
+    ModelInfo::new("block-sorted, steps", 11, 0),
+    ModelInfo::new("block-sorted, bits", 11, OF_BITS),
+    ModelInfo::new("block-sorted, root", 11, 0),
+    ModelInfo::new("block-sorted, minifloats", 11, OF_BITS),
+];
+
+impl ModelInfo {
+    const fn new(name: &'static str, first_version: u8, properties: u8) -> Self {
+        Self {
+            name,
+            first_version,
+            properties,
+        }
+    }
+
+    fn has(&self, property: u8) -> bool {
+        self.properties & property != 0
+    }
+}
+
+/// What is known of a model, or of the one that its rows are those of.
+fn info(id: u32) -> &'static ModelInfo {
+    &MODELS[id::base(id) as usize]
 }
 
 fn write_step(writer: &mut BitWriter, step: Step) {
