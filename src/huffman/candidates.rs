@@ -118,117 +118,150 @@ fn beside(rows: &[RowModel], befores: &[Before], search: Search) -> Vec<Model> {
     rows.iter().flat_map(of_rows).collect()
 }
 
-/// How rows may be told.
+/// How rows may be coded, each by itself.
 fn row_models(
     matrix: Rows<'_>,
     is_exact: &mut [bool],
     promise: &Promise,
     search: Search,
 ) -> Vec<RowModel> {
-    let mut models = Vec::new();
     match promise.bound {
         Bound::MaxError(max_error) if promise.kind == Kind::Probabilities => {
-            let uniform = Uniform::new(max_error).expect("a promise that can be kept");
-            // What sums of float32 may be off by, so that no other values are taken for fractions.
-            let most = (max_error - F32_MARGIN).min(1e-6);
-            let keeps = |value: f32, decoded: f32| f64::from((value - decoded).abs()) <= most;
-            let coarser = Uniform::of_fractions(matrix.values(), uniform.n_levels(), keeps);
-            let uniform = coarser.unwrap_or(uniform);
-            models.extend(models_of_levels(uniform, matrix, search));
-            // Where most are not 0, levels may follow each other as those of logits do.
-            let least_live = uniform.least_live();
-            let are_live = matrix.values().iter().filter(|&&value| value >= least_live);
-            if matches!(search, Search::Like(_)) || 2 * are_live.count() >= matrix.values().len() {
-                models.push(RowModel::Predicted(Numbers::Steps(uniform.step())));
-            }
-            models.extend(block_sorted(Values::Steps(uniform.step()), search));
+            models_of_probabilities(matrix, max_error, search)
         }
-        Bound::MaxError(max_error) => {
-            let step = step(matrix, is_exact, max_error);
-            models.push(RowModel::Multiples(Multiples::of(matrix, is_exact, step)));
-            models.push(RowModel::Predicted(Numbers::Steps(step)));
-            if search.wants(&[id::ORDERED_MINIFLOATS, id::MINIFLOATS]) {
-                let of_minifloats = models_of_minifloats(matrix.values(), search).into_iter();
-                models
-                    .extend(of_minifloats.filter(|model| matches!(model, RowModel::Predicted(_))));
-            }
-            models.extend(block_sorted(Values::Steps(step), search));
-        }
-        Bound::MaxKl(max_kl) => {
-            if search.wants(&[id::SHARES]) {
-                let keeps = |value: f32, decoded: f32| (value - decoded).abs() <= 1e-6;
-                let shares = Uniform::of_fractions(matrix.values(), Uniform::FEW, keeps)
-                    .and_then(|uniform| uniform.into_shares().ok())
-                    .filter(|&shares| are_kept(matrix, shares, promise));
-                models.extend(shares.map(|shares| RowModel::Expected(Levels::Uniform(shares))));
-            }
-            let roots = match search {
-                Search::Like(model) => match model.rows {
-                    RowModel::Expected(Levels::Root { roots, .. }) => vec![roots],
-                    _ => vec![Roots::HALVING],
-                },
-                Search::Small | Search::Large => {
-                    let is_large = matches!(search, Search::Large);
-                    let roots = fineness::suiting(matrix, is_exact, max_kl, is_large);
-                    match matrix.n_classes() >= MANY_CLASSES {
-                        true => vec![roots, roots.linear()],
-                        false => vec![roots],
-                    }
-                }
-            };
-            let of_roots = roots
-                .into_iter()
-                .map(|roots| Levels::Root { roots, max_kl });
-            models.extend(of_roots.map(RowModel::Expected));
-            // Of more classes, roots are as good.
-            if matrix.n_classes() <= FEW_CLASSES && search.wants(&[id::SPHERE, id::FINE_SPHERE]) {
-                let sphere = Sphere::of(matrix, is_exact, max_kl);
-                let spheres = sphere.map(|sphere| [sphere, sphere.with_fine_tokens()]);
-                let of_spheres = spheres.into_iter().flatten().map(Levels::Sphere);
-                models.extend(of_spheres.map(RowModel::Expected));
-            }
-            // With few finenesses, values that are equal have equal levels in more rows.
-            let roots = Values::Roots {
-                roots: Roots::HALVING,
-                max_kl,
-            };
-            models.extend(block_sorted(roots, search));
-        }
-        Bound::Exact => {
-            models.push(RowModel::Bits);
-            let mut of_bits = Vec::new();
-            if search.wants(&[
-                id::ORDERED_MINIFLOATS,
-                id::MINIFLOATS,
-                id::EXPECTED_FLOATS,
-                id::SORTED_MINIFLOATS,
-            ]) {
-                of_bits = models_of_minifloats(matrix.values(), search);
-            }
-            if of_bits.is_empty() {
-                of_bits.extend(models_of_bits(Minifloat::F32));
-            }
-            let ordered = of_bits.iter().filter_map(|rows| match rows {
-                RowModel::Predicted(Numbers::OrderedBits(of)) => Some(Values::Bits(*of)),
-                _ => None,
-            });
-            let sorted = ordered.flat_map(|bits| block_sorted(bits, search));
-            let sorted: Vec<RowModel> = sorted.collect();
-            models.extend(of_bits);
-            if search.wants(&[id::BY_CLASS, id::BY_BEFORE, id::BY_ABOVE])
-                && Table::is_likely(matrix.values())
-            {
-                models.extend(By::ALL.map(RowModel::Tabled));
-            }
-            let keeps = |value: f32, decoded: f32| value.to_bits() == decoded.to_bits();
-            if search.wants(&[id::RANKED, id::EXPECTED, id::FINE])
-                && let Some(uniform) = Uniform::of_fractions(matrix.values(), u32::MAX, keeps)
-            {
-                models.extend(models_of_levels(uniform, matrix, search));
-            }
-            models.extend(sorted);
-        }
+        Bound::MaxError(max_error) => models_of_values(matrix, is_exact, max_error, search),
+        Bound::MaxKl(max_kl) => models_within_divergence(matrix, is_exact, max_kl, promise, search),
+        Bound::Exact => exact_models(matrix, search),
     }
+}
+
+/// The most that decoded fractions may be off by, as by rounding to float32, so that no other values are taken for
+/// fractions.
+const FRACTION_TOLERANCE: f64 = 1e-6;
+
+/// The models of probabilities within an error.
+fn models_of_probabilities(matrix: Rows<'_>, max_error: f64, search: Search) -> Vec<RowModel> {
+    let uniform = Uniform::new(max_error).expect("a promise that can be kept");
+    let most = (max_error - F32_MARGIN).min(FRACTION_TOLERANCE);
+    let keeps = |value: f32, decoded: f32| f64::from((value - decoded).abs()) <= most;
+    let coarser = Uniform::of_fractions(matrix.values(), uniform.n_levels(), keeps);
+    let uniform = coarser.unwrap_or(uniform);
+    let mut models = models_of_levels(uniform, matrix, search);
+    // Where most are not 0, levels may follow each other as those of logits do.
+    let least_live = uniform.least_live();
+    let are_live = matrix.values().iter().filter(|&&value| value >= least_live);
+    if matches!(search, Search::Like(_)) || 2 * are_live.count() >= matrix.values().len() {
+        models.push(RowModel::Predicted(Numbers::Steps(uniform.step())));
+    }
+    models.extend(block_sorted(Values::Steps(uniform.step()), search));
+    models
+}
+
+/// The models of any values within an error.
+fn models_of_values(
+    matrix: Rows<'_>,
+    is_exact: &mut [bool],
+    max_error: f64,
+    search: Search,
+) -> Vec<RowModel> {
+    let step = step(matrix, is_exact, max_error);
+    let mut models = vec![
+        RowModel::Multiples(Multiples::of(matrix, is_exact, step)),
+        RowModel::Predicted(Numbers::Steps(step)),
+    ];
+    if search.wants(&[id::ORDERED_MINIFLOATS, id::MINIFLOATS]) {
+        let of_minifloats = models_of_minifloats(matrix.values(), search).into_iter();
+        models.extend(of_minifloats.filter(|model| matches!(model, RowModel::Predicted(_))));
+    }
+    models.extend(block_sorted(Values::Steps(step), search));
+    models
+}
+
+/// The models of probabilities within a divergence, which is what the promise is about.
+fn models_within_divergence(
+    matrix: Rows<'_>,
+    is_exact: &[bool],
+    max_kl: f64,
+    promise: &Promise,
+    search: Search,
+) -> Vec<RowModel> {
+    let mut models = Vec::new();
+    if search.wants(&[id::SHARES]) {
+        let keeps =
+            |value: f32, decoded: f32| f64::from((value - decoded).abs()) <= FRACTION_TOLERANCE;
+        let shares = Uniform::of_fractions(matrix.values(), Uniform::FEW, keeps)
+            .and_then(|uniform| uniform.into_shares().ok())
+            .filter(|&shares| are_kept(matrix, shares, promise));
+        models.extend(shares.map(|shares| RowModel::Expected(Levels::Uniform(shares))));
+    }
+    let roots = match search {
+        Search::Like(model) => match model.rows {
+            RowModel::Expected(Levels::Root { roots, .. }) => vec![roots],
+            _ => vec![Roots::HALVING],
+        },
+        Search::Small | Search::Large => {
+            let is_large = matches!(search, Search::Large);
+            let roots = fineness::suiting(matrix, is_exact, max_kl, is_large);
+            match matrix.n_classes() >= MANY_CLASSES {
+                true => vec![roots, roots.linear()],
+                false => vec![roots],
+            }
+        }
+    };
+    let of_roots = roots
+        .into_iter()
+        .map(|roots| Levels::Root { roots, max_kl });
+    models.extend(of_roots.map(RowModel::Expected));
+    // Of more classes, roots are as good.
+    if matrix.n_classes() <= FEW_CLASSES && search.wants(&[id::SPHERE, id::FINE_SPHERE]) {
+        let sphere = Sphere::of(matrix, is_exact, max_kl);
+        let spheres = sphere.map(|sphere| [sphere, sphere.with_fine_tokens()]);
+        let of_spheres = spheres.into_iter().flatten().map(Levels::Sphere);
+        models.extend(of_spheres.map(RowModel::Expected));
+    }
+    // With few finenesses, values that are equal have equal levels in more rows.
+    let roots = Values::Roots {
+        roots: Roots::HALVING,
+        max_kl,
+    };
+    models.extend(block_sorted(roots, search));
+    models
+}
+
+/// The models that keep every bit.
+fn exact_models(matrix: Rows<'_>, search: Search) -> Vec<RowModel> {
+    let mut of_bits = Vec::new();
+    if search.wants(&[
+        id::ORDERED_MINIFLOATS,
+        id::MINIFLOATS,
+        id::EXPECTED_FLOATS,
+        id::SORTED_MINIFLOATS,
+    ]) {
+        of_bits = models_of_minifloats(matrix.values(), search);
+    }
+    if of_bits.is_empty() {
+        of_bits.extend(models_of_bits(Minifloat::F32));
+    }
+    let ordered = of_bits.iter().filter_map(|rows| match rows {
+        RowModel::Predicted(Numbers::OrderedBits(of)) => Some(Values::Bits(*of)),
+        _ => None,
+    });
+    let sorted = ordered.flat_map(|bits| block_sorted(bits, search));
+    let sorted: Vec<RowModel> = sorted.collect();
+    let mut models = vec![RowModel::Bits];
+    models.extend(of_bits);
+    if search.wants(&[id::BY_CLASS, id::BY_BEFORE, id::BY_ABOVE])
+        && Table::is_likely(matrix.values())
+    {
+        models.extend(By::ALL.map(RowModel::Tabled));
+    }
+    let keeps = |value: f32, decoded: f32| value.to_bits() == decoded.to_bits();
+    if search.wants(&[id::RANKED, id::EXPECTED, id::FINE])
+        && let Some(uniform) = Uniform::of_fractions(matrix.values(), u32::MAX, keeps)
+    {
+        models.extend(models_of_levels(uniform, matrix, search));
+    }
+    models.extend(sorted);
     models
 }
 
