@@ -1,3 +1,14 @@
+//! The codec: prediction matrices become `.huff` frames, and come back.
+//!
+//! # Reading the code
+//!
+//! Writing goes from [`FrameWriter::write`] to `writer::encode`, which codes a block until each of its rows, decoded
+//! again, keeps the [`Promise`]; to `choice::encode`, which tries the models that `candidates` offers; to `block::encode`
+//! with one of them; to the `encode` of that model, which makes symbols of the rows, each in a context; to
+//! `coded::write_rows`, which chooses a codebook for each context and writes the bits. Reading goes from
+//! [`FrameReader`], or [`FileIndex`] for some of the rows, to [`Block::decode`] and the `decode` of the model that the
+//! block's first byte names. Of the models, `ranked` (peaked probabilities) and `plain` are read first; `expected` and
+//! `predicted` add the regression; the others are variations of these.
 #![doc = include_str!("FORMAT.md")]
 
 // The file: frames of blocks (FORMAT.md, section 3), written by `writer`, read by `reader` and `index`.
@@ -64,6 +75,10 @@ pub use quantizer::{MAX_MAX_ERROR, MAX_MAX_KL, MIN_MAX_ERROR, MIN_MAX_KL, diverg
 pub use reader::{Block, FrameReader, ReferenceRows, first_moved_class};
 pub use writer::FrameWriter;
 
+/// Values from which on a block is large: time counts as well as bytes then, models are chosen on some of the rows, and
+/// predicted rows stand in several bitstreams.
+const LARGE: usize = 1 << 18;
+
 /// Numbers among which no model finds an order: the finalizer of MurmurHash3.
 #[cfg(test)]
 fn noise(i: usize) -> u32 {
@@ -72,6 +87,3 @@ fn noise(i: usize) -> u32 {
     bits = (bits ^ bits >> 13).wrapping_mul(0xc2b2_ae35);
     bits ^ bits >> 16
 }
-
-/// Of a block of so many values, time counts as well as bytes.
-const LARGE: usize = 1 << 18;

@@ -29,14 +29,15 @@ pub struct Way {
 }
 
 impl Way {
-    /// With the number of bitstreams that suits rows of which a value is likely to take so many bytes.
-    pub fn of(model: Model, coder: Coder, matrix: Rows<'_>, bytes_a_value: f64) -> Self {
+    /// With the number of bitstreams that suits the rows; one for expected rows as long as nobody knows about how many
+    /// bytes a value takes.
+    pub fn of(model: Model, coder: Coder, matrix: Rows<'_>, bytes_a_value: Option<f64>) -> Self {
         /// Of expected rows, runs of zeros end with each bitstream: up to 250 bytes were seen to be lost in a block.
         const MANY_BYTES: f64 = (1 << 16) as f64;
         let n_values = matrix.values().len();
         let is_worth_it = match (model.rows, model.against) {
             (RowModel::Expected(_), Against::Nothing | Against::TopBefore) => {
-                bytes_a_value * n_values as f64 >= MANY_BYTES
+                bytes_a_value.is_some_and(|bytes| bytes * n_values as f64 >= MANY_BYTES)
             }
             (RowModel::Predicted(_), Against::Nothing) => n_values >= LARGE,
             _ => false,
