@@ -7,12 +7,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 
 use super::picture::Picture;
-use super::predict_compress::summary_lines;
 use super::progress::{Progress, thousands};
 use super::reference::References;
 use super::rows::{RowReader, doubt};
-use super::scores::{Comparison, Scores, Tee};
+use super::scores::{Comparison, Tee};
 use super::size::{Rows, smallest_bound};
+use super::summary::{score_lines, summary_lines};
 use super::{
     check_extension, check_keep_top, input_name, open_input, open_to_seek, output_name, rate,
     set_threads, unreadable,
@@ -185,32 +185,4 @@ fn open_labels(path: &Path) -> Result<(LabelReader, String)> {
     let input = Input::new(open_input(path)?).with_context(|| name.clone())?;
     let labels = LabelReader::open(input).with_context(|| name.clone())?;
     Ok((labels, name))
-}
-
-fn score_lines(original: &Scores, decoded: &Scores) -> Vec<String> {
-    let line = |name: &str, unit: &str, before: f64, after: f64| {
-        format!(
-            "  {name:<14} {before:.6}{unit}, decoded {after:.6} ({:+.1e})",
-            after - before
-        )
-    };
-    vec![
-        format!(
-            "  accuracy       {:.2}%, decoded {:.2}%",
-            100.0 * original.accuracy.share(),
-            100.0 * decoded.accuracy.share()
-        ),
-        line(
-            "log loss",
-            " nats",
-            original.log_loss.mean(),
-            decoded.log_loss.mean(),
-        ),
-        line(
-            "calibration",
-            " error",
-            original.calibration.error(),
-            decoded.calibration.error(),
-        ),
-    ]
 }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::progress::{Progress, thousands};
 use super::reference::{References, is_of_reference};
-use super::{input_name, open_input, output_name, set_threads};
+use super::{input_name, next_batch, open_input, output_name, set_threads};
 use crate::cli::DecodeArgs;
 use crate::huffman::index::within;
 use crate::huffman::{
@@ -98,7 +98,7 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
     // Blocks are decoded while those before them are written.
     let mut decoded = Vec::new();
     loop {
-        let batch = match blocks.next_batch() {
+        let batch = match next_batch(|| blocks.next()) {
             Ok(batch) => batch,
             Err(error) => {
                 write(decoded)?;
@@ -129,14 +129,11 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
         ));
     }
 
-    let of_matrix = match header.promise.bound {
-        _ if args.normalize => "scaled to sum to 1".to_owned(),
-        _ if !is_same_promise => "each as its frame promises".to_owned(),
-        Bound::MaxError(max_error) => format!("each within {max_error:e} of the original"),
-        Bound::MaxKl(max_kl) => format!("each row within {max_kl:e} bits of the original"),
-        Bound::Exact => "bit for bit the original".to_owned(),
+    let bound = match is_same_promise {
+        true => Some(header.promise.bound),
+        false => None,
     };
-    let (path, n_classes) = (output_name(&path), header.classes);
+    let written = written_text(&content, n_rows, header.classes, bound, args.normalize);
     let mut damaged = match n_lost {
         0 => String::new(),
         n => format!(
@@ -148,19 +145,37 @@ pub fn run(args: &DecodeArgs, progress: &Progress) -> Result<()> {
     if is_cut {
         damaged += "; what came after them is lost";
     }
-    let n_rows = thousands(n_rows);
-    let written = match content {
-        Content::Matrix { kind, .. } => {
-            format!("{n_rows} rows of {n_classes} {kind}, {of_matrix}")
-        }
-        Content::Labels => {
-            format!("the label of {n_rows} rows, of {n_classes} classes")
-        }
-        Content::Top(k) => {
-            format!("the first {k} of {n_classes} classes of {n_rows} rows")
-        }
-    };
+    let path = output_name(&path);
     progress.result(format_args!("wrote {path}: {written}{damaged}"))
+}
+
+/// What has been written of so many rows, within the bound of all frames, if they have the same.
+fn written_text(
+    content: &Content,
+    n_rows: u64,
+    n_classes: usize,
+    bound: Option<Bound>,
+    are_normalized: bool,
+) -> String {
+    let n_rows = thousands(n_rows);
+    match content {
+        Content::Matrix { kind, .. } => {
+            let nearness = match bound {
+                _ if are_normalized => "scaled to sum to 1".to_owned(),
+                None => "each as its frame promises".to_owned(),
+                Some(Bound::MaxError(max_error)) => {
+                    format!("each within {max_error:e} of the original")
+                }
+                Some(Bound::MaxKl(max_kl)) => {
+                    format!("each row within {max_kl:e} bits of the original")
+                }
+                Some(Bound::Exact) => "bit for bit the original".to_owned(),
+            };
+            format!("{n_rows} rows of {n_classes} {kind}, {nearness}")
+        }
+        Content::Labels => format!("the label of {n_rows} rows, of {n_classes} classes"),
+        Content::Top(k) => format!("the first {k} of {n_classes} classes of {n_rows} rows"),
+    }
 }
 
 /// What is wrong with a part that is skipped: the way out is being taken.
@@ -336,28 +351,34 @@ impl Piece {
     }
 }
 
-/// The blocks that hold the rows asked for: found by the index where the file allows that, and else by
-/// reading all that comes before.
+/// The blocks that hold the rows asked for.
 enum Blocks {
-    Indexed {
-        file: File,
-        index: FileIndex,
-        rows: Range<u64>,
-        next: usize,
-        /// What is wrong after the last whole frame, to be told at the end.
-        tail: Option<Error>,
-    },
-    Streamed {
-        frames: FrameReader<BufReader<File>>,
-        /// The first row of the next block.
-        next_row: u64,
-        rows: Range<u64>,
-        /// Whether damage is to be told, but not to stop.
-        skips_damage: bool,
-        /// Whether rows have been lost by that.
-        is_lost: bool,
-        is_at_end: bool,
-    },
+    Indexed(IndexedBlocks),
+    Streamed(StreamedBlocks),
+}
+
+/// Found by the index, where the file allows that.
+struct IndexedBlocks {
+    file: File,
+    index: FileIndex,
+    rows: Range<u64>,
+    /// The number of the next block.
+    next: usize,
+    /// What is wrong after the last whole frame, to be told at the end.
+    tail: Option<Error>,
+}
+
+/// Found by reading all that comes before.
+struct StreamedBlocks {
+    frames: FrameReader<BufReader<File>>,
+    /// The first row of the next block.
+    next_row: u64,
+    rows: Range<u64>,
+    /// Whether damage is to be told, but not to stop.
+    skips_damage: bool,
+    /// Whether rows have been lost by that.
+    is_lost: bool,
+    is_at_end: bool,
 }
 
 impl Blocks {
@@ -381,13 +402,13 @@ impl Blocks {
                         rows.start..rows.end.unwrap_or(index.summary().n_rows)
                     });
                     index.check_rows(&range)?;
-                    return Ok(Self::Indexed {
+                    return Ok(Self::Indexed(IndexedBlocks {
                         next: index.blocks_of(&range).start,
                         rows: range,
                         file,
                         index,
                         tail,
-                    });
+                    }));
                 }
                 // Without an index, the file may still be read from its start.
                 Err(_) if args.skip_damaged => {
@@ -397,7 +418,7 @@ impl Blocks {
             }
         }
         let reader = BufReader::with_capacity(1 << 16, file);
-        Ok(Self::Streamed {
+        Ok(Self::Streamed(StreamedBlocks {
             frames: FrameReader::with_memory_limit(reader, args.memory.memory_limit)?,
             next_row: 0,
             rows: args
@@ -406,13 +427,13 @@ impl Blocks {
             skips_damage: args.skip_damaged,
             is_lost: false,
             is_at_end: false,
-        })
+        }))
     }
 
     fn header(&self) -> &FrameHeader {
         match self {
-            Self::Indexed { index, .. } => &index.headers()[0],
-            Self::Streamed { frames, .. } => frames.header(),
+            Self::Indexed(blocks) => &blocks.index.headers()[0],
+            Self::Streamed(blocks) => blocks.frames.header(),
         }
     }
 
@@ -423,112 +444,96 @@ impl Blocks {
             _ => false,
         };
         match self {
-            Self::Indexed { index, .. } => !index.headers().iter().any(is_moved),
-            Self::Streamed { frames, .. } => !is_moved(frames.header()),
+            Self::Indexed(blocks) => !blocks.index.headers().iter().any(is_moved),
+            Self::Streamed(blocks) => !is_moved(blocks.frames.header()),
         }
     }
 
     /// How many rows will come, if that is known.
     fn n_rows_to_come(&self) -> Option<u64> {
         match self {
-            Self::Indexed { rows, .. } => Some(rows.end - rows.start),
-            Self::Streamed { .. } => None,
+            Self::Indexed(blocks) => Some(blocks.rows.end - blocks.rows.start),
+            Self::Streamed(_) => None,
         }
-    }
-
-    /// Some blocks, enough for all threads; none at the end.
-    fn next_batch(&mut self) -> Result<Vec<Piece>, Error> {
-        let mut pieces = Vec::new();
-        while pieces.len() < 2 * rayon::current_num_threads() {
-            match self.next()? {
-                Some(piece) => pieces.push(piece),
-                None => break,
-            }
-        }
-        Ok(pieces)
     }
 
     fn next(&mut self) -> Result<Option<Piece>, Error> {
         match self {
-            Self::Indexed {
-                file,
-                index,
-                rows,
-                next,
-                tail,
-            } => {
-                if !index.blocks_of(rows).contains(next) {
-                    return Ok(tail.take().map(|error| Piece {
+            Self::Indexed(blocks) => Ok(blocks.next()),
+            Self::Streamed(blocks) => blocks.next(),
+        }
+    }
+}
+
+impl IndexedBlocks {
+    fn next(&mut self) -> Option<Piece> {
+        let rows = &self.rows;
+        if !self.index.blocks_of(rows).contains(&self.next) {
+            return self.tail.take().map(|error| Piece {
+                block: Err(error),
+                first_row: rows.end,
+                rows: rows.end..rows.end,
+                promise: self.index.headers()[0].promise,
+            });
+        }
+        let of_block = self.index.rows_of(self.next);
+        let piece = Piece {
+            block: self.index.read_block(&mut self.file, self.next),
+            first_row: of_block.start,
+            rows: of_block.start.max(rows.start)..of_block.end.min(rows.end),
+            promise: self.index.header_of(self.next).promise,
+        };
+        self.next += 1;
+        Some(piece)
+    }
+}
+
+impl StreamedBlocks {
+    fn next(&mut self) -> Result<Option<Piece>, Error> {
+        let rows = &self.rows;
+        while !self.is_at_end {
+            let block = match self.frames.next_raw_block() {
+                Ok(Some(block)) => block,
+                Ok(None) => {
+                    self.is_at_end = true;
+                    break;
+                }
+                Err(error) if self.skips_damage => {
+                    // Nothing tells where the next block begins.
+                    self.is_at_end = true;
+                    self.is_lost = true;
+                    return Ok(Some(Piece {
                         block: Err(error),
-                        first_row: rows.end,
-                        rows: rows.end..rows.end,
-                        promise: index.headers()[0].promise,
+                        first_row: self.next_row,
+                        rows: self.next_row..self.next_row,
+                        promise: self.frames.header().promise,
                     }));
                 }
-                let of_block = index.rows_of(*next);
-                let promise = index.header_of(*next).promise;
-                let block = index.read_block(file, *next);
-                *next += 1;
-                Ok(Some(Piece {
-                    block,
+                Err(error) => return Err(error),
+            };
+            let of_block = self.next_row..self.next_row + block.n_rows() as u64;
+            self.next_row = of_block.end;
+            if of_block.end > rows.start && of_block.start < rows.end {
+                return Ok(Some(Piece {
+                    block: Ok(block),
                     first_row: of_block.start,
                     rows: of_block.start.max(rows.start)..of_block.end.min(rows.end),
-                    promise,
-                }))
+                    promise: self.frames.header().promise,
+                }));
             }
-            Self::Streamed {
-                frames,
-                next_row,
-                rows,
-                skips_damage,
-                is_lost,
-                is_at_end,
-            } => {
-                while !*is_at_end {
-                    let block = match frames.next_raw_block() {
-                        Ok(Some(block)) => block,
-                        Ok(None) => {
-                            *is_at_end = true;
-                            break;
-                        }
-                        Err(error) if *skips_damage => {
-                            // Nothing tells where the next block begins.
-                            *is_at_end = true;
-                            *is_lost = true;
-                            return Ok(Some(Piece {
-                                block: Err(error),
-                                first_row: *next_row,
-                                rows: *next_row..*next_row,
-                                promise: frames.header().promise,
-                            }));
-                        }
-                        Err(error) => return Err(error),
-                    };
-                    let of_block = *next_row..*next_row + block.n_rows() as u64;
-                    *next_row = of_block.end;
-                    if of_block.end > rows.start && of_block.start < rows.end {
-                        return Ok(Some(Piece {
-                            block: Ok(block),
-                            first_row: of_block.start,
-                            rows: of_block.start.max(rows.start)..of_block.end.min(rows.end),
-                            promise: frames.header().promise,
-                        }));
-                    }
-                }
-                // Rows that the file does not have must not be missing without a word.
-                let wanted = match rows.end {
-                    u64::MAX => rows.start,
-                    end => end,
-                };
-                match wanted > *next_row && !*is_lost {
-                    true => Err(Error::RowsOutOfRange {
-                        start: rows.start,
-                        end: wanted,
-                        n_rows: *next_row,
-                    }),
-                    false => Ok(None),
-                }
-            }
+        }
+        // Rows that the file does not have must not be missing without a word.
+        let wanted = match rows.end {
+            u64::MAX => rows.start,
+            end => end,
+        };
+        match wanted > self.next_row && !self.is_lost {
+            true => Err(Error::RowsOutOfRange {
+                start: rows.start,
+                end: wanted,
+                n_rows: self.next_row,
+            }),
+            false => Ok(None),
         }
     }
 }

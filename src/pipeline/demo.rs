@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::predict_compress::summary_lines;
 use super::progress::{Progress, thousands};
+use super::summary::summary_lines;
 use super::{set_threads, train};
 use crate::cli::DemoArgs;
 use crate::huffman::{Bound, FrameHeader, FrameReader, FrameWriter, Kind, Promise};

@@ -17,6 +17,7 @@ pub mod reference;
 mod rows;
 mod scores;
 pub mod size;
+mod summary;
 mod teacher;
 pub mod train;
 pub mod verify;
@@ -29,7 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::cli::{Cli, Command, DEFAULT_MODEL};
-use crate::huffman::{Bound, Promise};
+use crate::huffman::{self, Bound, Promise};
 use crate::io::format;
 use crate::io::input::{is_standard, stdin_file};
 use crate::io::output;
@@ -67,6 +68,19 @@ pub fn run(cli: Cli) -> Result<()> {
         Err(_) if output::is_stdout_closed() => Ok(()),
         result => result,
     }
+}
+
+/// Some of what comes next, such as blocks, enough for all threads; none at the end.
+///
+/// # Errors
+/// Those of `next`.
+fn next_batch<T>(
+    mut next: impl FnMut() -> Result<Option<T>, huffman::Error>,
+) -> Result<Vec<T>, huffman::Error> {
+    let n_wanted = 2 * rayon::current_num_threads();
+    std::iter::from_fn(|| next().transpose())
+        .take(n_wanted)
+        .collect()
 }
 
 /// On SIGINT, SIGTERM and SIGHUP: ends training after the current batch the first time, anything else

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::progress::{Progress, thousands};
 use super::reference::{References, is_of_reference};
 use super::rows::{RowReader, check_order};
-use super::{input_name, open_input, set_threads};
+use super::{input_name, next_batch, open_input, set_threads};
 use crate::cli::VerifyArgs;
 use crate::huffman::meter::Part;
 use crate::huffman::{
@@ -42,7 +42,7 @@ pub fn run(args: &VerifyArgs, progress: &Progress) -> Result<()> {
     let mut n_damaged = 0;
     let (mut n_blocks, mut n_rows) = (0, 0);
     loop {
-        let mut batch = blocks.next_batch().with_context(name)?;
+        let mut batch = next_batch(|| blocks.next()).with_context(name)?;
         if batch.is_empty() {
             break;
         }
@@ -376,18 +376,6 @@ impl Blocks {
             // Said by the reader already.
             Self::Streamed { .. } => None,
         }
-    }
-
-    /// Some blocks, enough for all threads; none at the end.
-    fn next_batch(&mut self) -> Result<Vec<Piece>, Error> {
-        let mut pieces = Vec::new();
-        while pieces.len() < 2 * rayon::current_num_threads() {
-            match self.next()? {
-                Some(piece) => pieces.push(piece),
-                None => break,
-            }
-        }
-        Ok(pieces)
     }
 
     fn next(&mut self) -> Result<Option<Piece>, Error> {
