@@ -9,7 +9,8 @@ use anyhow::{Context, Result, ensure};
 use super::picture::Picture;
 use super::progress::{Progress, thousands};
 use super::reference::References;
-use super::rows::{RowReader, doubt};
+use super::row_labels::RowLabels;
+use super::rows::{Doubt, RowReader, doubt};
 use super::scores::{Comparison, Tee};
 use super::size::{Rows, smallest_bound};
 use super::summary::{score_lines, summary_lines};
@@ -19,9 +20,8 @@ use super::{
 };
 use crate::cli::CompressArgs;
 use crate::huffman::{self, Bound, FrameHeader, FrameWriter, Kind};
-use crate::io::input::Input;
-use crate::io::labels::LabelReader;
 use crate::io::output::Output;
+use crate::io::source::Values;
 
 /// Runs `pc compress`.
 ///
@@ -42,7 +42,11 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     inputs.extend(args.reference.iter().map(|path| path.as_path()));
     let output = Output::create(&args.output, args.force, &inputs, false)?;
     let progress = progress.beside(&output);
-    let labels = args.labels_file.as_deref().map(open_labels).transpose()?;
+    let labels = args
+        .labels_file
+        .as_deref()
+        .map(RowLabels::open)
+        .transpose()?;
 
     let peers = args.peers.as_deref().map(rate::read_peers).transpose()?;
     let mut options = args.source.options();
@@ -61,20 +65,7 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     references.check(&name(), &rows)?;
     let mut values = rows.next()?;
 
-    let doubt = match (args.kind, &values) {
-        (None, Some(values)) => doubt(values, n_classes),
-        _ => None,
-    };
-    let kind = args.kind.unwrap_or(match doubt {
-        None => Kind::Probabilities,
-        Some(_) => Kind::Values,
-    });
-    let header = FrameHeader::new(n_classes, args.promise.promise(kind));
-    let mut header = header.with_context(name)?;
-    header.class_names = match &args.class_names {
-        Some(path) => Some(read_class_names(path, n_classes)?),
-        None => rows.class_names().map(<[String]>::to_vec),
-    };
+    let (mut header, doubt) = header(args, &rows, values.as_ref())?;
     header.reference = references.name();
     if let Some(n_bytes) = args.size {
         let rows = Rows {
@@ -101,13 +92,12 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
         _ => anyhow::Error::new(error).context(name()),
     };
     let (mut comparison, copy) = match labels {
-        Some((labels, name)) => {
+        Some(labels) => {
             let (comparison, copy) = Comparison::start(
                 labels,
-                name,
                 rows.n_rows(),
                 n_classes,
-                kind,
+                promise.kind,
                 Arc::clone(&references),
             )?;
             (Some(comparison), Some(copy))
@@ -166,6 +156,31 @@ pub fn run(args: &CompressArgs, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
+/// The header of a file of these rows, of which the first are at hand, and why they are taken for values that are no
+/// probabilities, if they are.
+fn header(
+    args: &CompressArgs,
+    rows: &RowReader,
+    first: Option<&Values>,
+) -> Result<(FrameHeader, Option<Doubt>)> {
+    let n_classes = rows.n_classes();
+    let doubt = match args.kind {
+        None => first.and_then(|values| doubt(values, n_classes)),
+        Some(_) => None,
+    };
+    let kind = args.kind.unwrap_or(match doubt {
+        None => Kind::Probabilities,
+        Some(_) => Kind::Values,
+    });
+    let mut header = FrameHeader::new(n_classes, args.promise.promise(kind))
+        .with_context(|| input_name(&args.input))?;
+    header.class_names = match &args.class_names {
+        Some(path) => Some(read_class_names(path, n_classes)?),
+        None => rows.class_names().map(<[String]>::to_vec),
+    };
+    Ok((header, doubt))
+}
+
 /// Reads a name a line.
 fn read_class_names(path: &Path, n_classes: usize) -> Result<Vec<String>> {
     let text = fs::read_to_string(path).map_err(|error| unreadable(path, "read", error))?;
@@ -177,12 +192,4 @@ fn read_class_names(path: &Path, n_classes: usize) -> Result<Vec<String>> {
         names.len()
     );
     Ok(names)
-}
-
-/// The labels, and the name of their file.
-fn open_labels(path: &Path) -> Result<(LabelReader, String)> {
-    let name = input_name(path);
-    let input = Input::new(open_input(path)?).with_context(|| name.clone())?;
-    let labels = LabelReader::open(input).with_context(|| name.clone())?;
-    Ok((labels, name))
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::picture::Picture;
 use super::progress::{Progress, thousands};
 use super::reference::References;
+use super::row_labels::RowLabels;
 use super::rows::{Doubt, RowReader, doubt};
 use super::{input_name, open_input, read_checkpoint, set_threads};
 use crate::cli::{EvalArgs, Part};
@@ -14,7 +15,6 @@ use crate::evaluation::{ClassReport, Evaluation, Report};
 use crate::huffman::MAGIC;
 use crate::huffman::{FrameReader, Kind};
 use crate::io::input::Input;
-use crate::io::labels::LabelReader;
 use crate::io::source::Values;
 use crate::metrics::{LEAST_PROBABILITY, softmax};
 use crate::model::dataset::{Dataset, Samples};
@@ -129,16 +129,11 @@ fn of_predictions(
 ) -> Result<(Evaluation, Option<Vec<String>>)> {
     let name = || input_name(path);
     let input = Input::new(open_input(path)?).with_context(name)?;
-    let labels_name = input_name(labels);
-    let labels = Input::new(open_input(labels)?)
-        .map_err(Into::into)
-        .and_then(LabelReader::open)
-        .with_context(|| labels_name.clone())?;
+    let labels = RowLabels::open(labels)?;
     let mut labelled = Labelled {
         name: name(),
         evaluation: None,
         labels,
-        labels_name,
         kind: args.kind,
         n_rows: 0,
         n_lost: 0,
@@ -189,8 +184,7 @@ struct Labelled {
     /// The predictions, for messages.
     name: String,
     evaluation: Option<Evaluation>,
-    labels: LabelReader,
-    labels_name: String,
+    labels: RowLabels,
     /// What the numbers are, once it is known.
     kind: Option<Kind>,
     n_rows: u64,
@@ -238,29 +232,7 @@ impl Labelled {
             .get_or_insert_with(|| Evaluation::new(n_classes));
         let is_of_logits = self.kind == Some(Kind::Logits);
         for row in values.chunks_exact(n_classes) {
-            let label = match self
-                .labels
-                .next_label()
-                .with_context(|| self.labels_name.clone())?
-            {
-                Some(label) => label,
-                None => bail!(
-                    "{}: {} labels, and there are more rows",
-                    self.labels_name,
-                    self.n_rows
-                ),
-            };
-            let label = usize::try_from(label)
-                .ok()
-                .filter(|&label| label < n_classes)
-                .with_context(|| {
-                    format!(
-                        "{}: label {label} of row {}; expected 0 to {}",
-                        self.labels_name,
-                        self.n_rows,
-                        n_classes - 1
-                    )
-                })?;
+            let class = self.labels.next_class(n_classes)?;
             let row_number = self.n_rows;
             self.n_rows += 1;
             if row.iter().all(|&value| value.into().is_nan()) {
@@ -281,27 +253,18 @@ impl Labelled {
                 );
             }
             match is_of_logits {
-                false => evaluation.add(row, label),
+                false => evaluation.add(row, class),
                 true => {
                     softmax(row, &mut self.probabilities);
-                    evaluation.add(&self.probabilities, label);
+                    evaluation.add(&self.probabilities, class);
                 }
             }
         }
         Ok(())
     }
 
-    fn finish(mut self, n_classes: usize, progress: &Progress) -> Result<Evaluation> {
-        let next = self
-            .labels
-            .next_label()
-            .with_context(|| self.labels_name.clone())?;
-        ensure!(
-            next.is_none(),
-            "{}: more labels than the {} rows",
-            self.labels_name,
-            self.n_rows
-        );
+    fn finish(self, n_classes: usize, progress: &Progress) -> Result<Evaluation> {
+        self.labels.finish()?;
         if self.n_lost > 0 {
             progress.warn(format_args!(
                 "{} rows hold no numbers (NaN) and are left out",

@@ -14,6 +14,7 @@ pub mod predict_compress;
 pub mod progress;
 mod rate;
 pub mod reference;
+mod row_labels;
 mod rows;
 mod scores;
 pub mod size;

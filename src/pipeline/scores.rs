@@ -11,8 +11,8 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::reference::References;
+use super::row_labels::RowLabels;
 use crate::huffman::{FrameReader, Kind};
-use crate::io::labels::LabelReader;
 use crate::io::source::Values;
 use crate::metrics::{Accuracy, CalibrationError, LogLoss, softmax};
 
@@ -54,14 +54,9 @@ impl Scores {
 
 /// Scores rows as they came and as they decode.
 pub(super) struct Comparison {
-    labels: LabelReader,
-    /// The labels' file, for messages.
-    name: String,
+    labels: RowLabels,
     n_classes: usize,
     kind: Kind,
-    n_rows: u64,
-    /// All rows, if it is known how many they are.
-    n_expected: Option<u64>,
     original: Scores,
     /// The labels of rows on their way to the second reader.
     sender: Sender<Vec<usize>>,
@@ -76,8 +71,7 @@ impl Comparison {
     /// For values of which no score is known; if it is known that there are not as many labels as rows; if no
     /// thread or pipe can be had.
     pub fn start(
-        labels: LabelReader,
-        name: String,
+        mut labels: RowLabels,
         n_rows: Option<u64>,
         n_classes: usize,
         kind: Kind,
@@ -87,11 +81,8 @@ impl Comparison {
             kind != Kind::Values,
             "--labels-file is for probabilities and logits; the rows are taken for values, --kind says otherwise"
         );
-        if let Some((n_labels, n_rows)) = labels.n_left().zip(n_rows) {
-            ensure!(
-                n_labels == n_rows,
-                "{name}: {n_labels} labels for {n_rows} rows; expected one for every row"
-            );
+        if let Some(n_rows) = n_rows {
+            labels.expect(n_rows)?;
         }
         let (reader, writer) = io::pipe().context("cannot make a pipe")?;
         let (sender, receiver) = mpsc::channel();
@@ -100,11 +91,8 @@ impl Comparison {
             .context("cannot start a thread")?;
         let comparison = Self {
             labels,
-            name,
             n_classes,
             kind,
-            n_rows: 0,
-            n_expected: n_rows,
             original: Scores::default(),
             sender,
             decoded,
@@ -118,44 +106,18 @@ impl Comparison {
     /// A label that is missing or no class.
     pub fn add(&mut self, values: &Values) -> Result<()> {
         let n_rows = values.len() / self.n_classes;
-        let mut labels = Vec::with_capacity(n_rows);
-        for row in (self.n_rows..).take(n_rows) {
-            let label = self
-                .labels
-                .next_label()
-                .with_context(|| self.name.clone())?;
-            let label = label.with_context(|| match self.n_expected {
-                Some(n_rows) => format!(
-                    "{}: {row} labels for {n_rows} rows; expected one for every row",
-                    self.name
-                ),
-                None => format!(
-                    "{}: {row} labels, and there are more rows; expected one for every row",
-                    self.name
-                ),
-            })?;
-            let class = usize::try_from(label)
-                .ok()
-                .filter(|&class| class < self.n_classes);
-            labels.push(class.with_context(|| {
-                format!(
-                    "{}: row {row} has label {label}; expected the number of a class, 0 to {}",
-                    self.name,
-                    self.n_classes - 1
-                )
-            })?);
-        }
+        let classes = (0..n_rows).map(|_| self.labels.next_class(self.n_classes));
+        let classes: Vec<usize> = classes.collect::<Result<_>>()?;
         match values {
             Values::F32(values) => self
                 .original
-                .add(values, self.n_classes, &labels, self.kind),
+                .add(values, self.n_classes, &classes, self.kind),
             Values::F64(values) => self
                 .original
-                .add(values, self.n_classes, &labels, self.kind),
+                .add(values, self.n_classes, &classes, self.kind),
         }
-        self.n_rows += n_rows as u64;
         // If nobody is there to take them, finish will tell.
-        let _ = self.sender.send(labels);
+        let _ = self.sender.send(classes);
         Ok(())
     }
 
@@ -164,17 +126,8 @@ impl Comparison {
     ///
     /// # Errors
     /// If there are more labels than rows; if what was written cannot be decoded.
-    pub fn finish(mut self) -> Result<(Scores, Scores)> {
-        let rest = self
-            .labels
-            .next_label()
-            .with_context(|| self.name.clone())?;
-        ensure!(
-            rest.is_none(),
-            "{}: more labels than the {} rows",
-            self.name,
-            self.n_rows
-        );
+    pub fn finish(self) -> Result<(Scores, Scores)> {
+        self.labels.finish()?;
         drop(self.sender);
         let decoded = self
             .decoded

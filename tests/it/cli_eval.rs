@@ -171,7 +171,10 @@ fn what_does_not_fit_is_told() {
     for (labels, end) in [
         ("few.txt", "few.txt: 2 labels, and there are more rows"),
         ("many.txt", "many.txt: more labels than the 4 rows"),
-        ("wrong.txt", "wrong.txt: label 3 of row 2; expected 0 to 2"),
+        (
+            "wrong.txt",
+            "wrong.txt: row 2 has label 3; expected the number of a class, 0 to 2",
+        ),
     ] {
         folder.fails(&format!("eval probs.npy --labels-file {labels}"), end, "");
     }
