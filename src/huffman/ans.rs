@@ -3,11 +3,11 @@
 //! whole words as in Giesen, "Interleaved entropy coders", arXiv 1402.3392).
 //!
 //! Every used symbol has a share of a power of two, and costs the logarithm of the share's inverse in bits: any
-//! fraction. What the symbols have left over is the state, one number for all alphabets. A decoder takes a symbol
-//! out of the state and refills it from the bitstream, between the extra bits; so the encoder goes through the
-//! symbols from the last to the first to find what the decoder must find there.
+//! fraction. Fractions of bits are carried in the state, one number for all alphabets. A decoder takes a symbol out of
+//! the state and refills it from the bitstream, between the extra bits; so the encoder goes through the symbols from
+//! the last to the first to find what the decoder must find there.
 //!
-//! Shares are told as code lengths are, but in fractions of a bit.
+//! Shares are written as code lengths are, but in fractions of a bit.
 
 use super::Corrupt;
 use super::bitstream::{BitReader, BitWriter, REFILL_BITS, START};
@@ -17,16 +17,16 @@ use super::codebook::{
 use super::logarithm::log2;
 use super::symbols::Symbol;
 
-/// Shares are of 2 to the power of so many bits, or of more where many symbols are used. Format-stable, as is all
-/// that follows.
+/// Shares are parts of 2 to the power of this, or of more where many symbols are used. Format-stable, as is all that
+/// follows.
 const SHARE_BITS: u32 = 12;
-/// By how many bits shares are finer than the used symbols are many.
+/// How many bits finer shares are than the number of used symbols.
 const SPARE_BITS: u32 = 2;
-/// Lengths are in units of 2 to the power of minus 0 to 3 bits.
+/// Lengths are in units of 2^-`unit_bits` bits, `unit_bits` being at most this.
 const MAX_UNIT_BITS: u32 = 3;
 /// The longest length in bits.
 const MAX_LENGTH: u8 = 16;
-/// What the first length of a codebook is written as a difference from, in bits.
+/// The expected length of the first symbol of a codebook, in bits.
 const FIRST_LENGTH: u8 = 4;
 
 /// 2^16 divided by powers of the eighth root of 2, rounded.
@@ -40,13 +40,13 @@ fn weight(length: u8, unit_bits: u32) -> u64 {
     u64::from(root >> (units >> unit_bits)).max(1)
 }
 
-/// The shares of so many used symbols are of 2 to the power of this.
+/// The logarithm of the power of two that the shares of `n_used` symbols are parts of.
 fn share_bits(n_used: usize) -> u32 {
     let n_bits = usize::BITS - n_used.saturating_sub(1).leading_zeros();
     (n_bits + SPARE_BITS).max(SHARE_BITS)
 }
 
-/// What a symbol has of 2^`n_bits`: `size` numbers from `start` on.
+/// The share of a symbol in 2^`n_bits`: `size` numbers from `start` on.
 #[derive(Debug, Clone, Copy, Default)]
 struct Share {
     start: u16,
@@ -55,14 +55,15 @@ struct Share {
 }
 
 impl Share {
-    /// That of the only symbol of an alphabet, which costs nothing.
+    /// The share of the only symbol of an alphabet, which costs nothing.
     const WHOLE: Self = Self {
         start: 0,
         size: 1,
         n_bits: 0,
     };
 
-    /// Those of used symbols by their lengths in units of 2^-`unit_bits` bits: one each, and the rest by weight.
+    /// The shares of used symbols, by their lengths in units of 2^-`unit_bits` bits: one number each, and the rest by
+    /// weight.
     fn of_lengths(lengths: impl Iterator<Item = u8>, unit_bits: u32) -> Vec<Self> {
         let weights: Vec<u64> = lengths.map(|length| weight(length, unit_bits)).collect();
         if weights.len() < 2 {
@@ -86,7 +87,7 @@ impl Share {
         shares.collect()
     }
 
-    /// What a symbol of this share costs in bits.
+    /// The cost of a symbol of this share in bits.
     fn cost(self) -> f64 {
         f64::from(self.n_bits) - log2(self.size.into())
     }
@@ -96,8 +97,8 @@ impl Share {
 #[derive(Debug, Clone, Copy, Default)]
 struct Coding {
     share: Share,
-    /// 2^64 divided by the size, rounded up, with which a product takes the place of the division (Lemire, Kaser and
-    /// Kurz, "Faster remainder by direct computation", arXiv 1902.01961); 0 for a size of 1.
+    /// 2^64 divided by the size, rounded up, by which a multiplication replaces the division (Lemire, Kaser and Kurz,
+    /// "Faster remainder by direct computation", arXiv 1902.01961); 0 for a size of 1.
     inverse: u64,
 }
 
@@ -107,8 +108,8 @@ impl Coding {
         Self { share, inverse }
     }
 
-    /// The state before a decoder takes the symbol, from the one after that; and what refilled the latter, if
-    /// anything.
+    /// The state before a decoder takes the symbol, given the state after it; and the bits that refill the latter, if
+    /// any.
     #[inline(always)]
     fn state_before(self, state: u32) -> (u32, Option<u16>) {
         let Share {
@@ -117,7 +118,7 @@ impl Coding {
             n_bits,
         } = self.share;
         let size = u32::from(size);
-        // A state above these would not fit with the symbol in it.
+        // From here on, the symbol would make the state too large.
         let is_large = u64::from(state) >> (u32::BITS - u32::from(n_bits)) >= size.into();
         let (state, refill) = match is_large {
             true => (state >> REFILL_BITS, Some(state as u16)),
@@ -135,7 +136,7 @@ impl Coding {
 /// Symbol to share, for one alphabet.
 #[derive(Debug)]
 struct Codebook {
-    /// By symbol, in units; 0 if it is not used.
+    /// Lengths by symbol, in units; 0 if not used.
     lengths: Vec<u8>,
     /// The symbols that occur, ascending, and their shares.
     used: Vec<usize>,
@@ -154,7 +155,7 @@ impl Codebook {
         let total: u64 = frequencies.iter().sum();
         let all = f64::from(1 << share_bits(used.len()));
         for &symbol in &used {
-            // One each is given already.
+            // Each has one number already.
             let share = frequencies[symbol] as f64 / total as f64 * all - 1.0;
             let share = (share / (all - used.len() as f64)).max(f64::MIN_POSITIVE);
             let units = 1.0 - (log2(share) * f64::from(1 << unit_bits)).round();
@@ -171,7 +172,7 @@ impl Codebook {
         }
     }
 
-    /// Writes the lengths, each as the difference from the expected one.
+    /// Writes the lengths, each as its difference from the expected one.
     fn write_to(&self, writer: &mut BitWriter, unit_bits: u32) {
         let first = i32::from(FIRST_LENGTH << unit_bits);
         write_used(&self.used, writer, |symbol, writer| {
@@ -189,7 +190,7 @@ pub struct Codebooks {
 }
 
 impl Codebooks {
-    /// The codebooks for alphabets whose symbols occur so often, in the units that take the fewest bits.
+    /// The codebooks for alphabets of these frequencies, in the units that take the fewest bits.
     pub fn from_frequencies(alphabets: &[Alphabet], frequencies: &[Vec<u64>]) -> Self {
         let in_units = |unit_bits| {
             let alphabets = alphabets.iter().zip(frequencies);
@@ -207,7 +208,7 @@ impl Codebooks {
         best.expect("several units").1
     }
 
-    /// Bits that symbols of these frequencies cost, with the codebooks themselves.
+    /// The bits of symbols of these frequencies, and of the codebooks themselves.
     fn cost(&self, frequencies: &[Vec<u64>]) -> f64 {
         let mut writer = BitWriter::new();
         self.write_to(&mut writer);
@@ -228,8 +229,8 @@ impl Codebooks {
         }
     }
 
-    /// Writes the first state of the decoder, and after it refills and the extra bits of symbols, which must have
-    /// occurred in the frequencies.
+    /// Writes the first state of the decoder, then the refills and extra bits of symbols, all of which must occur in
+    /// the frequencies.
     pub fn write_symbols(&self, symbols: &[Symbol], writer: &mut BitWriter) {
         // All alphabets in one list: where each begins.
         let mut first_of = Vec::with_capacity(self.codebooks.len());
@@ -263,15 +264,15 @@ impl Codebooks {
 /// State to symbol, for one alphabet: the decoder's side.
 #[derive(Debug)]
 pub struct DecodeTable {
-    /// Which of the used symbols has each number of the power of two.
+    /// The index of the used symbol that has each number of the power of two.
     slots: Vec<u16>,
-    /// The used symbols.
+    /// The used symbols, with their shares.
     entries: Vec<(Share, Meaning)>,
     n_bits: u32,
 }
 
 impl DecodeTable {
-    /// Reads what an encoder wrote for such an alphabet in units of 2^-`unit_bits` bits.
+    /// Reads what an encoder wrote for this alphabet in units of 2^-`unit_bits` bits.
     ///
     /// # Errors
     /// [`Corrupt`] if a symbol lies outside the alphabet or has an impossible length.
@@ -304,7 +305,7 @@ impl DecodeTable {
         })
     }
 
-    /// The codebooks of these alphabets.
+    /// The decode tables of these alphabets.
     ///
     /// # Errors
     /// [`Corrupt`] as for one of them, and if the bitstream ends.
@@ -316,18 +317,18 @@ impl DecodeTable {
             .collect()
     }
 
-    /// Which of the used symbols is in the state, and the state without it.
+    /// The index of the used symbol that is in the state, and the state without it.
     #[inline(always)]
     fn take(&self, state: u32) -> Option<(usize, u32)> {
         let number = state & ((1 << self.n_bits) - 1);
         let index = usize::from(*self.slots.get(number as usize)?);
         let (share, _) = self.entries[index];
-        // This fits, and is above 0: the state is not below 2^16, and numbers are of 16 bits at most.
+        // This fits, and is above 0: the state is at least 2^16, and numbers have at most 16 bits.
         let rest = u32::from(share.size) * (state >> self.n_bits);
         Some((index, rest + (number - u32::from(share.start))))
     }
 
-    /// Which of the used symbols is next, counted from 0, and the bits that refill the state after it.
+    /// The index of the used symbol that is next, and the number of bits that refill the state after it.
     pub fn upcoming(&self, reader: &BitReader) -> (u32, u32) {
         match self.take(reader.state()) {
             Some((index, state)) if state < START => (index as u32, REFILL_BITS),
@@ -336,8 +337,8 @@ impl DecodeTable {
         }
     }
 
-    /// Decodes what one symbol and its extra bits stand for, as the [`DecodeTable`](super::codebook::DecodeTable) of
-    /// Huffman codes does.
+    /// Decodes the number that one symbol and its extra bits stand for, as the
+    /// [`DecodeTable`](super::codebook::DecodeTable) of Huffman codes does.
     ///
     /// # Errors
     /// [`Corrupt`] if the bitstream ends, or the codebook is empty.
@@ -359,7 +360,7 @@ mod tests {
     use super::super::tokens::Token;
     use super::*;
 
-    /// Symbols of alphabets, each with extra bits, as bytes; and the bits of codebooks and first state.
+    /// Encodes symbols with extra bits; also returns the number of bits of codebooks and first state.
     fn encode(alphabets: &[Alphabet], symbols: &[Symbol]) -> (Vec<u8>, u64) {
         let mut frequencies: Vec<Vec<u64>> = alphabets.iter().map(|a| vec![0; a.size]).collect();
         for symbol in symbols {
@@ -382,7 +383,7 @@ mod tests {
         Symbol::with_extra(alphabet, token)
     }
 
-    /// Symbols and extra bits that [`encode`] made bytes of, for alphabets without meanings.
+    /// Checks that these symbols are what [`encode`] made bytes of, for alphabets whose symbols stand for themselves.
     fn assert_decoded(bytes: &[u8], alphabets: &[Alphabet], symbols: &[Symbol]) {
         let mut reader = BitReader::new(bytes);
         let tables = DecodeTable::read_all(&mut reader, alphabets).unwrap();

@@ -1,19 +1,19 @@
-//! Rows beside those of a reference, or each beside rows before it, which encoder and decoder both know (FORMAT.md,
-//! sections 13 and 16).
+//! Rows given those of a reference, or given rows before them, which encoder and decoder both know (FORMAT.md, sections
+//! 13 and 16).
 //!
-//! A model that was trained again, or with another seed, predicts mostly what the one before did on the
-//! same inputs. The models of `*_beside` code a row with that of the reference at hand, and a block says
-//! by a checksum which rows these were. What follows in time is mostly like what was there before.
+//! A model that was trained again, or with another seed, predicts mostly what its predecessor did on the same inputs.
+//! The models of `*_beside` code each row given that of the reference, and a block says by a checksum which rows these
+//! were. In time series, rows are mostly like those before them.
 
 use super::order::first_classes;
 use crate::matrix::{Rows, argmax, largest};
 
-/// What rows are beside.
+/// What rows are coded given.
 #[derive(Debug, Clone, Copy)]
 pub enum Beside<'a> {
-    /// Those of a reference.
+    /// The rows of a reference.
     Reference(Rows<'a>),
-    /// Each what rows before it tell.
+    /// Rows before each in the block.
     Before(Before),
 }
 
@@ -27,15 +27,15 @@ impl<'a> Beside<'a> {
     }
 }
 
-/// What the rows before a row tell of it, and how much that is trusted.
+/// The rows before it that a row is predicted from, and how far they are trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Before {
-    /// How many rows ago is the one that counts.
+    /// How many rows ago the one is that counts.
     pub lag: u32,
-    /// Whether the last row changes as the one *lag* rows ago did from the row before that: of a lag of 1 as it did
-    /// itself, of the width of an image as its neighbour above.
+    /// Whether the last row is taken to change as the one *lag* rows ago did from the row before that: for a lag of 1,
+    /// as it did itself; for the width of an image, as its neighbour above.
     pub is_gradient: bool,
-    /// How much the classes of a row must tell of each other.
+    /// How much the classes of a row must say of each other to count.
     pub caution: Caution,
 }
 
@@ -54,13 +54,13 @@ impl Before {
         self == Self::last(self.caution)
     }
 
-    /// Whether the row before is predicted, number by number.
+    /// Whether the numbers of the previous row are the prediction.
     pub fn is_row_before(self) -> bool {
         self.is_last() && self.caution.is_most()
     }
 
-    /// Fills in what all rows before a row tell of it: zeros, if there are none. Probabilities, of which some are below
-    /// the `floor` of what is told apart, change as their logarithms do. Format-stable.
+    /// Fills in `row` as expected from `rows`, all those before it: zeros, if there are none. With a `floor`, rows are
+    /// probabilities: they change as their logarithms do, but for those far below the floor. Format-stable.
     #[inline(always)]
     pub fn fill(self, rows: &[f32], floor: Option<f32>, row: &mut [f32]) {
         let n_classes = row.len();
@@ -75,11 +75,11 @@ impl Before {
             for (value, (&last, (&to, &from))) in row.iter_mut().zip(changes) {
                 *value = match floor {
                     None => match last + to - from {
-                        // Which no number it would be is not the same on all machines.
+                        // The bits of a NaN differ between machines.
                         no_number if no_number.is_nan() => last,
                         number => number,
                     },
-                    // Of no number, 0.
+                    // NaN becomes 0.
                     Some(floor) => {
                         ((last + floor) * (to + floor) / (from + floor) - floor).max(0.0)
                     }
@@ -97,19 +97,19 @@ impl Before {
     }
 }
 
-/// The rows that others are beside, as encoder and decoder know them.
+/// The known rows: one for each row of a block, given which it is coded. Encoder and decoder both know them.
 pub struct KnownRows<'a> {
     beside: Beside<'a>,
-    /// That of probabilities.
+    /// The floor of [`Before::fill`], for probabilities.
     floor: Option<f32>,
-    /// Those before, as they were decoded, if more than the last one counts.
+    /// The rows before, as they were decoded, if more than the last one counts.
     before: Vec<f32>,
-    /// What they tell.
+    /// What is expected of the next row.
     row: Vec<f32>,
 }
 
 impl<'a> KnownRows<'a> {
-    /// Those of a block of so many rows that begins.
+    /// The rows known when a block of `n_rows` begins.
     pub fn new(beside: Beside<'a>, floor: Option<f32>, n_rows: usize, n_classes: usize) -> Self {
         let n_kept = match beside {
             Beside::Before(before) if !before.is_last() => n_rows * n_classes,
@@ -123,7 +123,7 @@ impl<'a> KnownRows<'a> {
         }
     }
 
-    /// The row beside the next one, which has this number; zeros, if there is none.
+    /// The row beside the next one, which is number `index`; zeros, if there is none.
     #[inline(always)]
     pub fn row(&mut self, index: usize) -> &[f32] {
         match self.beside {
@@ -134,7 +134,7 @@ impl<'a> KnownRows<'a> {
         &self.row
     }
 
-    /// Takes the next row as it is decoded.
+    /// Takes the next row, as it is decoded.
     #[inline(always)]
     pub fn take(&mut self, row: &[f32], is_exact: bool) {
         match self.beside {
@@ -149,42 +149,43 @@ impl<'a> KnownRows<'a> {
     }
 }
 
-/// How much the classes of a row must tell of each other not to be taken for chance: it adds to the ridge of each
-/// column, in what that has of its own. The most of it predicts just what the rows before tell, which suits rows of
-/// which many values stay what they are, or go on as they did.
+/// How much the classes of a row must say of each other not to be taken for chance: it adds to the ridge of each column
+/// a multiple of what the column has of its own. The most of it predicts just what the rows before say, which suits
+/// rows many of whose values stay the same, or go on as they did. Expected rows state no caution: they carry a filler,
+/// and their ridge is fixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caution(u32);
 
 impl Caution {
-    /// That of expected rows, which state none.
+    /// The least caution, which is also the filler that expected rows carry.
     pub const LEAST: Self = Self(0);
-    /// All of them. Format-stable.
+    /// All cautions. Format-stable.
     pub const ALL: [Self; 4] = [Self(0), Self(1), Self(2), Self(3)];
-    /// Those that are tried for large blocks.
+    /// The cautions tried for large blocks.
     pub const OF_LARGE: [Self; 3] = [Self(0), Self(2), Self(3)];
 
-    /// That of a number of 2 bits.
+    /// The caution of a number of 2 bits.
     pub fn from_number(number: u32) -> Self {
         Self(number)
     }
 
-    /// Its number.
+    /// The number of the caution.
     pub fn number(self) -> u32 {
         self.0
     }
 
-    /// What is added, in an entry of the diagonal.
+    /// The share of an entry of the diagonal that is added to it.
     pub fn own_ridge(self) -> f64 {
         [1.0 / 1024.0, 1.0 / 16.0, 4.0, 4.0][self.0 as usize]
     }
 
-    /// Whether the classes of a row tell nothing of each other.
+    /// Whether the classes of a row do not count for each other.
     pub fn is_most(self) -> bool {
         self == Self(3)
     }
 }
 
-/// The checksum of the rows of a reference that a block was told against.
+/// The checksum of rows of a reference, which a block states.
 pub fn checksum(reference: Rows<'_>) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     let mut bytes = [0; 4096];
@@ -204,18 +205,18 @@ pub struct Known {
 }
 
 impl Known {
-    /// Where there is no row: all zeros.
+    /// All zeros, where there is no row.
     pub fn nothing(n_classes: usize) -> Self {
         Self {
             values: vec![0.0; n_classes],
         }
     }
 
-    /// Takes the row at hand.
+    /// Takes a row.
     #[inline(always)]
     pub fn take(&mut self, row: &[f32]) {
         self.values.clear();
-        // A comparison with no number is false.
+        // NaN compares as false.
         let clamped = row.iter().map(|&value| match value > 0.0 {
             true if value < 1.0 => value,
             true => 1.0,
@@ -229,7 +230,7 @@ impl Known {
         &self.values
     }
 
-    /// Where a class stands in falling order, of equals the first class first.
+    /// The rank of a class in falling order, of equals the first class first.
     #[inline(always)]
     pub fn rank(&self, class: usize) -> usize {
         let value = self.values[class];
@@ -255,8 +256,8 @@ impl Known {
     }
 }
 
-/// log2(1 + 4 level), linear between powers of two, of a level that need not be whole: `value` times
-/// `scale`. Format-stable.
+/// log2(1 + 4 level), linear between powers of two, for a level that need not be whole: `value` times `scale`.
+/// Format-stable.
 #[inline(always)]
 pub fn feature(value: f64, scale: f64) -> f32 {
     let number = 4.0 * (value * scale) + 1.0;
@@ -314,7 +315,7 @@ mod tests {
         for lag in [1, 2, 4, 5, u32::MAX] {
             for is_gradient in [false, true] {
                 assert_eq!(fill(lag, is_gradient, None, &[]), [0.0, 0.0]);
-                // The first rows have no others but the last one.
+                // The first rows know only the last one.
                 assert_eq!(fill(lag, is_gradient, None, &rows[..2]), rows[..2]);
             }
         }
@@ -329,7 +330,7 @@ mod tests {
         assert_eq!(fill(4, true, None, &rows), [5.0, 5.0]);
         let infinite = [f32::INFINITY, 1.0];
         assert_eq!(fill(1, true, None, &infinite.repeat(2)), infinite);
-        // As shares of their sum.
+        // Probabilities are scaled to sum 1.
         assert_eq!(fill(1, true, Some(0.5), &[0.5, 0.0, 1.5, 0.0]), [1.0, 0.0]);
         assert_eq!(fill(1, true, Some(0.5), &[0.5, 0.5, 1.5, 1.5]), [0.5, 0.5]);
         let of_none = fill(1, true, Some(0.5), &[1.0, f32::NAN, 1.0, f32::INFINITY]);

@@ -5,27 +5,27 @@
 
 use super::Corrupt;
 
-/// How symbols stand in a bitstream.
+/// How symbols are coded in a bitstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Coder {
     /// As codes of whole bits.
     #[default]
     Huffman,
-    /// In a state that is refilled.
+    /// In a state that is refilled: rANS.
     Ans,
 }
 
-/// Bits that refill the state of rANS.
+/// The number of bits that refill the state of rANS.
 pub const REFILL_BITS: u32 = 16;
-/// Between symbols, the state of rANS is not below this, its value after the last one.
+/// The least state of rANS between symbols, and its value after the last one.
 pub const START: u32 = 1 << REFILL_BITS;
 
-/// The lowest bits of a value, at most 56; the higher ones must be zero.
+/// At most 56 bits: the lowest ones of a value; all higher ones must be zero.
 #[derive(Debug, Clone, Copy)]
 pub struct Field {
     /// The value.
     pub value: u64,
-    /// How many bits.
+    /// The number of bits.
     pub n_bits: u32,
 }
 
@@ -61,7 +61,7 @@ impl BitWriter {
 
     /// Appends fields, in less time than one by one.
     pub fn write_all(&mut self, fields: &[Field]) {
-        // As many whole bytes as there are go first.
+        // Whole bytes go first.
         let n_whole = self.n_pending / 8;
         let whole = self.pending.to_le_bytes();
         self.bytes.extend_from_slice(&whole[..n_whole as usize]);
@@ -69,7 +69,7 @@ impl BitWriter {
 
         let n_before = self.bytes.len();
         let n_bits: u32 = fields.iter().map(|field| field.n_bits).sum();
-        // Whole words are written, the last bytes of which do not count.
+        // Whole words are written; the last bytes do not count.
         self.bytes.resize(n_before + n_bits as usize / 8 + 9, 0);
         let mut n_bytes = n_before;
         for field in fields {
@@ -108,10 +108,10 @@ impl BitWriter {
     }
 }
 
-/// Reads bit fields from a byte slice, lowest bit first, and has the state of rANS if symbols stand in it.
+/// Reads bit fields from a byte slice, lowest bit first, and holds the state of rANS, if symbols are coded so.
 #[derive(Debug, Default)]
 pub struct BitReader<'a> {
-    /// Which of a block's bitstreams of rows this is.
+    /// The index of this bitstream among those of the block's rows.
     pub index: usize,
     bytes: &'a [u8],
     /// Index of the first byte that is not in `pending` yet.
@@ -119,7 +119,7 @@ pub struct BitReader<'a> {
     pending: u64,
     n_pending: u32,
     coder: Coder,
-    /// 0 as long as there is none.
+    /// 0 until the first state has been read.
     state: u32,
 }
 
@@ -132,7 +132,7 @@ impl<'a> BitReader<'a> {
         }
     }
 
-    /// Says how the symbols to come are coded.
+    /// Sets how the symbols to come are coded.
     pub fn expect(&mut self, coder: Coder) {
         self.coder = coder;
     }
@@ -145,7 +145,7 @@ impl<'a> BitReader<'a> {
     /// Reads the first state.
     ///
     /// # Errors
-    /// [`Corrupt`] if fewer bits are left, or no state is like that.
+    /// [`Corrupt`] if fewer bits are left, or the state is too small.
     pub fn start_state(&mut self) -> Result<(), Corrupt> {
         self.state = self.read(u32::BITS)?;
         match self.state < START {
@@ -154,14 +154,14 @@ impl<'a> BitReader<'a> {
         }
     }
 
-    /// The state.
+    /// The state of rANS.
     #[inline(always)]
     pub fn state(&self) -> u32 {
         self.state
     }
 
-    /// Takes the state after a symbol, refills it, and takes the symbol's extra bits (at most 32), which are the
-    /// lowest ones of what is returned.
+    /// Takes the state after a symbol and refills it; returns bits of which the lowest are the symbol's extra bits (at
+    /// most 32), which it also takes.
     ///
     /// # Errors
     /// [`Corrupt`] if fewer bits are left.
@@ -187,7 +187,8 @@ impl<'a> BitReader<'a> {
         self.n_pending += n_taken * 8;
     }
 
-    /// The same where fewer than eight bytes are left: a call, so that the usual way is short.
+    /// Refills as [`refill`](Self::refill) does where fewer than eight bytes are left: a call, to keep the usual way
+    /// short.
     #[cold]
     #[inline(never)]
     fn refill_with_last(&mut self) {
@@ -207,7 +208,7 @@ impl<'a> BitReader<'a> {
         self.pending
     }
 
-    /// Bits that have not been taken.
+    /// The number of bits that have not been taken.
     pub fn n_bits_left(&self) -> u64 {
         (self.bytes.len() - self.next) as u64 * 8 + u64::from(self.n_pending)
     }
@@ -237,7 +238,7 @@ impl<'a> BitReader<'a> {
         Ok(value as u32)
     }
 
-    /// Takes the padding of the byte at hand, and returns the bytes after it.
+    /// Takes the padding of the current byte, and returns the bytes after it.
     ///
     /// # Errors
     /// [`Corrupt`] if the padding is not zero.
@@ -249,7 +250,7 @@ impl<'a> BitReader<'a> {
         }
     }
 
-    /// Checks that only the padding of the last byte is left, that it is zero, and that the state is the last one.
+    /// Checks that only zero padding of the last byte is left, and that the state is the last one.
     ///
     /// # Errors
     /// [`Corrupt`] otherwise.

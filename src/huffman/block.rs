@@ -18,7 +18,7 @@ use super::{
 };
 use crate::matrix::{PredictionMatrix, Rows};
 
-/// The first version of the format that has the way in which a payload is coded.
+/// The first version of the format that can code a payload in this way.
 pub fn first_version(payload: &[u8]) -> u8 {
     let first = FirstByte::of(payload).first_version();
     // The number of rows does not matter here.
@@ -28,8 +28,7 @@ pub fn first_version(payload: &[u8]) -> u8 {
     }
 }
 
-/// About how many bytes the decoder of a payload takes beside those of the payload and of the values: what it learns
-/// of many classes.
+/// About how many bytes the decoder of a payload takes beside the payload and the values, to learn from the rows.
 pub fn n_working_bytes(payload: &[u8], n_rows: usize, n_classes: usize, keep_top: usize) -> u64 {
     if let Ok(Some(repeated)) = Repeated::read_from(payload, n_rows) {
         let n_distinct = repeated.n_distinct;
@@ -49,12 +48,12 @@ pub fn is_of_bits(payload: &[u8]) -> bool {
     FirstByte::of(payload).is_of_bits()
 }
 
-/// Which distinct row each row is, as it stands in a payload of rows that come again.
+/// Encodes which distinct row each row is, as it stands in a payload of repeated rows.
 pub fn encode_repeats(repeats: &Repeats) -> Payload {
     write_rows(Coder::Huffman, 1, repeats.encode(), BitWriter::new())
 }
 
-/// Puts the payload of the distinct rows, and [which of these](encode_repeats) each row is, into one.
+/// Joins the payload of the distinct rows and [which of these](encode_repeats) each row is.
 pub fn join_repeated(n_distinct: usize, distinct: Payload, rows: Payload) -> Payload {
     let parts = Repeated {
         n_distinct,
@@ -68,12 +67,12 @@ pub fn join_repeated(n_distinct: usize, distinct: Payload, rows: Payload) -> Pay
     Payload { bytes, counts }
 }
 
-/// The parts of a payload of rows that [come again](repeats).
+/// The parts of a payload of [repeated](repeats) rows.
 struct Repeated<'a> {
     n_distinct: usize,
     /// The payload of the distinct rows.
     distinct: &'a [u8],
-    /// Which of these each row is.
+    /// The distinct row that each row is.
     rows: &'a [u8],
 }
 
@@ -86,7 +85,7 @@ impl<'a> Repeated<'a> {
         [&writer.finish(), self.distinct, self.rows].concat()
     }
 
-    /// The parts of the payload of a block of so many rows, if it is such.
+    /// The parts of a payload of `n_rows` rows; `None` if these are not repeated ones.
     fn read_from(payload: &'a [u8], n_rows: usize) -> Result<Option<Self>, Corrupt> {
         if !FirstByte::of(payload).is_repeated() {
             return Ok(None);
@@ -114,7 +113,7 @@ impl<'a> Repeated<'a> {
         }
     }
 
-    /// Decodes all rows of these distinct ones, and shows which of them each row is to a watch.
+    /// Decodes all rows, given the distinct ones; the watch sees which of these each row is.
     fn decode_rows(
         &self,
         n_rows: usize,
@@ -128,8 +127,8 @@ impl<'a> Repeated<'a> {
     }
 }
 
-/// Encodes the rows of `matrix` in one way, those marked in `is_exact` bit for bit, beside those of a reference if its
-/// model is such. Rows that cannot be coded otherwise get marked.
+/// Encodes the rows of `matrix` in one way: those marked in `is_exact` bit for bit, the others beside those of a
+/// reference if the model needs it. Rows that cannot be coded otherwise get marked.
 pub fn encode(
     way: Way,
     matrix: Rows<'_>,
@@ -162,13 +161,13 @@ pub fn decode(
     decode_beside(payload, n_rows, n_classes, None, keep_top)
 }
 
-/// As [`decode`], with the rows of a reference beside those that were coded.
+/// Decodes a payload as [`decode`] does, given the rows of the reference beside those that were coded.
 ///
 /// # Errors
-/// As [`decode`], and [`Error::WrongReference`] if they are not those that the rows were compressed against.
+/// As [`decode`], and [`Error::WrongReference`] if the rows were coded given other ones.
 ///
 /// # Panics
-/// If there are others than so many rows of `n_classes`.
+/// If `reference` has not `n_rows` rows of `n_classes`.
 pub fn decode_beside(
     payload: &[u8],
     n_rows: usize,
@@ -244,8 +243,8 @@ fn decode_watched(
     Ok(PredictionMatrix::new(n_classes, values))
 }
 
-/// Coding and decoding with the vector instructions of this machine. These compute as the others do: nothing
-/// is fused or reordered.
+/// Encoding with the vector instructions of this machine, which compute as the others do: nothing is fused or
+/// reordered.
 struct Coding<'a> {
     way: Way,
     matrix: Rows<'a>,
@@ -274,7 +273,7 @@ impl pulp::WithSimd for Coding<'_> {
                 expected_beside::encode(matrix, beside, is_exact, levels, keep_top, coder)
             }
             (RowModel::Expected(levels), None) => {
-                // Where others are expected after each row, rows cannot be walked side by side.
+                // Where expectations change after each row, rows cannot be walked side by side.
                 let are_alone = tops.are_after() || matrix.n_rows() < 8 * N_STREAMS;
                 match are_alone && n_streams == 1 {
                     true => {
@@ -300,7 +299,7 @@ impl pulp::WithSimd for Coding<'_> {
     }
 }
 
-/// What rows are beside.
+/// The rows given which others are coded.
 fn beside(against: Against, reference: Option<Rows<'_>>) -> Option<Beside<'_>> {
     match against {
         Against::Nothing | Against::TopBefore => None,
@@ -381,7 +380,7 @@ mod tests {
     use super::super::tabled::By;
     use super::*;
 
-    /// Those of probabilities.
+    /// The multiples of a step from 0 to 1, for probabilities.
     fn multiples(step: Step) -> Multiples {
         Multiples {
             step,
@@ -408,7 +407,7 @@ mod tests {
         ]
     }
 
-    /// A model of every kind, but for those against a reference.
+    /// A model of every kind, but for those beside a reference.
     fn every_model() -> Vec<Model> {
         every_row_model()
             .into_iter()
@@ -416,7 +415,7 @@ mod tests {
             .collect()
     }
 
-    /// The models of such rows, but for those against a reference.
+    /// The models of these rows, but for those beside a reference.
     fn alone_and_after(rows: RowModel) -> impl Iterator<Item = Model> {
         let [least, .., more, most] = Caution::ALL;
         let earlier = [(1, true, least), (2, false, more), (3, true, most)];
@@ -474,7 +473,7 @@ mod tests {
         models.chain(sorted).collect()
     }
 
-    /// The models of such values, sorted.
+    /// The block-sorted models of such values.
     fn block_sorted(values: Values) -> [RowModel; 2] {
         Scan::ALL.map(|scan| RowModel::BlockSorted(BlockSorted { values, scan }))
     }
@@ -484,12 +483,12 @@ mod tests {
         Minifloat::new(Step::from_bits(unit).unwrap(), 10).unwrap()
     }
 
-    /// Each of them in each way.
+    /// Every model in each way.
     fn every_way() -> impl Iterator<Item = Way> {
         every_model().into_iter().flat_map(ways)
     }
 
-    /// All ways with a model.
+    /// All ways to code with a model.
     fn ways(model: Model) -> impl Iterator<Item = Way> {
         let n_streams: &[usize] = match (model.rows, model.against) {
             (RowModel::Expected(_), Against::Nothing | Against::TopBefore)
@@ -513,7 +512,7 @@ mod tests {
         }
     }
 
-    /// References for rows: the same, others, and such as nobody would take.
+    /// References for rows: the same rows, others, and arbitrary bits.
     fn references(matrix: &PredictionMatrix) -> [PredictionMatrix; 3] {
         let values = matrix.values();
         let bits = (0..values.len() as u32).map(|i| f32::from_bits(i.wrapping_mul(0x9E37_79B1)));
@@ -598,7 +597,7 @@ mod tests {
         }
     }
 
-    /// Whether all models keep their promises of probabilities.
+    /// Checks that all models keep their promises of probabilities.
     fn assert_all_kept(matrix: &PredictionMatrix, max_error: f64, keep_top: usize) {
         for model in uniform_models(max_error) {
             assert_kept(
@@ -714,7 +713,7 @@ mod tests {
 
     #[test]
     fn many_large_levels_of_floats_survive() {
-        // Their squares have no sum of 64 bits.
+        // The sum of their squares exceeds 64 bits.
         let mut ones = vec![1.0; 2 << 17];
         ones[5] = half::f16::from_f32(0.3).to_f32();
         let matrix = PredictionMatrix::new(1 << 17, ones);
@@ -750,7 +749,7 @@ mod tests {
             match way.model.rows {
                 RowModel::Bits | RowModel::Multiples(_) | RowModel::Tabled(_) => {}
                 _ => {
-                    // Every further bitstream takes a length and a state.
+                    // Every further bitstream costs a length and a state.
                     let below = 100 + 5 * (way.n_streams - 1);
                     assert!(payload.len() < below, "{} bytes: {way:?}", payload.len());
                 }
@@ -780,7 +779,7 @@ mod tests {
         }
     }
 
-    /// Rows and those of a reference that are much alike.
+    /// Rows, and those of a reference, which are much alike.
     fn alike() -> (PredictionMatrix, PredictionMatrix) {
         let value = |i: usize| {
             let mixed = (i as u32).wrapping_mul(2_654_435_761);
@@ -846,7 +845,7 @@ mod tests {
             let others = Rows::new(10, &others);
             let error = decode_beside(&payload, 30, 10, Some(others), 1).unwrap_err();
             assert!(matches!(error, Error::WrongReference), "{error}");
-            // One that tells nothing is not used.
+            // A reference that says nothing is not used.
             let [.., useless] = references(&matrix);
             let useless = Some(useless.view());
             assert_eq!(encode(useless), alone);

@@ -1,10 +1,10 @@
-//! Numbers that those after them tell, as where the classes of a row are bins of one quantity, or rows follow
-//! a curve: the block sorting of Burrows and Wheeler (A Block-sorting Lossless Data Compression Algorithm, DEC SRC
-//! report 124, 1994), with the differences of numbers in place of the ranks of bytes (FORMAT.md, section 17).
+//! Numbers that the numbers after them determine, as where the classes of a row are bins of one quantity, or rows
+//! follow a curve: the block sorting of Burrows and Wheeler (A Block-sorting Lossless Data Compression Algorithm, DEC
+//! SRC report 124, 1994), with differences of numbers in place of the ranks of bytes (FORMAT.md, section 17).
 //!
-//! All numbers of the block, row after row or class after class, are put in the order of what follows each of
-//! them. Those with the same future come to stand together, and are mostly the same again, or near: each is
-//! coded as one of those seen last, or by its difference from the last one, in the context of how the ones before were.
+//! All numbers of the block, row after row or class after class, are put in the order of what follows each of them.
+//! Numbers with the same future come to stand together, and are mostly equal or near: each is coded as one of those
+//! seen last, or by its difference from the last one, in the context of the ranks before it.
 
 use std::borrow::Cow;
 
@@ -24,26 +24,26 @@ use super::symbols::Symbol;
 use super::tokens::{LEVELS, from_zigzag, zigzag};
 use crate::matrix::{Rows, argmax};
 
-/// About what a decoder takes for each number.
+/// About the bytes that a decoder takes for each number.
 pub const N_WORKING_BYTES: u64 = 20;
 
 /// Rows whose numbers are sorted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BlockSorted {
-    /// What is sorted.
+    /// The values that are sorted, as numbers.
     pub values: Values,
-    /// In which order the numbers of a block stand before they are sorted.
+    /// The order of a block's numbers before they are sorted.
     pub scan: Scan,
 }
 
-/// How values become numbers.
+/// The numbers that values become.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Values {
     /// Multiples of a step.
     Steps(Step),
-    /// All bits, in the order of the values.
+    /// All bits, as integers in the order of the values.
     Bits(Minifloat),
-    /// Levels of square roots, in each row as fine as its divergence asks for; decoders do not look at these.
+    /// Levels of square roots, in each row as fine as its divergence asks for; decoders need neither field.
     Roots {
         /// The finenesses that rows may have.
         roots: Roots,
@@ -59,7 +59,7 @@ impl Values {
         max_kl: f64::NAN,
     };
 
-    /// Their numbers, which those of predicted rows are as well; `None` for levels of square roots.
+    /// The numbers of values, which are those of predicted rows as well; `None` for levels of square roots.
     pub fn numbers(self) -> Option<Numbers> {
         match self {
             Self::Steps(step) => Some(Numbers::Steps(step)),
@@ -73,7 +73,7 @@ impl Values {
         matches!(self, Self::Bits(_))
     }
 
-    /// The numbers of all rows that are not marked; those that have none get marked.
+    /// The numbers of all rows that are not marked; rows without numbers get marked.
     pub fn quantize(self, matrix: Rows<'_>, is_exact: &mut [bool]) -> Vec<i32> {
         pulp::Arch::new().dispatch(Quantizing {
             values: self,
@@ -83,7 +83,7 @@ impl Values {
     }
 }
 
-/// Finding numbers with the vector instructions of this machine.
+/// Quantizes with the vector instructions of this machine.
 struct Quantizing<'a> {
     values: Values,
     matrix: Rows<'a>,
@@ -120,7 +120,7 @@ impl pulp::WithSimd for Quantizing<'_> {
     }
 }
 
-/// In which order the numbers of a block stand.
+/// The order of a block's numbers before they are sorted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scan {
     /// Row after row.
@@ -130,10 +130,10 @@ pub enum Scan {
 }
 
 impl Scan {
-    /// All of them.
+    /// All scans, each at its number.
     pub const ALL: [Self; 2] = [Self::ByRow, Self::ByClass];
 
-    /// Numbers of rows in this order.
+    /// The numbers of rows, put in this order.
     pub fn of_rows(self, numbers: &[i32], n_classes: usize) -> Cow<'_, [i32]> {
         match self {
             Self::ByRow => numbers.into(),
@@ -141,7 +141,7 @@ impl Scan {
         }
     }
 
-    /// Numbers in this order, row after row.
+    /// Numbers in this order, put back row after row.
     fn to_rows(self, numbers: Vec<i32>, n_classes: usize) -> Vec<i32> {
         match self {
             Self::ByRow => numbers,
@@ -150,7 +150,7 @@ impl Scan {
     }
 }
 
-/// The columns of a matrix with rows of so many numbers, one after another.
+/// The columns, one after another, of a matrix with rows of `n_columns` numbers.
 fn transposed(numbers: &[i32], n_columns: usize) -> Vec<i32> {
     let mut columns = Vec::with_capacity(numbers.len());
     if !numbers.is_empty() {
@@ -161,14 +161,14 @@ fn transposed(numbers: &[i32], n_columns: usize) -> Vec<i32> {
     columns
 }
 
-/// The place of each suffix among all of them, from 1 on, where the shorter of two comes first if the other begins with
-/// it: by sorting ever longer prefixes, of those that are not told apart yet (Larsson and Sadakane, Faster suffix
-/// sorting, Theoretical Computer Science 387, 2007).
+/// The place of each suffix in ascending order, from 1 on; a suffix that another begins with comes before it. Sorts by
+/// ever longer prefixes those suffixes that are not told apart yet (Larsson and Sadakane, Faster suffix sorting,
+/// Theoretical Computer Science 387, 2007).
 fn places_of_suffixes(numbers: &[i32]) -> Vec<u32> {
     let mut places = vec![0; numbers.len()];
     let mut keyed: Vec<(i32, u32)> = numbers.iter().copied().zip(0..).collect();
     keyed.sort_unstable();
-    // The suffixes in order, and where those begin and end that have the same place.
+    // The suffixes in order, and the ranges of suffixes that have the same place so far.
     let mut suffixes: Vec<u32> = keyed.iter().map(|&(_, suffix)| suffix).collect();
     let mut alike = Vec::new();
     split(&keyed, 0, &mut places, &mut alike);
@@ -177,7 +177,7 @@ fn places_of_suffixes(numbers: &[i32]) -> Vec<u32> {
     while !alike.is_empty() {
         let mut still_alike = Vec::new();
         for (first, end) in alike {
-            // The rest of a suffix has been placed by as many numbers; nothing comes before all of them.
+            // The rest after so many numbers has been placed by as many numbers; the empty rest comes first.
             let place_of_rest = |suffix: u32| {
                 let rest = places.get(suffix as usize + n_known);
                 rest.copied().unwrap_or(0)
@@ -197,7 +197,7 @@ fn places_of_suffixes(numbers: &[i32]) -> Vec<u32> {
     places
 }
 
-/// Places suffixes that are sorted by their keys, from the one after `first` on, and notes which of them have the same.
+/// Places suffixes that are sorted by their keys, after the first `first` ones, and notes the ranges of equal keys.
 fn split<K: PartialEq>(
     keyed: &[(K, u32)],
     first: usize,
@@ -217,8 +217,8 @@ fn split<K: PartialEq>(
     }
 }
 
-/// What comes before each suffix, in the order of these, the empty one being the first; nothing comes before all
-/// numbers, whose place is returned.
+/// The number before each suffix, in the order of suffixes, the empty one being the first. Nothing comes before the
+/// whole sequence: its place is returned instead.
 fn sort(numbers: &[i32]) -> (Vec<i32>, usize) {
     let places = places_of_suffixes(numbers);
     let mut sorted = vec![0; numbers.len() + 1];
@@ -236,13 +236,13 @@ fn sort(numbers: &[i32]) -> (Vec<i32>, usize) {
 /// The numbers that [`sort`] has sorted.
 ///
 /// # Errors
-/// [`Corrupt`] if it does not sort any into such an order.
+/// [`Corrupt`] if [`sort`] never returns these.
 fn unsort(sorted: &[i32], place_of_all: usize) -> Result<Vec<i32>, Corrupt> {
     const CORRUPT: Corrupt = Corrupt("the block sort cannot be undone");
     if place_of_all > sorted.len() || (place_of_all == 0) != sorted.is_empty() {
         return Err(CORRUPT);
     }
-    // The suffixes that are not empty, by their first number, are in the order of their rests.
+    // Suffixes ordered by first number and, among equal ones, by the place of their rest.
     let rests = stable_order(sorted);
     let mut numbers = Vec::with_capacity(sorted.len());
     let mut place = place_of_all;
@@ -254,8 +254,8 @@ fn unsort(sorted: &[i32], place_of_all: usize) -> Result<Vec<i32>, Corrupt> {
     Ok(numbers)
 }
 
-/// The places of numbers in ascending order, those of equal ones in their own: a radix sort, by 11 bits at a time, of as
-/// many as the numbers differ in.
+/// The places of numbers in ascending order, equal ones in their own order: a radix sort by 11 bits at a time, of only
+/// as many bits as the numbers differ in.
 fn stable_order(numbers: &[i32]) -> Vec<u32> {
     const N_DIGIT_BITS: usize = 11;
     let least = numbers.iter().copied().min().unwrap_or(0);
@@ -286,13 +286,13 @@ fn stable_order(numbers: &[i32]) -> Vec<u32> {
     places
 }
 
-/// What encoder and decoder know alike of the sorted numbers so far.
+/// The sorted numbers so far, as encoder and decoder both know them.
 struct Seen {
-    /// Those seen last, which are different ones, the last of them first.
+    /// The last three different numbers, the latest first.
     last: [i32; 3],
-    /// How often the last one has been repeated.
+    /// How often the latest has been repeated.
     n_repeats: u32,
-    /// The rank of the last one that was no repeat.
+    /// The last rank that was no repeat.
     other: u32,
 }
 
@@ -305,8 +305,7 @@ impl Seen {
         }
     }
 
-    /// The context of the next number: how long the run of repeats is, and how far from the others the last other one
-    /// was. Format-stable.
+    /// The context of the next number: the length of the run of repeats, and the rank before that run. Format-stable.
     #[inline(always)]
     fn context(&self) -> usize {
         const N_SIZES: u32 = 12;
@@ -319,7 +318,7 @@ impl Seen {
         (N_SIZES * run + size.min(N_SIZES - 1)) as usize
     }
 
-    /// How far the second and the third of the last numbers are from the first, the nearer one first.
+    /// The distances of the second and the third of the last numbers from the first, the smaller one first.
     #[inline(always)]
     fn distances(&self) -> [u32; 2] {
         let [last, second, third] = self.last;
@@ -327,8 +326,7 @@ impl Seen {
         [second.min(third), second.max(third)]
     }
 
-    /// The rank of a number: 0 for the last one, 1 and 2 for those before it; from 3 on, all others as they are farther
-    /// from it.
+    /// The rank of a number: 0 to 2 for the last numbers; from 3 on, all others by their distance from the latest.
     #[inline(always)]
     fn rank(&self, number: i32) -> u32 {
         match self.last.iter().position(|&last| last == number) {
@@ -374,8 +372,7 @@ impl Seen {
 }
 
 impl BlockSorted {
-    /// Codes the rows of `matrix`; those marked in `is_exact` bit for bit, as are rows that have no numbers (which get
-    /// marked).
+    /// Codes the rows of `matrix`; bit for bit those marked in `is_exact`, and rows without numbers, which get marked.
     #[inline(never)]
     pub fn encode(
         self,
@@ -461,7 +458,7 @@ impl BlockSorted {
                 Some(of_values) => of_values.dequantize_row(numbers.iter().copied(), row),
                 None => {
                     for (level, &number) in levels.iter_mut().zip(numbers) {
-                        // Those below 0 become too large ones.
+                        // Negative numbers become levels that are too large.
                         *level = number as u32;
                         if *level > MAX_LEVEL_OF_ROOTS {
                             return Err(Corrupt("a level is out of range"));
@@ -478,11 +475,10 @@ impl BlockSorted {
     }
 }
 
-/// Whether numbers, in the order in which they are to be sorted, may take less than so many bits, by a quick look: how
-/// far each is from what it was when the same two, or four, last followed, and how many of those that are not 0 are
-/// just that.
+/// Whether numbers, in the order in which they are to be sorted, may take less than `n_bits`, by a quick look: how far
+/// each is from the number that last stood before the same two, or four, and how many other than 0 equal it.
 pub fn may_take_less(numbers: &[i32], n_bits: f64) -> bool {
-    /// Of noise there are fewer, whatever its distribution.
+    /// Noise stays below this, whatever its distribution.
     const LEAST_SHARE_FORESEEN: f64 = 0.2;
     const N_HASH_BITS: u32 = 16;
     let hash = |following: &[i32]| {
@@ -518,7 +514,7 @@ mod tests {
 
     #[test]
     fn numbers_are_sorted_by_what_follows_them() {
-        // The example of Burrows and Wheeler's kind, "banana": the suffixes are "", a, ana, anana, banana, na, nana.
+        // An example like that of Burrows and Wheeler, "banana": the suffixes are "", a, ana, anana, banana, na, nana.
         let numbers = b"banana".map(i32::from);
         let (sorted, place_of_all) = sort(&numbers);
         assert_eq!(sorted, b"annbaa".map(i32::from)[..]);
@@ -573,7 +569,7 @@ mod tests {
                 let rank = seen.rank(number);
                 prop_assert_eq!(seen.number(rank), number);
                 prop_assert!(seen.context() < N_POSITIONS);
-                // Those next to it are other numbers.
+                // The neighbouring ranks are those of other numbers.
                 for other in [rank.wrapping_sub(1), rank.wrapping_add(1)] {
                     prop_assert_eq!(seen.rank(seen.number(other)), other);
                 }
@@ -602,7 +598,7 @@ mod tests {
             let payload = block::encode(way, matrix, None, &mut [false], 1).bytes;
             let decoded = block::decode(&payload, 1, 1, 1).unwrap();
             assert_eq!(decoded.values(), values);
-            // The same as levels, without the number of the model and the step.
+            // The same numbers as levels, without the number of the model and the step.
             let of_roots = [&[id::SORTED_ROOTS as u8], &payload[1 + 8..]].concat();
             assert_eq!(block::decode(&of_roots, 1, 1, 1).is_ok(), is_one, "{level}");
         }

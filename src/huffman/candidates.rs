@@ -1,5 +1,5 @@
-//! The models that keep a promise of some rows, with the parameters that suit these. Which of them takes the fewest
-//! bytes is [chosen](super::choice) by trying.
+//! The models that keep a promise of some rows, with parameters that suit these. [`choice`](super::choice) tries them
+//! and takes the smallest.
 
 use super::beside::{Before, Caution};
 use super::block_sorted::{BlockSorted, Scan, Values};
@@ -29,7 +29,7 @@ pub enum Search {
 }
 
 impl Search {
-    /// Whether one of the models of these numbers is looked for.
+    /// Whether a model of one of these numbers is looked for.
     fn wants(self, ids: &[u32]) -> bool {
         match self {
             Self::Small | Self::Large => true,
@@ -38,7 +38,8 @@ impl Search {
     }
 }
 
-/// The models that keep a promise of the rows of `matrix`, in the order of their speed. Rows that no quantizer suits get marked.
+/// The models that keep a promise of the rows of `matrix`, in the order of their speed. Rows that no quantizer suits
+/// get marked.
 pub fn candidates(
     matrix: Rows<'_>,
     reference: Option<Rows<'_>>,
@@ -84,7 +85,7 @@ pub fn candidates(
     models
 }
 
-/// The models of a large block, of which these rows are a part, that tell rows beside [earlier](row_order::earlier)
+/// The models of a large block, of which these rows are a part, that code rows beside [earlier](row_order::earlier)
 /// ones.
 pub fn candidates_beside(
     matrix: Rows<'_>,
@@ -96,7 +97,7 @@ pub fn candidates_beside(
     beside(&rows, earlier, Search::Large)
 }
 
-/// The models of such rows beside what those before tell, with all cautions that are looked for.
+/// The models of `rows` beside earlier rows, with all cautions that are looked for.
 fn beside(rows: &[RowModel], befores: &[Before], search: Search) -> Vec<Model> {
     let with_cautions = |&before: &Before| {
         let cautions = match search {
@@ -111,14 +112,14 @@ fn beside(rows: &[RowModel], befores: &[Before], search: Search) -> Vec<Model> {
     let of_rows = |rows: &RowModel| {
         let of_befores = befores.iter().filter_map(|&before| rows.against(before));
         let mut models: Vec<Model> = of_befores.collect();
-        // Expected rows have one caution.
+        // Expected rows ignore the caution: drop equal models.
         models.dedup();
         models
     };
     rows.iter().flat_map(of_rows).collect()
 }
 
-/// How rows may be coded, each by itself.
+/// The models of rows that keep the promise, none of them beside other rows yet.
 fn row_models(
     matrix: Rows<'_>,
     is_exact: &mut [bool],
@@ -135,8 +136,8 @@ fn row_models(
     }
 }
 
-/// The most that decoded fractions may be off by, as by rounding to float32, so that no other values are taken for
-/// fractions.
+/// How far values may be from the fractions that they are taken for: as far as sums of float32 are off, and no more, lest
+/// other values be taken for fractions.
 const FRACTION_TOLERANCE: f64 = 1e-6;
 
 /// The models of probabilities within an error.
@@ -147,7 +148,7 @@ fn models_of_probabilities(matrix: Rows<'_>, max_error: f64, search: Search) -> 
     let coarser = Uniform::of_fractions(matrix.values(), uniform.n_levels(), keeps);
     let uniform = coarser.unwrap_or(uniform);
     let mut models = models_of_levels(uniform, matrix, search);
-    // Where most are not 0, levels may follow each other as those of logits do.
+    // Where most levels are not 0, classes may predict each other as those of logits do.
     let least_live = uniform.least_live();
     let are_live = matrix.values().iter().filter(|&&value| value >= least_live);
     if matches!(search, Search::Like(_)) || 2 * are_live.count() >= matrix.values().len() {
@@ -212,14 +213,14 @@ fn models_within_divergence(
         .into_iter()
         .map(|roots| Levels::Root { roots, max_kl });
     models.extend(of_roots.map(RowModel::Expected));
-    // Of more classes, roots are as good.
+    // With more classes, roots are as good.
     if matrix.n_classes() <= FEW_CLASSES && search.wants(&[id::SPHERE, id::FINE_SPHERE]) {
         let sphere = Sphere::of(matrix, is_exact, max_kl);
         let spheres = sphere.map(|sphere| [sphere, sphere.with_fine_tokens()]);
         let of_spheres = spheres.into_iter().flatten().map(Levels::Sphere);
         models.extend(of_spheres.map(RowModel::Expected));
     }
-    // With few finenesses, values that are equal have equal levels in more rows.
+    // With few finenesses, equal values have equal levels in more rows.
     let roots = Values::Roots {
         roots: Roots::HALVING,
         max_kl,
@@ -265,7 +266,7 @@ fn exact_models(matrix: Rows<'_>, search: Search) -> Vec<RowModel> {
     models
 }
 
-/// The models of such values, sorted: of both scans, or of the one chosen.
+/// The block-sorted models of such values: of both scans, or of the one chosen.
 fn block_sorted(values: Values, search: Search) -> Vec<RowModel> {
     let all = Scan::ALL.map(|scan| BlockSorted { values, scan });
     let wanted = all.into_iter().filter(|sorted| match search {
@@ -278,7 +279,7 @@ fn block_sorted(values: Values, search: Search) -> Vec<RowModel> {
     wanted.map(RowModel::BlockSorted).collect()
 }
 
-/// Whether all rows come back from such levels as promised: of many classes, zeros take a little from the others.
+/// Whether all rows decode from shares as promised: with many classes, zeros take a little from the others.
 fn are_kept(matrix: Rows<'_>, shares: Uniform, promise: &Promise) -> bool {
     let mut levels = vec![0; matrix.n_classes()];
     let mut decoded = vec![0.0; matrix.n_classes()];
@@ -291,7 +292,7 @@ fn are_kept(matrix: Rows<'_>, shares: Uniform, promise: &Promise) -> bool {
     })
 }
 
-/// The models of rows of such levels.
+/// The models of rows of levels.
 fn models_of_levels(uniform: Uniform, matrix: Rows<'_>, search: Search) -> Vec<RowModel> {
     let mut models = vec![
         RowModel::Ranked(uniform),
@@ -308,11 +309,11 @@ fn models_of_levels(uniform: Uniform, matrix: Rows<'_>, search: Search) -> Vec<R
     models
 }
 
-/// Whether so few of the larger levels occur, as of trees that vote by shares, that fine tokens may pay for themselves.
+/// Whether fine tokens may pay for themselves: few of the larger levels occur, as where trees vote by shares.
 fn are_few_levels(values: &[f32], uniform: Uniform) -> bool {
     /// Values to look at.
     const N_VALUES: usize = 1 << 16;
-    /// Of all bits without contexts.
+    /// As a share of all bits, counted without contexts.
     const LEAST_SAVING: f64 = 0.02;
     let values = &values[..values.len().min(N_VALUES)];
     let n_bits = |uniform: Uniform| {
@@ -330,9 +331,9 @@ fn are_few_levels(values: &[f32], uniform: Uniform) -> bool {
     n_bits(fine) < (1.0 - LEAST_SAVING) * n_bits(uniform)
 }
 
-/// The models of values of few bits, the last one only if they are probabilities; none if they have more bits.
+/// The models of minifloats, the last one only for probabilities; none if the values have more bits.
 fn models_of_minifloats(values: &[f32], search: Search) -> Vec<RowModel> {
-    // What was chosen for other values is likely to keep these as well.
+    // The minifloats chosen for other values are likely to hold these as well.
     if let Search::Like(model) = search {
         let keeps = match model.rows {
             RowModel::Predicted(Numbers::OrderedBits(of) | Numbers::Bits(of)) => of.keep(values),
@@ -356,18 +357,18 @@ fn models_of_minifloats(values: &[f32], search: Search) -> Vec<RowModel> {
     models
 }
 
-/// The models of all bits of such values.
+/// The models of values with all their bits.
 pub fn models_of_bits(of: Minifloat) -> [RowModel; 2] {
     [Numbers::OrderedBits(of), Numbers::Bits(of)].map(RowModel::Predicted)
 }
 
-/// Of so few classes, other models may suit than of more.
+/// Up to so many classes, other models may suit than for more.
 const FEW_CLASSES: usize = 6;
 
-/// Of so many classes, levels may be better expected as they are than by their logarithms.
+/// From so many classes on, levels may be better expected as they are than by their logarithms.
 const MANY_CLASSES: usize = 16;
 
-/// The step for the rows not marked; rows too large for any get marked.
+/// The step for the rows not marked; rows with values too large for any step get marked.
 fn step(matrix: Rows<'_>, is_exact: &mut [bool], max_error: f64) -> Step {
     let mut largest = 0.0f32;
     for (row, is_exact) in matrix.rows().zip(is_exact) {
@@ -379,7 +380,7 @@ fn step(matrix: Rows<'_>, is_exact: &mut [bool], max_error: f64) -> Step {
             None => *is_exact = true,
         }
     }
-    // Bounds below the smallest float leave no row.
+    // A bound below the smallest float leaves no row.
     Step::new(max_error, largest).unwrap_or(Step::FINEST)
 }
 

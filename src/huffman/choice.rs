@@ -1,5 +1,5 @@
-//! Which way suits the rows of a block: all [`candidates`] are tried on all rows of a small block, and on some rows for
-//! large ones and what is left after these.
+//! Chooses how the rows of a block are coded. A small block tries all [`candidates`] on all of its rows. Large blocks,
+//! and the small one after them, use a choice made on a sample.
 
 use rayon::prelude::*;
 
@@ -17,15 +17,15 @@ use super::row_order;
 use super::tabled::Table;
 use crate::matrix::{PredictionMatrix, Rows};
 
-/// What was chosen for large blocks.
+/// The choice made for large blocks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Choice {
     of_all: Suiting,
-    /// That of the distinct rows, if rows that come again are to be coded once.
+    /// The choice for the distinct rows, if repeated rows are to be coded once.
     of_distinct: Option<Suiting>,
 }
 
-/// Which of the models that keep a promise suits some rows best, and which coder, and what a value took with these.
+/// The model and coder that suit some rows best, and the bytes that a value took with them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Suiting {
     model: Model,
@@ -34,17 +34,17 @@ struct Suiting {
 }
 
 impl Suiting {
-    /// What such rows are likely to take.
+    /// Estimated bytes of `rows`, coded this way.
     fn n_bytes(self, rows: Rows<'_>) -> f64 {
         self.bytes_a_value * rows.values().len() as f64
     }
 }
 
-/// Chooses the model for large blocks of rows, of which these are one, by trying all on some of the rows, beside
-/// those of a reference if there is one, and the coder.
+/// Chooses model and coder for large blocks, of which `rows` is one, by trying all models on a sample; beside the rows
+/// of a `reference` if there is one.
 pub fn choose(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) -> Choice {
     let of_all = choose_model(rows, reference, promise);
-    // Finding them takes about as long as coding peaked rows: at least half of them must come again.
+    // Finding repeats takes about as long as coding peaked rows: it pays if at least half of the rows are repeats.
     let are_many = |repeats: &Repeats| repeats.n_distinct() * 2 <= rows.n_rows();
     let of_distinct = Repeats::of(rows).filter(are_many).and_then(|repeats| {
         let values = repeats.distinct(rows);
@@ -60,7 +60,7 @@ pub fn choose(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) ->
     }
 }
 
-/// The same of rows as they are, whether they come again or not.
+/// Chooses model and coder for rows that are coded one by one, whether they repeat or not.
 fn choose_model(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) -> Suiting {
     let samples = |n_rows: usize, n_together: usize| {
         let sample = |rows| sample(rows, n_rows, n_together);
@@ -76,7 +76,8 @@ fn choose_model(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) 
     if earlier.is_empty() {
         return best;
     }
-    // What is told beside earlier rows must be better than the best, of rows that follow each other.
+    // Models beside earlier rows can be judged only on consecutive rows: code the best model so far and these on one
+    // stretch, and keep the smaller.
     let (of_rows, of_reference) = samples(FOLLOWING_ROWS, FOLLOWING_ROWS);
     let (sample, known) = (of_rows.view(), of_reference.as_ref().map(|of| of.view()));
     let mut is_exact = vec![false; sample.n_rows()];
@@ -85,7 +86,7 @@ fn choose_model(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) 
     models.retain(|model| model.id() == best.model.id());
     models.truncate(1);
     let of_earlier = candidates_beside(sample, &earlier, &mut is_exact, promise);
-    // There may be none of either for these values.
+    // These values may have no such model, or none beside earlier rows.
     if models.is_empty() || of_earlier.is_empty() {
         return best;
     }
@@ -97,13 +98,13 @@ fn choose_model(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) 
     }
 }
 
-/// Rows that stand for a large block when its model is chosen, and how many of them follow each other.
+/// Rows of the sample that the model of a large block is chosen on, and consecutive rows in each of its stretches.
 const SAMPLE_ROWS: usize = 2048;
 const STRETCH: usize = 256;
-/// How many rows that follow each other stand for it, where earlier rows than the last one tell what follows.
+/// Consecutive rows on which models beside earlier rows are compared.
 const FOLLOWING_ROWS: usize = 8192;
 
-/// So many of many rows: stretches of some together, from all over them, as their order may say something.
+/// A sample of `n_rows` rows: stretches of `n_together` consecutive ones from all over, as their order may matter.
 fn sample(rows: Rows<'_>, n_rows: usize, n_together: usize) -> PredictionMatrix {
     let n_classes = rows.n_classes();
     let n_spare = rows.n_rows().saturating_sub(n_rows);
@@ -126,9 +127,9 @@ pub fn is_large(rows: Rows<'_>) -> bool {
     rows.values().len() >= LARGE || rows.n_rows() > 2 * SAMPLE_ROWS
 }
 
-/// Encodes the rows of `matrix`, those marked in `is_exact` bit for bit, the others as the promise asks
-/// for, beside those of a reference if there is one, with what was chosen, or else as takes the fewest bytes.
-/// Rows that cannot be coded otherwise get marked.
+/// Encodes the rows of `matrix`: those marked in `is_exact` bit for bit, the others as the promise asks, beside those
+/// of a reference if there is one. Uses `choice`, or else what takes the fewest bytes. Rows that cannot be coded
+/// otherwise get marked.
 ///
 /// The values must have been [checked](Promise::check), and whether the promise is kept must be
 /// [measured](Promise::measure).
@@ -151,7 +152,7 @@ pub fn encode(
     let Some(repeated) = repeated else {
         return encode_all(matrix, reference, is_exact, promise, of_all);
     };
-    // Of a large block, it is enough to know about what all rows would take.
+    // For a large block, an estimate of what all rows take is enough.
     let n_bytes = repeated.bytes.len();
     if of_all.is_some_and(|suiting| n_bytes as f64 <= suiting.n_bytes(matrix)) {
         return repeated;
@@ -188,7 +189,7 @@ fn encode_repeated(
     ))
 }
 
-/// As [`encode`], with all rows as they come.
+/// Encodes all rows one by one, whether they repeat or not; else as [`encode`].
 fn encode_all(
     matrix: Rows<'_>,
     reference: Option<Rows<'_>>,
@@ -197,7 +198,7 @@ fn encode_all(
     suiting: Option<Suiting>,
 ) -> Payload {
     let is_large = is_large(matrix);
-    // What was chosen may be a model that the values of this block do not have.
+    // The values of this block may not have the chosen model.
     let way = |suiting: Suiting, is_exact: &mut [bool]| {
         let search = Search::Like(suiting.model);
         let models = candidates(matrix, reference, is_exact, promise, search);
@@ -224,7 +225,7 @@ fn encode_all(
     let of_bits = encode_bits_if_likely(&payload, matrix, reference, is_exact, promise, suiting);
     match of_bits {
         Some((of_bits, marked)) if of_bits.bytes.len() < payload.bytes.len() => {
-            // Where all rows are of bits, those stay marked that had to be.
+            // Where all rows are coded bit for bit, those that had to be stay marked.
             if !is_of_bits(&of_bits.bytes) {
                 is_exact.copy_from_slice(&marked);
             }
@@ -234,8 +235,8 @@ fn encode_all(
     }
 }
 
-/// Encodes all rows exactly where that may take less than the payload that keeps a looser promise. Returns the marks of
-/// its rows as well.
+/// Encodes all rows exactly where that may take fewer bytes than the payload that keeps a looser promise; also returns
+/// the marks of its rows.
 fn encode_bits_if_likely(
     payload: &Payload,
     matrix: Rows<'_>,
@@ -247,11 +248,11 @@ fn encode_bits_if_likely(
     let is_large = is_large(matrix);
     let is_of_bits = is_of_bits(&payload.bytes);
     let n_bytes = payload.bytes.len();
-    // Where many rows are stored exactly, or any beside such as are predicted bit for bit, predicting the bits of all
-    // costs less; where there are few values, it may.
+    // Coding the bits of all rows costs less where many rows are stored exactly, or any row of a payload of bits; where
+    // there are few values, it may.
     let n_exact = is_exact.iter().filter(|&&is_exact| is_exact).count();
     let are_many = n_exact * 8 > matrix.n_rows() || n_exact > 0 && is_of_bits;
-    // Of a large block, only where numbers are not foreseen: most bits are extra ones.
+    // For a large block, only where predictions fail: most bits are extra bits.
     let may_be_few = !is_large || 2 * payload.counts.raw > 8 * n_bytes as u64;
     let may_be_less = match promise.bound {
         Bound::MaxError(_) => are_many || may_be_few && has_few_values(matrix),
@@ -280,12 +281,12 @@ fn encode_bits_if_likely(
     Some((of_bits, marked))
 }
 
-/// Whether values are of few bits, or come again and again.
+/// Whether values have few bits, or repeat often.
 fn has_few_values(matrix: Rows<'_>) -> bool {
     Table::is_likely(matrix.values()) || Minifloat::of(matrix.values()).is_some()
 }
 
-/// Whether rows sum to 1 within float32, and have no zeros, as those decoded from roots.
+/// Whether rows sum to 1 within float32 and have no zeros, like those decoded from roots.
 fn are_distributions(matrix: Rows<'_>) -> bool {
     let is_off = |row: &[f32]| {
         let sum: f64 = row.iter().map(|&value| f64::from(value)).sum();
@@ -294,8 +295,8 @@ fn are_distributions(matrix: Rows<'_>) -> bool {
     !matrix.rows().any(|row| row.contains(&0.0) || is_off(row))
 }
 
-/// Encodes with all models, on as many threads, and takes the smallest payload but for [`most_share`]; rANS must be
-/// worth its time, more so if the block, or what it is a sample of, `is_large`.
+/// Encodes with all models in parallel and takes the smallest payload, but for [`most_share`]; rANS must be worth its
+/// time, more so if the block, or the one that the rows are a sample of, `is_large`.
 fn encode_best(
     models: &[Model],
     matrix: Rows<'_>,
@@ -330,14 +331,14 @@ fn encode_best(
     let sorted = may_pay.into_par_iter().map(with_huffman);
     tried.extend(sorted.collect::<Vec<_>>());
     let least = least(&tried);
-    // Where ranked rows are the first to be compared, whatever is slower must take so much less than they do.
+    // Where ranked rows are compared first, slower models must take this much less.
     let most_beside_ranked = match tried.first() {
         Some(first) if is_large && is_ranked(first.suiting.model) && reference.is_none() => {
             MOST_BESIDE_RANKED * first.n_bytes()
         }
         _ => f64::MAX,
     };
-    // With rANS those that may be worth their time, and be chosen.
+    // Try rANS only where it may be worth its time and be chosen.
     let most_of_ans = match is_large {
         true => MOST_OF_ANS_IN_LARGE,
         false => MOST_OF_ANS,
@@ -386,20 +387,20 @@ fn is_block_sorted(model: Model) -> bool {
     matches!(model.rows, RowModel::BlockSorted(_))
 }
 
-/// Those of the models of sorted numbers that are likely to take less than so many bits: sorting takes long.
+/// The block-sorted models that are likely to take less than `n_bits`: sorting takes long.
 fn sorted_that_may_pay(
     sorted: Vec<Model>,
     matrix: Rows<'_>,
     is_exact: &[bool],
     n_bits: f64,
 ) -> Vec<Model> {
-    /// What takes less than this is not sorted to take even less.
+    /// Rows that take less than this are not worth sorting.
     const LEAST_BITS_A_VALUE: f64 = 0.005;
     const MOST_SHARE: f64 = 0.9;
     if n_bits < LEAST_BITS_A_VALUE * matrix.values().len() as f64 {
         return Vec::new();
     }
-    // They are of the same values, but for the scan.
+    // All sort the same values; only the scan differs.
     let mut numbers = None;
     let may_pay = |model: &Model| match model.rows {
         RowModel::BlockSorted(BlockSorted { values, scan }) => {
@@ -413,8 +414,8 @@ fn sorted_that_may_pay(
     sorted.into_iter().filter(may_pay).collect()
 }
 
-/// Of the bytes of the best so far, the most that another model may take to be better: a slower one must be worth its
-/// time, more so if the block, or what it is a sample of, `is_large`.
+/// The largest share of the best payload's bytes that another model may take to replace it: a slower one must be worth
+/// its time, more so if the block, or the one that the rows are a sample of, `is_large`.
 fn most_share(best: Suiting, other: Model, is_large: bool) -> f64 {
     let is_fast = is_ranked(best.model) && (is_large || best.coder == Coder::Huffman);
     let is_predicted = |model: Model| matches!(model.rows, RowModel::Predicted(_));
@@ -441,21 +442,21 @@ fn most_share(best: Suiting, other: Model, is_large: bool) -> f64 {
     }
 }
 
-// Shares of bytes that what is slower may take at most, to be worth its time. In a large block, where speed is asked
-// for, it must save more. Speeds are those of `benches/huffman.rs`, of 100 classes.
+// A slower model or coder must be worth its time: it is chosen if it takes less than such a share of the bytes of the
+// faster one. In a large block it must save more.
 
-/// Of what ranked rows take, that of models several times slower: decoding runs at 2 to 4 GB/s, theirs at 0.2 to 0.4.
+/// The share for expected and predicted rows beside ranked ones, which decode several times faster.
 const MOST_BESIDE_RANKED: f64 = 0.95;
-/// Of what Huffman codes take, that of rANS, which is decoded more slowly.
+/// The share for rANS beside Huffman codes.
 const MOST_OF_ANS: f64 = 0.995;
 const MOST_OF_ANS_IN_LARGE: f64 = 0.99;
-/// Of what other models take, that of one beside another row, for which the regression has twice as many columns.
+/// The share for rows given other rows, whose regression has twice as many columns, and for sorted numbers.
 const MOST_OF_SLOWER: f64 = 0.99;
 const MOST_OF_BEFORE_IN_LARGE: f64 = 0.97;
-/// Of what other models take, that of sorted numbers, which are coded at about 10 MB/s.
+/// The share for sorted numbers in large blocks: they are encoded at about 10 MB/s.
 const MOST_OF_SORTED_IN_LARGE: f64 = 0.9;
 
-/// What a model and a coder made of some rows.
+/// A model and a coder, and what they made of some rows.
 struct Tried {
     suiting: Suiting,
     payload: Payload,
@@ -468,7 +469,7 @@ impl Tried {
         self.payload.bytes.len() as f64
     }
 
-    /// About the least that it may be with rANS.
+    /// Estimated bytes with rANS, at the least.
     fn n_bytes_of_ans(&self) -> f64 {
         let counts = self.payload.counts;
         self.n_bytes() - (counts.codes as f64 - counts.entropy) / 8.0
@@ -490,7 +491,7 @@ mod tests {
 
     #[test]
     fn rows_after_the_row_before_take_fewer_bytes_in_small_blocks_and_large_ones() {
-        // Of classes in turn, or sorted by class; what is left of the mass has nothing to do with the row before.
+        // Top classes in any order, or sorted; the rest of the mass does not depend on the previous row.
         let row = |i: usize, top: usize| {
             let other = (i * 7919 + i / 7) % 99;
             let rest = ((i as u32).wrapping_mul(2_654_435_761) >> 24) as f32 / 1024.0;
@@ -532,7 +533,7 @@ mod tests {
                 let choice = is_large(matrix.view()).then(|| choose(matrix.view(), None, &promise));
                 let mut is_exact = vec![false; n_rows];
                 let payload = encode(matrix.view(), None, &mut is_exact, &promise, choice).bytes;
-                // The class in any order takes a byte.
+                // A top class in any order takes a byte.
                 let below = 600 + n_rows * 5 / 4;
                 assert!(
                     payload.len() < below,
@@ -558,7 +559,7 @@ mod tests {
             (&bell as &dyn Fn(usize, usize) -> f64, Scan::ByRow),
             (&wave, Scan::ByClass),
         ] {
-            // Large blocks, and such as are not.
+            // Small blocks and large ones.
             for n_rows in [1000, 9000] {
                 let values = (0..n_rows * 40).map(|i| value(i / 40, i % 40) as f32);
                 let matrix = PredictionMatrix::new(40, values.collect());
@@ -576,7 +577,7 @@ mod tests {
         }
     }
 
-    /// The scores of the pixels of an image of such a width, each of which follows from where it is across and down.
+    /// Scores of the pixels of an image: each is the sum of a score of its column, one of its line, and some noise.
     fn image(width: usize, n_rows: usize) -> PredictionMatrix {
         const N_CLASSES: usize = 4;
         let random = |i: usize| noise(i) as f32 / (1u64 << 30) as f32;
@@ -608,7 +609,7 @@ mod tests {
         let of_logits = Promise::new(Kind::Logits, Bound::MaxError(0.01));
         let of_probabilities = Promise::new(Kind::Probabilities, Bound::MaxError(1e-4));
         let of_kl = Promise::new(Kind::Probabilities, Bound::MaxKl(1e-4));
-        // Small blocks, and such as are chosen by samples.
+        // Small blocks, and large ones, chosen by samples.
         for (width, n_rows) in [(40, 2000), (150, 16_000)] {
             let scores = image(width, n_rows);
             let mut probabilities = Vec::new();
@@ -618,7 +619,7 @@ mod tests {
                 probabilities.extend(exp.map(|value| value / sum));
             }
             let probabilities = PredictionMatrix::new(scores.n_classes(), probabilities);
-            // No line is nearer to one than another.
+            // All lines are equally near to each other.
             let all = [of_logits, of_probabilities, of_kl];
             for (promise, matrix) in all
                 .into_iter()
@@ -632,7 +633,7 @@ mod tests {
 
     #[test]
     fn rows_that_go_on_as_float16_have_no_model_beside_earlier_ones() {
-        // Where such models are looked for, there is none for exact minifloats.
+        // Models beside earlier rows are looked for, but exact minifloats have none.
         let value = |i: usize| half::f16::from_f32((i as f32 / 300.0).sin() * 3.0).to_f32();
         let matrix = PredictionMatrix::new(2, (0..2 * 9000).map(value).collect());
         assert!(!row_order::earlier(matrix.view(), true).is_empty());

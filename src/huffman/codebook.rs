@@ -5,8 +5,8 @@
 //! 1990). Lengths alone fix the codes, in the order (length, symbol) of RFC 1951, section 3.2.2; since
 //! the bitstream starts with the lowest bit, a code is stored with its bits reversed.
 //!
-//! A codebook of one symbol spends no bits on it; a codebook of no symbols decodes nothing. What codebooks of
-//! [rANS](super::ans) share with these stands here too: alphabets, and how lengths are written.
+//! A codebook of one symbol spends no bits on it; a codebook of no symbols decodes nothing. Alphabets, and how lengths
+//! are written, are here for codebooks of [rANS](super::ans) as well.
 
 use bitvec::prelude::*;
 
@@ -19,10 +19,10 @@ use super::tokens::{LEVELS, RUNS, Tokens, from_zigzag, zigzag};
 /// The longest code, in bits. Format-stable: changing this changes files.
 pub const MAX_CODE_LENGTH: u8 = 15;
 
-/// What the first length of a codebook is written as a difference from. Format-stable.
+/// The expected length of the first symbol of a codebook. Format-stable.
 const FIRST_LENGTH: i32 = 4;
 
-/// What is wrong where a symbol of an alphabet comes in which nothing occurs.
+/// The error of a symbol of an alphabet in which nothing occurs.
 pub(super) const EMPTY: Corrupt = Corrupt("a symbol is coded with an empty codebook");
 
 /// Code lengths, by symbol, that minimise `sum(frequency * length)` with no length above `limit`.
@@ -77,8 +77,8 @@ pub fn code_lengths(frequencies: &[u64], limit: u8) -> Vec<u8> {
         is_package.push(kinds);
     }
 
-    // The first 2n - 2 items of the last row are taken; every package among them stands for two
-    // items of the row before. Each time a leaf is taken, its code grows by a bit.
+    // The first 2n - 2 items of the last row are taken; every package among them stands for two items of the previous
+    // row. Each time a leaf is taken, its code grows by a bit.
     let mut n_taken = 2 * leaves.len() - 2;
     for kinds in is_package.iter().rev() {
         let n_packages = kinds[..n_taken].count_ones();
@@ -90,9 +90,8 @@ pub fn code_lengths(frequencies: &[u64], limit: u8) -> Vec<u8> {
     lengths
 }
 
-/// The bits that an optimal code without a limit on lengths takes for symbols that occur so often: the sum of all
-/// inner nodes of its tree, which are made in ascending order (van Leeuwen, "On the construction of Huffman trees",
-/// 1976).
+/// The bits of symbols of these frequencies in an optimal code without a limit on lengths: the sum of all inner nodes
+/// of its tree, which are made in ascending order (van Leeuwen, "On the construction of Huffman trees", 1976).
 pub fn huffman_bits(frequencies: &[u64]) -> u64 {
     let mut leaves: Vec<u64> = frequencies.iter().copied().filter(|&n| n > 0).collect();
     leaves.sort_unstable();
@@ -139,45 +138,46 @@ fn canonical_codes(lengths: &[u8]) -> Vec<u16> {
         .collect()
 }
 
-/// What encoder and decoder both know of an alphabet.
+/// An alphabet, as encoder and decoder both know it.
 #[derive(Debug, Clone, Copy)]
 pub struct Alphabet {
     /// Number of symbols.
     pub size: usize,
-    /// A symbol resembles the one that is so many symbols before: 1 or more.
+    /// How many symbols before is the one that a symbol resembles: 1 or more.
     pub stride: usize,
     /// What its symbols stand for.
     pub meanings: Meanings,
-    /// What they tell.
+    /// The part of rows that the symbols are about.
     pub part: Part,
 }
 
-/// What the symbols of an alphabet stand for.
+/// The meanings of the symbols of an alphabet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meanings {
-    /// Themselves.
+    /// Symbols stand for themselves.
     Symbols,
-    /// The tokens of a scheme.
+    /// Tokens of a scheme.
     Numbers(Tokens),
-    /// The tokens of [`RUNS`], once for runs that are ended by any number and once for each of so many
-    /// numbers that end them, then those of a scheme.
+    /// Tokens of [`RUNS`], once for runs that any number ends and once for each of so many followers that end them,
+    /// then tokens of a scheme.
     RunsAndNumbers(usize, Tokens),
 }
 
-/// What one symbol stands for.
+/// The meaning of one symbol.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Meaning {
-    /// A number if all extra bits are 0.
+    /// The number if all extra bits are 0.
     pub base: u32,
-    /// How many extra bits follow.
+    /// The number of extra bits.
     pub n_extra_bits: u8,
-    /// 0 for a number; for the length of a run, which of the followers ends it, counted from 1, and 1 more.
+    /// 0 for a number; for the length of a run, 1 plus the follower that ends it, counted from 1; 1 if that is not
+    /// stated.
     pub kind: u8,
 }
 
 impl Meaning {
-    /// The number, its extra bits being the lowest of `bits`; if that is the length of a run, also which of the
-    /// followers ends it, counted from 1; 0 if that is not told.
+    /// The number, whose extra bits are the lowest of `bits`; if it is the length of a run, also the follower that ends
+    /// it, counted from 1; 0 if that is not stated.
     #[inline(always)]
     pub fn with_extra(self, bits: u64) -> (u32, Option<usize>) {
         let extra = bits & ((1 << self.n_extra_bits) - 1);
@@ -189,7 +189,7 @@ impl Meaning {
 }
 
 impl Meanings {
-    /// What a symbol stands for.
+    /// The meaning of a symbol.
     pub(super) fn of(self, symbol: usize) -> Meaning {
         let symbol = symbol as u32;
         let n_runs = RUNS.count() as u32;
@@ -212,7 +212,7 @@ impl Meanings {
 }
 
 impl Alphabet {
-    /// Symbols that stand for themselves and resemble their neighbours.
+    /// An alphabet of symbols that stand for themselves and resemble their neighbours.
     pub fn of_symbols(size: usize) -> Self {
         Self {
             size,
@@ -222,12 +222,12 @@ impl Alphabet {
         }
     }
 
-    /// The tokens of [`LEVELS`].
+    /// The alphabet of the tokens of [`LEVELS`].
     pub fn of_levels() -> Self {
         Self::of_numbers(LEVELS)
     }
 
-    /// The tokens of a scheme.
+    /// The alphabet of the tokens of a scheme.
     pub fn of_numbers(tokens: Tokens) -> Self {
         Self {
             size: tokens.count(),
@@ -237,12 +237,12 @@ impl Alphabet {
         }
     }
 
-    /// The same alphabet for symbols that tell something else.
+    /// The same alphabet for symbols about another part of rows.
     pub fn telling(self, part: Part) -> Self {
         Self { part, ..self }
     }
 
-    /// The tokens of [`RUNS`] for `n_followers` and for none, then those of a scheme.
+    /// The alphabet of the tokens of [`RUNS`] for `n_followers` and for none, then those of a scheme.
     pub fn of_runs_and_numbers(n_followers: usize, tokens: Tokens) -> Self {
         Self {
             size: RUNS.count() * (n_followers + 1) + tokens.count(),
@@ -253,12 +253,12 @@ impl Alphabet {
     }
 }
 
-/// A code as it is written; of no bits for a symbol that does not occur, or alone.
+/// A code as it is written; no bits for a symbol that does not occur, or is alone.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Code {
     /// The bits, the first one lowest.
     pub bits: u16,
-    /// How many.
+    /// The number of bits.
     pub n_bits: u8,
 }
 
@@ -284,9 +284,9 @@ pub struct Codebook {
 }
 
 impl Codebook {
-    /// The codebook for an alphabet in which `symbol` occurs `frequencies[symbol]` times, and resembles
-    /// the symbol `stride` before: the optimal one or, if that saves more bits of the codebook than it
-    /// costs in codes, the one for frequencies that are nearer to each other.
+    /// The codebook for an alphabet in which `symbol` occurs `frequencies[symbol]` times and resembles the symbol
+    /// `stride` before: the optimal one, or the one for smoothed frequencies if its lengths take so many bits less that
+    /// this outweighs longer codes.
     pub fn from_frequencies(frequencies: &[u64], stride: usize) -> Self {
         let optimal = Self::with_lengths(
             frequencies,
@@ -329,7 +329,7 @@ impl Codebook {
         );
     }
 
-    /// Bits that symbols of these frequencies cost, with the codebook itself.
+    /// The bits of symbols of these frequencies, and of the codebook itself.
     pub fn n_bits(&self, frequencies: &[u64]) -> u64 {
         let mut writer = BitWriter::new();
         self.write_to(&mut writer);
@@ -340,8 +340,8 @@ impl Codebook {
                 .sum::<u64>()
     }
 
-    /// Writes the lengths, each as the difference from the expected one. The last one is not written: it is
-    /// what completes the code.
+    /// Writes the lengths, each as its difference from the expected one. The last one is not written: it completes the
+    /// code.
     pub fn write_to(&self, writer: &mut BitWriter) {
         write_used(&self.used, writer, |symbol, writer| {
             if Some(&symbol) != self.used.last() {
@@ -352,8 +352,8 @@ impl Codebook {
     }
 }
 
-/// Writes which symbols are used, in ascending order: the number of their runs, then for each run how many
-/// unused symbols come before it, how many symbols it has, and what `write` says of each.
+/// Writes which symbols are used, in ascending order: the number of their runs, then for each run how many unused
+/// symbols come before it, how many symbols it has, and what `write` writes for each.
 pub(super) fn write_used(
     used: &[usize],
     writer: &mut BitWriter,
@@ -374,8 +374,8 @@ pub(super) fn write_used(
     }
 }
 
-/// Reads what [`write_used`] wrote of an alphabet of `size` symbols; `read` also learns whether a symbol is the
-/// last one. Returns the number of symbols up to that one.
+/// Reads what [`write_used`] wrote of an alphabet of `size` symbols; `read` also gets whether a symbol is the last one.
+/// Returns the number of symbols up to that one.
 ///
 /// # Errors
 /// [`Corrupt`] if a symbol lies outside the alphabet, or as `read`.
@@ -421,8 +421,8 @@ pub(super) fn read_length(
         .ok_or(Corrupt("a codebook holds a code of an impossible length"))
 }
 
-/// The means of each used symbol's frequency, twice, and those of the used symbols `stride` before and
-/// after it, in sixteenths.
+/// Smoothed frequencies, in sixteenths: of each used symbol, the mean of its own, twice, and those of the used symbols
+/// `stride` before and after it.
 fn smooth(frequencies: &[u64], stride: usize) -> Vec<u64> {
     let of = |symbol: Option<usize>| {
         symbol
@@ -441,8 +441,8 @@ fn smooth(frequencies: &[u64], stride: usize) -> Vec<u64> {
     means.collect()
 }
 
-/// What the length of `symbol` is written as a difference from: that of the symbol `stride` before, or
-/// else of the used symbol before; `first` if there is none.
+/// The length from which that of `symbol` is written as a difference: that of the symbol `stride` before, or else of
+/// the last used symbol before; `first` if there is none.
 pub(super) fn expected_length(lengths: &[u8], symbol: usize, stride: usize, first: i32) -> i32 {
     let alike = symbol.checked_sub(stride).map_or(0, |alike| lengths[alike]);
     let expected = match alike {
@@ -455,17 +455,17 @@ pub(super) fn expected_length(lengths: &[u8], symbol: usize, stride: usize, firs
 /// Bits to symbol, by one look-up, or two for long codes: the decoder's side.
 #[derive(Debug)]
 pub struct DecodeTable {
-    /// First for every pattern of `index_bits` bits, then, for each of these that is the beginning of
-    /// longer codes, for every pattern of `long_bits` bits that may follow.
+    /// One entry for every pattern of `index_bits` bits; then, for each of these that begins longer codes, one for
+    /// every pattern of `long_bits` bits that may follow.
     entries: Vec<Entry>,
     index_bits: u32,
     long_bits: u32,
 }
 
-/// What a pattern of bits stands for.
+/// The meaning of a pattern of bits.
 #[derive(Debug, Clone, Copy, Default)]
 struct Entry {
-    /// As in [`Meaning`], or where the entries of longer codes begin.
+    /// As in [`Meaning`], or the index of the first entry of longer codes.
     base: u32,
     code_length: u8,
     n_extra_bits: u8,
@@ -474,7 +474,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// More than `index_bits` must be looked at.
+    /// Marks patterns that begin longer codes.
     const LONGER: u8 = u8::MAX;
 
     fn new(symbol: usize, code_length: u8, meanings: Meanings) -> Self {
@@ -489,8 +489,8 @@ impl Entry {
 }
 
 impl DecodeTable {
-    /// Patterns of up to so many bits are looked up at once: the tables of all alphabets of a block
-    /// should fit in the fastest cache.
+    /// The longest patterns that are looked up at once: the tables of all alphabets of a block should fit in the
+    /// fastest cache.
     const MAX_INDEX_BITS: u32 = 9;
 
     /// Builds the table from code lengths by symbol.
@@ -566,12 +566,12 @@ impl DecodeTable {
         }
     }
 
-    /// Reads what [`Codebook::write_to`] wrote, for such an alphabet.
+    /// Reads what [`Codebook::write_to`] wrote, for this alphabet.
     ///
     /// # Errors
     /// [`Corrupt`] if a symbol lies outside the alphabet or the code is not complete.
     pub fn read_from(reader: &mut BitReader, alphabet: Alphabet) -> Result<Self, Corrupt> {
-        /// Of the Kraft sum, in units of the longest code.
+        /// The Kraft sum of a complete code, in units of the longest code.
         const WHOLE: u32 = 1 << MAX_CODE_LENGTH;
         let mut lengths = vec![0u8; alphabet.size];
         let mut sum = 0;
@@ -595,17 +595,16 @@ impl DecodeTable {
         }
     }
 
-    /// The code that is next, with a one above its bits, and its length; no bits if there is none.
+    /// The next code, with a one above its bits, and its length; no bits if there is none.
     pub fn upcoming(&self, reader: &mut BitReader) -> (u32, u32) {
         let bits = reader.peek();
         let entry = self.entry(bits).unwrap_or_default();
-        // Bits past the end read as zero: a code may then be longer than what is left, which the decoder
-        // will refuse.
+        // Bits past the end read as zero: a code may then be longer than what is left, which the decoder refuses.
         let n_bits = u32::from(entry.code_length).min(reader.n_bits_left() as u32);
         ((bits as u32 & ((1 << n_bits) - 1)) | 1 << n_bits, n_bits)
     }
 
-    /// The entry of the code that these bits begin with.
+    /// The entry of the code that `bits` begin with.
     #[inline(always)]
     fn entry(&self, bits: u64) -> Option<Entry> {
         let index = bits & ((1 << self.index_bits) - 1);
@@ -617,14 +616,14 @@ impl DecodeTable {
         Some(self.entries[entry.base as usize + index as usize])
     }
 
-    /// Decodes what one symbol and its extra bits stand for. If that is the length of a run, also returns
-    /// which of the followers ends it, counted from 1; 0 if that is not told.
+    /// Decodes the number that one symbol and its extra bits stand for. If it is the length of a run, also returns the
+    /// follower that ends it, counted from 1; 0 if that is not stated.
     ///
     /// # Errors
     /// [`Corrupt`] if the bitstream ends, or the codebook is empty.
     #[inline(always)]
     pub fn decode(&self, reader: &mut BitReader) -> Result<(u32, Option<usize>), Corrupt> {
-        // Written out: asking for the [`entry`](Self::entry) takes 2 to 4% more of the time to decode.
+        // Written out: calling [`entry`](Self::entry) takes 2 to 4% more of the time to decode.
         let bits = reader.peek();
         let index = bits & ((1 << self.index_bits) - 1);
         let mut entry = *self.entries.get(index as usize).ok_or(EMPTY)?;
@@ -640,7 +639,7 @@ impl DecodeTable {
     }
 }
 
-/// Empirical entropy of all symbols together, in bits, from how often each occurs.
+/// The empirical entropy of all symbols together, in bits, by their frequencies.
 pub fn entropy_bits(frequencies: &[u64]) -> f64 {
     let total: u64 = frequencies.iter().sum();
     frequencies
@@ -678,7 +677,7 @@ mod tests {
 
     use super::*;
 
-    /// The RFC's codes are written highest bit first.
+    /// Codes as the RFC writes them, highest bit first.
     fn in_rfc_order(lengths: &[u8]) -> Vec<String> {
         canonical_codes(lengths)
             .iter()

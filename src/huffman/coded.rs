@@ -1,5 +1,5 @@
-//! Coded rows to bits and back: what was chosen for a model, the codebooks of its alphabets, and the symbols of the rows
-//! in one bitstream or several (FORMAT.md, section 5).
+//! Coded rows to bits and back: the parameters that a model chose, the codebooks of its alphabets, and the symbols of
+//! the rows in one bitstream or several (FORMAT.md, section 5).
 
 use super::bitstream::{BitReader, BitWriter, Coder, Field};
 use super::codebook::{self, Alphabet, Code, Codebook, entropy_bits, read_gamma, write_gamma};
@@ -8,17 +8,17 @@ use super::meter::Watch;
 use super::symbols::Symbol;
 use super::{Corrupt, ans};
 
-/// What the bits of a block, or of a frame, went to.
+/// The bits of a block, or of a frame, by their use.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct BitCounts {
-    /// Codebooks, and what else comes before the rows.
+    /// Codebooks, and all else that comes before the rows.
     pub codebooks: u64,
     /// Huffman codes, or refills of the state of rANS.
     pub codes: u64,
-    /// Extra bits, and the rows stored exactly.
+    /// Extra bits, and the values of exact rows.
     pub raw: u64,
-    /// Empirical entropy of the coded symbols, by alphabet and block: the least that `codes` could be, but
-    /// for up to 16 bits that a first state of rANS holds.
+    /// The empirical entropy of the coded symbols, by alphabet and block: the least that `codes` could be, but for up
+    /// to 16 bits that a first state of rANS holds.
     pub entropy: f64,
 }
 
@@ -31,18 +31,18 @@ impl std::ops::AddAssign for BitCounts {
     }
 }
 
-/// Coded rows as they stand in a block.
+/// The payload of a block.
 #[derive(Debug)]
 pub struct Payload {
-    /// All of it.
+    /// The whole payload.
     pub bytes: Vec<u8>,
-    /// What its bits went to.
+    /// The bits of the payload by their use.
     pub counts: BitCounts,
 }
 
-/// What a model makes of the rows of a block.
+/// The output of a model for the rows of a block.
 pub struct Coded {
-    /// What was chosen for these rows, which is written before the codebooks.
+    /// Parameters chosen for these rows, which are written before the codebooks.
     pub choices: BitWriter,
     /// The alphabets.
     pub alphabets: Vec<Alphabet>,
@@ -54,16 +54,16 @@ pub struct Coded {
 pub enum CodedRows {
     /// In one bitstream.
     Symbols(Vec<Symbol>),
-    /// Numbers in contexts, with the groups of these: a sequence for each bitstream.
+    /// Numbers in contexts, with the groups of contexts: a sequence for each bitstream.
     InContexts(Groups, Vec<Sequence>),
 }
 
 impl CodedRows {
-    /// How often the symbols of all alphabets occur.
+    /// The frequencies of the symbols of all alphabets.
     fn frequencies(&self, alphabets: &[Alphabet]) -> Vec<Vec<u64>> {
         match self {
             Self::Symbols(symbols) => {
-                // All in one list: where each begins.
+                // All frequencies in one list, and the start of each alphabet.
                 let mut first_of = Vec::with_capacity(alphabets.len());
                 let mut n_all = 0;
                 for alphabet in alphabets {
@@ -83,7 +83,7 @@ impl CodedRows {
         }
     }
 
-    /// The extra bits of all symbols, which occur so often.
+    /// The number of extra bits of all symbols, given their frequencies.
     fn n_extra_bits(&self, alphabets: &[Alphabet], frequencies: &[Vec<u64>]) -> u64 {
         match self {
             Self::Symbols(symbols) => symbols.iter().map(|s| u64::from(s.n_extra_bits())).sum(),
@@ -94,7 +94,8 @@ impl CodedRows {
     }
 }
 
-/// Writes rows to what has been written of a payload, with what was chosen for them and the codebooks.
+/// Writes rows after the beginning of a payload, which `writer` has: the choices for them, the codebooks and the
+/// symbols.
 pub fn write_rows(coder: Coder, n_streams: usize, coded: Coded, mut writer: BitWriter) -> Payload {
     let Coded {
         choices,
@@ -122,7 +123,7 @@ pub fn write_rows(coder: Coder, n_streams: usize, coded: Coded, mut writer: BitW
             n_row_bits += writer.n_bits();
             streams.push(writer.finish());
         }
-        // The last one takes what is left.
+        // The last bitstream takes what is left.
         for stream in &streams[..n_streams - 1] {
             write_gamma(&mut writer, stream.len() as u32 + 1);
         }
@@ -148,10 +149,10 @@ pub fn write_rows(coder: Coder, n_streams: usize, coded: Coded, mut writer: BitW
     Payload { bytes, counts }
 }
 
-/// About how many fields are made before they are written: what a symbol's bits are need not wait for where they go.
+/// About how many fields are made before they are written: making a symbol's bits need not wait for their place.
 pub(super) const N_FIELDS: usize = 256;
 
-/// Writes fields if there are so many.
+/// Writes fields if there are at least [`N_FIELDS`].
 pub(super) fn write_if_many(fields: &mut Vec<Field>, writer: &mut BitWriter) {
     if fields.len() >= N_FIELDS {
         writer.write_all(fields);
@@ -169,7 +170,7 @@ enum Codebooks {
 }
 
 impl Codebooks {
-    /// Those of alphabets whose symbols occur so often.
+    /// The codebooks of alphabets whose symbols have these frequencies.
     fn from_frequencies(coder: Coder, alphabets: &[Alphabet], frequencies: &[Vec<u64>]) -> Self {
         match coder {
             Coder::Huffman => {
@@ -228,7 +229,8 @@ impl Codebooks {
     }
 }
 
-/// The bitstreams of rows that follow codebooks: one is all that is left, the lengths of several come first.
+/// Splits what follows the codebooks into the bitstreams of rows: a single one is all of it, the lengths of several
+/// come first.
 fn split<const N: usize>(mut reader: BitReader) -> Result<[BitReader; N], Corrupt> {
     let mut readers = std::array::from_fn(|_| BitReader::default());
     if N == 1 {
@@ -252,22 +254,22 @@ fn split<const N: usize>(mut reader: BitReader) -> Result<[BitReader; N], Corrup
     Ok(readers)
 }
 
-/// The decode tables of a block's alphabets, and what watches their symbols.
+/// The decode tables of a block's alphabets, and the watch of their symbols.
 #[derive(Debug)]
 pub struct Tables<W = ()> {
-    /// None if the coder is rANS.
+    /// Empty if the coder is rANS.
     huffman: Vec<codebook::DecodeTable>,
-    /// None if it is Huffman.
+    /// Empty if the coder is Huffman.
     ans: Vec<ans::DecodeTable>,
     watch: W,
 }
 
 impl<W: Watch> Tables<W> {
-    /// Reads the codebooks of these alphabets; also returns the `N` bitstreams of the rows, which are all that is left.
+    /// Reads the codebooks of these alphabets; also returns the `N` bitstreams of the rows, which are all that follows.
     ///
     /// # Errors
-    /// [`Corrupt`] as [`codebook::DecodeTable::read_from`] and [`ans::DecodeTable::read_all`], and for bitstreams that
-    /// are not there.
+    /// [`Corrupt`] as [`codebook::DecodeTable::read_from`] and [`ans::DecodeTable::read_all`], and for bitstreams
+    /// longer than the payload.
     pub fn read_from<'a, const N: usize>(
         reader: &mut BitReader<'a>,
         alphabets: &[Alphabet],
@@ -309,7 +311,7 @@ impl<W: Watch> Tables<W> {
         reader.finish()
     }
 
-    /// Decodes what a symbol of an alphabet and its extra bits stand for.
+    /// Decodes the number that a symbol of an alphabet and its extra bits stand for.
     ///
     /// # Errors
     /// [`Corrupt`] as [`codebook::DecodeTable::decode`].
@@ -318,7 +320,7 @@ impl<W: Watch> Tables<W> {
         Ok(self.number_or_run(alphabet, reader)?.0)
     }
 
-    /// The same of an alphabet that has runs; also returns what ends the run if it is one, as
+    /// Decodes a number, or the length of a run, of an alphabet that has runs; returns what ends a run as
     /// [`codebook::DecodeTable::decode`] does.
     ///
     /// # Errors
@@ -339,7 +341,8 @@ impl<W: Watch> Tables<W> {
         }
     }
 
-    /// The same of rANS; not where it would take registers from the usual coder.
+    /// The part of [`number_or_run`](Self::number_or_run) for rANS; a call, so that it takes no registers from the
+    /// usual coder.
     #[inline(never)]
     fn number_or_run_of_ans(
         &self,
@@ -352,7 +355,7 @@ impl<W: Watch> Tables<W> {
         table.decode(reader)
     }
 
-    /// Reads what [`Symbol::of_bits`] made of a row.
+    /// Reads a row that [`Symbol::of_bits`] made symbols of.
     ///
     /// # Errors
     /// [`Corrupt`] if the bitstream ends.

@@ -1,11 +1,10 @@
-//! Numbers coded in contexts (FORMAT.md, section 6): what a model knows of a number before it is decoded
-//! is its context. Neighbouring contexts form groups that share codebooks, and the commonest number of a
-//! group, mostly 0, is coded in runs along the group's own sequence, so that it costs less than the bit
-//! that a Huffman code needs at least. What comes after a run is mostly one of few numbers, its followers, which may
-//! be told by the symbol of the run for the same reason.
+//! Numbers coded in contexts (FORMAT.md, section 6): a context is what a model knows of a number before it is decoded.
+//! Neighbouring contexts form groups that share codebooks, and the commonest number of a group, mostly 0, is coded in
+//! runs along the group's own sequence, so that it costs less than the bit that a Huffman code needs at least. A run is
+//! mostly followed by one of few numbers, its followers, which the symbol of the run may include for the same reason.
 //!
-//! Contexts stand in rows, bands, of [`N_POSITIONS`]. Neighbouring bands are joined, position by position,
-//! before positions are: in small blocks mostly all of them.
+//! Contexts stand in bands of [`N_POSITIONS`]. Neighbouring bands are joined, position by position, before positions
+//! are: in small blocks mostly all of them.
 
 use std::cmp::Reverse;
 use std::sync::LazyLock;
@@ -38,7 +37,7 @@ struct Entry {
     place: Place,
 }
 
-/// Where a number stands in the sequence of its group, if that has runs.
+/// The place of a number in the sequence of its group, if that has runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// Neither in a run nor after one.
@@ -52,7 +51,7 @@ enum Place {
 }
 
 impl Place {
-    /// By whether it comes after a run's number, and whether it is one.
+    /// Places by whether the number comes after one of a run, and whether it is one.
     const ALL: [[Self; 2]; 2] = [[Self::Open, Self::Start], [Self::AfterRun, Self::InRun]];
 }
 
@@ -60,7 +59,7 @@ impl Place {
 const N_SMALL: u32 = 16;
 /// The number of tokens.
 const N_TOKENS: usize = LEVELS.count();
-/// None of them.
+/// The token of no number.
 const NO_TOKEN: u8 = N_TOKENS as u8;
 
 impl Entry {
@@ -81,7 +80,7 @@ impl Entry {
         }
     }
 
-    /// The token of the number with its extra bits; numbers that are not small are the next of `large`.
+    /// The token of the number, with its extra bits; a number that is not small is the next of `large`.
     #[inline(always)]
     fn number_token(self, tokens: Tokens, large: &mut std::slice::Iter<u32>) -> Token {
         match u32::from(self.token) < N_SMALL {
@@ -104,19 +103,19 @@ fn split(number: u32, tokens: Tokens) -> Token {
     }
 }
 
-/// What a model has to say of the rows of one bitstream, in the order of coding: numbers in contexts, and symbols
-/// of alphabets of its own.
+/// The rows of one bitstream in the order of coding: numbers in contexts, and symbols of the model's own alphabets.
 pub struct Sequence {
     tokens: Tokens,
     entries: Vec<Entry>,
-    /// Those of the numbers that are not small.
+    /// The numbers that are not small.
     large: Vec<u32>,
-    /// Each with the number of entries before it.
+    /// Symbols, each with the number of entries before it.
     symbols: Vec<(usize, Symbol)>,
 }
 
 impl Sequence {
-    /// `n` empty sequences of numbers, which a scheme of as many tokens as [`LEVELS`] splits, with room for some in all of them.
+    /// `n` empty sequences of numbers, split by a scheme of as many tokens as [`LEVELS`], with room for `n_numbers` in
+    /// all of them.
     pub fn several(n: usize, n_numbers: usize, tokens: Tokens) -> Vec<Self> {
         let empty = || Self {
             tokens,
@@ -134,7 +133,7 @@ impl Sequence {
             .push(Entry::new(context, number, self.tokens, &mut self.large));
     }
 
-    /// Appends numbers, each in such a context.
+    /// Appends numbers, each in its context, as [`push_number`](Self::push_number) does.
     #[inline(always)]
     pub fn extend(&mut self, numbers: impl Iterator<Item = (usize, u32)>) {
         self.entries
@@ -165,7 +164,7 @@ impl Sequence {
     }
 }
 
-/// Neighbouring bands that are joined, and the numbers of positions in each of their groups.
+/// Neighbouring bands that are joined, and the number of positions in each of their groups.
 #[derive(Debug)]
 struct Band {
     n_joined: usize,
@@ -194,11 +193,11 @@ fn bands_to_groups(bands: &[Band]) -> (Vec<u16>, usize) {
 struct Group {
     /// The number that runs are made of.
     run_number: u32,
-    /// Numbers that symbols of runs tell if they end the run, at most [`MAX_FOLLOWERS`].
+    /// Numbers that the symbol of a run includes if they end the run, at most [`MAX_FOLLOWERS`].
     followers: Vec<u32>,
-    /// Of each sequence, all runs in order; nothing if the number stands for itself.
+    /// All runs in order, for each sequence; empty if the group has no runs.
     runs: Vec<Vec<Run>>,
-    /// How often the symbols of the open alphabet occur, and those of the one after a run.
+    /// The frequencies of the symbols of the open alphabet, and of those after a run.
     frequencies: [Vec<u64>; 2],
 }
 
@@ -211,7 +210,7 @@ struct Run {
 }
 
 impl Group {
-    /// Which of the followers ends a run, from 1 on; 0 if none.
+    /// The follower that ends a run, from 1 on; 0 if none does.
     fn follower(&self, run: Run) -> usize {
         let next = run.next.map(u32::from);
         let position = self
@@ -234,7 +233,7 @@ pub struct Groups {
 
 impl Groups {
     /// Chooses the groups of `n_bands` of contexts for numbers and a coder; the symbols of group `g` are of the
-    /// alphabets `first_alphabet + 2 g`, where a run may begin, and the next, after a run.
+    /// alphabets `first_alphabet + 2 g`, where a run may begin, and the next one, after a run.
     pub fn of(
         sequences: &mut [Sequence],
         n_bands: usize,
@@ -258,7 +257,7 @@ impl Groups {
         }
     }
 
-    /// The alphabets.
+    /// The alphabets of the groups.
     pub fn alphabets(&self) -> Vec<Alphabet> {
         alphabets(
             self.tokens,
@@ -283,7 +282,7 @@ impl Groups {
         }
     }
 
-    /// How often the symbols of all alphabets occur, those of the groups and, before them, the others.
+    /// The frequencies of the symbols of all alphabets: those before the groups', and those of the groups.
     pub fn frequencies(&self, sequences: &[Sequence], alphabets: &[Alphabet]) -> Vec<Vec<u64>> {
         let (others, _) = alphabets.split_at(self.first_alphabet);
         let mut frequencies: Vec<Vec<u64>> = others.iter().map(|a| vec![0; a.size]).collect();
@@ -295,7 +294,7 @@ impl Groups {
         frequencies
     }
 
-    /// The extra bits of all symbols, which occur so often.
+    /// The number of extra bits of all symbols, given their frequencies.
     pub fn n_extra_bits(
         &self,
         sequences: &[Sequence],
@@ -312,9 +311,9 @@ impl Groups {
         of_own.chain(of_groups).sum()
     }
 
-    /// All symbols of a sequence, number `index` of those that the groups were chosen for, in order. A run is one
-    /// symbol, at the position of its first number. The number after a run is known to be another one and, if the
-    /// symbol of the run has not told it, has an alphabet of its own.
+    /// All symbols, in order, of a sequence, which is number `index` of those that the groups were chosen for. A run is
+    /// one symbol, at the position of its first number. The number after a run is another one and, if it is no
+    /// follower, is coded in an alphabet of its own.
     pub fn symbols(&self, sequence: &Sequence, index: usize) -> Vec<Symbol> {
         let mut symbols = Vec::with_capacity(sequence.entries.len() + sequence.symbols.len());
         let mut runs: Vec<_> = self.groups.iter().map(|g| g.runs[index].iter()).collect();
@@ -392,7 +391,7 @@ impl Groups {
                     }
                     let token = usize::from(entry.token);
                     let code = by_place[group][entry.place as usize][token];
-                    // Without branches, which could not be foreseen: the extra bits are the lowest ones of the number.
+                    // Without branches, which could not be predicted: the extra bits are the lowest ones of the number.
                     let n_extra_bits = u32::from(n_extra_bits[token]);
                     let number = sequence.large.get(n_large).copied().unwrap_or(0);
                     n_large += usize::from(u32::from(entry.token) >= N_SMALL);
@@ -413,7 +412,7 @@ impl Groups {
 }
 
 impl Group {
-    /// Lets all numbers, which occur so often, stand for themselves.
+    /// Drops the runs: all numbers, which have these frequencies, stand for themselves.
     fn set_plain(&mut self, frequencies: Vec<u64>) {
         let after_run = vec![0; frequencies.len()];
         let of_runs = vec![0; n_run_symbols(0)];
@@ -426,8 +425,8 @@ impl Group {
         self.runs.iter().any(|runs| !runs.is_empty())
     }
 
-    /// The codes of tokens by place, given those of the symbols of the group's alphabets: no bits where a run has told
-    /// the number after it. Nobody asks for those in runs.
+    /// The codes of tokens by place, given those of the symbols of the group's alphabets; no bits for a follower after
+    /// its run. The codes for places in runs are never used.
     fn codes_by_place(&self, open: &[Code], after_run: &[Code]) -> [[Code; N_TOKENS]; 4] {
         let open = &open[n_run_symbols(self.followers.len())..];
         let mut codes: [[Code; N_TOKENS]; 4] = [[Code::default(); N_TOKENS]; 4];
@@ -453,21 +452,21 @@ fn alphabets(tokens: Tokens, n_followers: impl Iterator<Item = usize>) -> Vec<Al
         .collect()
 }
 
-/// Symbols that stand for runs, in a group of so many followers; those of numbers come after them.
+/// The number of symbols for runs in a group of `n_followers`; those of numbers come after them.
 fn n_run_symbols(n_followers: usize) -> usize {
     (n_followers + 1) * RUNS.count()
 }
 
-/// Frequencies of the symbols of neighbouring contexts together.
+/// Sums over the symbols of neighbouring contexts together.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sums {
     /// Number of symbols that occur.
     pub n_used: usize,
     /// Sum of the frequencies.
     pub total: u64,
-    /// The largest of them.
+    /// The largest frequency.
     pub largest: u64,
-    /// Entropy of all in bits.
+    /// Entropy of all symbols in bits.
     pub entropy: f64,
 }
 
@@ -484,8 +483,8 @@ fn n_log_n(n: u64) -> f64 {
     }
 }
 
-/// Joins neighbouring contexts, of which the frequencies are given, into groups so that the sum of their
-/// costs in bits is smallest. Returns the number of contexts in each, and the sum.
+/// Joins neighbouring contexts of these frequencies into groups so that the sum of their costs in bits is smallest.
+/// Returns the number of contexts in each group, and the sum.
 pub fn group_contexts(frequencies: &[Vec<u64>], cost: impl Fn(Sums) -> f64) -> (Vec<usize>, f64) {
     // Contexts that do not occur go with the one before.
     let used: Vec<(usize, Vec<(usize, u64)>)> = frequencies
@@ -497,7 +496,7 @@ pub fn group_contexts(frequencies: &[Vec<u64>], cost: impl Fn(Sums) -> f64) -> (
             (index, symbols.filter(|&(_, n)| n > 0).collect())
         })
         .collect();
-    // For each number of contexts from the start: the least cost, and where the last group starts.
+    // For each number of contexts from the start: the least cost, and the start of the last group.
     let mut best = vec![(f64::INFINITY, 0); used.len() + 1];
     best[0].0 = 0.0;
     let mut frequencies_of_group = vec![0u64; frequencies[0].len()];
@@ -540,24 +539,24 @@ pub fn group_contexts(frequencies: &[Vec<u64>], cost: impl Fn(Sums) -> f64) -> (
     (widths, best[used.len()].0)
 }
 
-/// About what a symbol takes in a codebook of each coder.
+/// About the bits of a symbol in a codebook of each coder.
 const BITS_A_SYMBOL_OF_HUFFMAN: f64 = 5.0;
 const BITS_A_SYMBOL_OF_ANS: f64 = 7.0;
 
-/// About what the numbers of a group cost in bits if they are coded with rANS.
+/// About the bits of a group's numbers, coded with rANS.
 fn cost_of_ans(sums: Sums) -> f64 {
     const BITS_A_CODEBOOK: f64 = 10.0;
     sums.entropy + BITS_A_SYMBOL_OF_ANS * sums.n_used as f64 + BITS_A_CODEBOOK
 }
 
-/// About what they cost with Huffman: the group's symbols in the codebook, and what codes take, or runs, which
+/// About the bits of a group's numbers, coded with Huffman: its symbols in the codebook, and the codes, or runs, which
 /// come near the entropy but have more symbols.
 fn cost_of_huffman(sums: Sums) -> f64 {
     const BITS_A_CODEBOOK: f64 = 8.0;
     const BITS_OF_RUN_TOKENS: f64 = 40.0;
     const SHARE_OF_RUNS: f64 = 0.015;
     let rest = sums.total - sums.largest;
-    // Of a number that is commoner than all others, a code takes a bit more than its share.
+    // A number commoner than all others together takes a code of a bit, more than its share.
     let loss_of_codes = match sums.largest > rest {
         true => {
             let entropy_of_largest = n_log_n(sums.total) - n_log_n(sums.largest) - n_log_n(rest);
@@ -572,7 +571,7 @@ fn cost_of_huffman(sums: Sums) -> f64 {
         + BITS_A_CODEBOOK
 }
 
-/// How often each token occurs in each context.
+/// The frequencies of tokens in each context.
 fn frequencies(n_bands: usize, sequences: &[Sequence]) -> Vec<Vec<u64>> {
     let mut frequencies = vec![0; n_bands * N_POSITIONS * LEVELS.count()];
     for entry in sequences.iter().flat_map(|sequence| &sequence.entries) {
@@ -636,13 +635,13 @@ fn join_contexts(frequencies: &[Vec<u64>], coder: Coder) -> Vec<Band> {
 /// The frequencies of a group's symbols.
 struct Counts {
     plain: Vec<u64>,
-    /// Those of numbers not after a run, by token.
+    /// The frequencies of numbers not after a run, by token.
     open: Vec<u64>,
-    /// Of the numbers after a run, by token.
+    /// The frequencies of numbers after a run, by token.
     after_run: Vec<u64>,
 }
 
-/// The commonest of the numbers that are their own token; of two the lower one.
+/// The commonest of the numbers that are their own token, of two the lower one.
 fn commonest_number(frequencies: &[u64]) -> u32 {
     let of_number = |number: &usize| (frequencies[*number], N_SMALL as usize - number);
     (0..N_SMALL as usize).max_by_key(of_number).unwrap_or(0) as u32
@@ -656,7 +655,7 @@ fn find_runs(
     plain: Vec<Vec<u64>>,
     coder: Coder,
 ) -> Vec<Group> {
-    /// In large blocks, runs of a number that is rarer than one in so many save next to nothing, and take time.
+    /// In large blocks, runs of a number rarer than one in so many save next to nothing, and take time.
     const RAREST: u64 = 3;
     let is_small = plain.iter().flatten().sum::<u64>() < LARGE as u64;
     let mut groups = Vec::new();
@@ -694,7 +693,7 @@ fn find_runs(
         for next in group.runs.iter().flatten().filter_map(|run| run.next) {
             after_run[usize::from(next)] += 1;
         }
-        // What neither is in a run nor comes after one.
+        // Numbers neither in a run nor after one.
         let mut open = plain.clone();
         open[group.run_number as usize] = 0;
         open.iter_mut().zip(&after_run).for_each(|(n, m)| *n -= m);
@@ -710,16 +709,16 @@ fn find_runs(
 
 /// A group while its runs are found.
 struct Finding {
-    /// What runs are made of; no token if they are not worth looking for.
+    /// The token that runs are made of; no token if they are not worth looking for.
     run_token: u8,
     run_length: u32,
-    /// The runs of the sequence at hand, with room for one more.
+    /// The runs of the current sequence, with room for one more.
     runs: Vec<Run>,
     n_runs: usize,
 }
 
 impl Finding {
-    /// Runs of a number, of which not more than that end within a sequence.
+    /// A search for runs of a number, of which at most `n_runs` end within a sequence.
     fn of(run_number: u32, n_runs: u64) -> Self {
         let no_run = Run {
             length: 0,
@@ -733,7 +732,7 @@ impl Finding {
         }
     }
 
-    /// No runs.
+    /// A search that finds no runs.
     fn of_none() -> Self {
         Self {
             run_token: NO_TOKEN,
@@ -741,7 +740,7 @@ impl Finding {
         }
     }
 
-    /// Where the next token stands. Without branches: they could not be foreseen.
+    /// The place of the next token. Without branches, which could not be predicted.
     #[inline(always)]
     fn place(&mut self, token: u8) -> Place {
         let (is_after, is_of_run) = (self.run_length > 0, token == self.run_token);
@@ -755,7 +754,7 @@ impl Finding {
         Place::ALL[usize::from(is_after)][usize::from(is_of_run)]
     }
 
-    /// The runs of a sequence that ends here.
+    /// Takes the runs of a sequence that ends here.
     fn take_runs(&mut self) -> Vec<Run> {
         let mut runs = self.runs[..self.n_runs].to_vec();
         self.n_runs = 0;
@@ -771,14 +770,14 @@ impl Finding {
 
 /// Chooses the followers of a group that save most, or drops its runs.
 ///
-/// Of a block that `is_small`, every byte of a codebook counts.
+/// In a block that `is_small`, every byte of a codebook counts.
 fn choose_followers(group: &mut Group, counts: Counts, coder: Coder, is_small: bool) {
-    /// About what a follower takes among the groups.
+    /// About the bits that a follower takes where the groups are written.
     const BITS_A_FOLLOWER: u64 = 4;
     let n_bits = |frequencies: &[u64]| {
         let n_used = frequencies.iter().filter(|&&n| n > 0).count();
         match coder {
-            // Not the entropy: the bit that a code costs at least is what runs are for.
+            // Not the entropy: runs are there for the bit that a code costs at least.
             Coder::Huffman if is_small => {
                 Codebook::from_frequencies(frequencies, 1).n_bits(frequencies)
             }
@@ -794,7 +793,7 @@ fn choose_followers(group: &mut Group, counts: Counts, coder: Coder, is_small: b
     commonest.truncate(MAX_FOLLOWERS);
     group.followers.clone_from(&commonest);
 
-    // Those of the tokens of runs, by what ends them.
+    // The frequencies of the tokens of runs, by what ends them.
     let mut of_runs = vec![0; n_run_symbols(MAX_FOLLOWERS)];
     let mut n_extra_bits = 0;
     for &run in group.runs.iter().flatten() {
@@ -817,7 +816,7 @@ fn choose_followers(group: &mut Group, counts: Counts, coder: Coder, is_small: b
             least = n_bits;
             best = Some((n_followers, [open, after_run.clone()]));
         }
-        // The last follower becomes one of the others.
+        // The last follower becomes one of the other numbers.
         if let Some(last) = n_followers.checked_sub(1) {
             let number = commonest[last] as usize;
             after_run[number] = counts.after_run[number];
@@ -837,17 +836,17 @@ fn choose_followers(group: &mut Group, counts: Counts, coder: Coder, is_small: b
     }
 }
 
-/// Where a decoder stands in the sequence of a group.
+/// The state of a decoder in the sequence of a group.
 #[derive(Debug, Clone, Copy)]
 struct Decoding {
     /// Numbers until any symbol may follow again: those left of a run, and the other number after it. 0 outside runs.
     n_left: u32,
     run_number: u32,
-    /// What follows the run, if its symbol told it.
+    /// The number after the run, if the symbol of the run includes it.
     next: Option<u32>,
 }
 
-/// What the symbols of runs tell of the number after: nothing, then the followers.
+/// The numbers after a run by its symbol: none for 0, then the followers.
 type Followers = [Option<u32>; 1 + MAX_FOLLOWERS];
 
 /// Decodes numbers in contexts.
@@ -855,14 +854,14 @@ type Followers = [Option<u32>; 1 + MAX_FOLLOWERS];
 pub struct ContextDecoder {
     first_alphabet: usize,
     group_of_context: [u16; MAX_BANDS * N_POSITIONS],
-    /// Of each group, those that it has.
+    /// The followers of each group, and their number.
     followers: Vec<(Followers, usize)>,
-    /// The groups as they are when a bitstream begins.
+    /// The groups at the start of a bitstream.
     groups: Vec<Decoding>,
     tokens: Tokens,
 }
 
-/// A bitstream of rows, and where the groups stand in it.
+/// A bitstream of rows, and the state of the groups in it.
 #[derive(Debug)]
 pub struct Stream<'a> {
     /// The bitstream.
@@ -933,7 +932,7 @@ impl ContextDecoder {
         alphabets(self.tokens, self.followers.iter().map(|&(_, n)| n))
     }
 
-    /// A bitstream, at the start of which all groups are open.
+    /// A bitstream at its start, where all groups are open.
     pub fn stream<'a>(&self, reader: BitReader<'a>) -> Stream<'a> {
         let groups = self.groups.clone();
         Stream { reader, groups }
@@ -1026,7 +1025,7 @@ impl<W: Watch> GroupDecoder<'_, W> {
 mod tests {
     use super::*;
 
-    /// The groups, after a round trip of numbers in contexts, the same in two bitstreams, one after the other.
+    /// The groups after a round trip of numbers in contexts, which stand in two bitstreams, one after the other.
     fn round_trip(n_bands: usize, numbers: &[(usize, u32)]) -> Groups {
         let mut sequences = Sequence::several(2, numbers.len(), LEVELS);
         for sequence in &mut sequences {
@@ -1070,7 +1069,7 @@ mod tests {
         groups
     }
 
-    /// Numbers that are not there are 0; the others are spread over their whole range.
+    /// Numbers that are mostly 0; the others are 1 to 4.
     fn scattered(n: u32, one_in: u32) -> impl Iterator<Item = u32> {
         (0..n).map(move |i| {
             let random = i.wrapping_mul(2_654_435_761) >> 7;

@@ -1,8 +1,9 @@
-//! What can go wrong when predictions are compressed or a `.huff` file is read.
+//! Errors of compressing predictions and of reading `.huff` files.
 
 use std::io;
 
-/// Errors of the codec. The file's name is the caller's to add; parts of a promise go by the names of their options.
+/// Errors of the codec. The caller adds the file's name; messages call the parts of a promise by their command-line
+/// options.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -28,7 +29,7 @@ pub enum Error {
         /// The value found.
         value: f32,
     },
-    /// A float64 that no float32 is, where every bit is to come back.
+    /// A float64 that is no float32, where every bit is to come back.
     #[error(
         "row {row}, class {class}: {value} is no float32, so that not every bit would come back; make the matrix float32 first, or give --max-error instead of --exact"
     )]
@@ -74,7 +75,7 @@ pub enum Error {
         max = super::quantizer::MAX_MAX_KL
     )]
     MaxKlOutOfRange(f64),
-    /// A bound on divergence of what is no distribution.
+    /// A bound on divergence for values that are no distribution.
     #[error(
         "--max-kl is for probabilities; take the softmax of logits first, or give --max-error or --exact"
     )]
@@ -91,21 +92,21 @@ pub enum Error {
         /// The bytes found, at most four.
         found: Vec<u8>,
     },
-    /// There is nothing in the file.
+    /// The file is empty.
     #[error("the file is empty; expected a .huff file")]
     Empty,
-    /// Something follows a whole frame that is none: what an append left that was cut short, or bytes of
-    /// another kind.
+    /// Bytes after the last whole frame that are no frame: what is left of an append that was cut short, or other
+    /// bytes.
     #[error(
         "after {n_rows} rows, at byte {n_bytes}, something follows that is no whole .huff frame, as when an append is cut short or the file is damaged there; decode with --skip-damaged to keep the rows"
     )]
     TrailingBytes {
-        /// Rows before it.
+        /// Rows of the whole frames.
         n_rows: u64,
-        /// Bytes before it.
+        /// Bytes of the whole frames.
         n_bytes: u64,
     },
-    /// Written by a later version of the format.
+    /// A frame of a later version of the format.
     #[error("format version {found} is newer than this pc supports ({supported}); upgrade pc", supported = super::header::VERSION)]
     TooNew {
         /// The version found.
@@ -129,13 +130,13 @@ pub enum Error {
         /// Checksum stored with them.
         expected: u32,
     },
-    /// A part is not what the index says of it.
+    /// A part that differs from what the index says.
     #[error("{part} is damaged: it is not what the index says; copy or write the file again")]
     Damaged {
         /// The damaged part.
         part: String,
     },
-    /// Rows that were compressed against a reference, which is not there.
+    /// Rows coded given those of a reference, which is not there.
     #[error(
         "its rows are compressed against a reference (SHA-256 {sha256}); name that file with --reference"
     )]
@@ -143,7 +144,7 @@ pub enum Error {
         /// The hash of the reference, in hexadecimal.
         sha256: String,
     },
-    /// Rows that were compressed against another reference than is at hand.
+    /// Rows coded given those of another reference than the files at hand.
     #[error(
         "its rows are compressed against a reference (SHA-256 {sha256}); --reference names {found} only; name that file with it"
     )]
@@ -153,7 +154,7 @@ pub enum Error {
         /// The files at hand, and their hashes.
         found: String,
     },
-    /// A reference with other rows than those that were compressed against it.
+    /// Rows of a reference other than those given which rows were coded.
     #[error(
         "the reference has other rows than those that it was compressed against; name the file whose SHA-256 its header states, and read it with the pc that wrote it"
     )]
@@ -163,7 +164,7 @@ pub enum Error {
     InReference {
         /// The file's name.
         name: String,
-        /// What is wrong with it.
+        /// The error of reading it.
         error: Box<Self>,
     },
     /// Rows beyond those of the reference.
@@ -182,40 +183,40 @@ pub enum Error {
         /// Rows of the file.
         n_rows: u64,
     },
-    /// A size in the file asks for more memory than the reader may use.
+    /// A size in the file that needs more memory than the reader may use.
     #[error(
         "{what} needs {needed} bytes of memory, the limit is {limit}; raise it with --memory-limit"
     )]
     MemoryLimit {
-        /// What asks for it.
+        /// The part that needs it.
         what: &'static str,
-        /// Bytes.
+        /// Bytes needed.
         needed: u64,
-        /// Bytes.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// The bytes are whole but mean nothing.
+    /// Whole bytes that mean nothing.
     #[error("corrupt: {0}")]
     Corrupt(&'static str),
-    /// The JSON header cannot be used.
+    /// A JSON header that cannot be used.
     #[error("corrupt header: {0}")]
     Header(String),
-    /// A size in the file exceeds what this reader accepts.
+    /// A size in the file that exceeds what the format allows.
     #[error("corrupt: {what} is {found}, the format allows 1 to {limit}")]
     LimitExceeded {
-        /// Which size.
+        /// The name of the size.
         what: &'static str,
         /// The size found.
         found: u64,
         /// The largest size allowed.
         limit: u64,
     },
-    /// Reading or writing failed.
+    /// A failure of reading or writing.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Bytes that mean nothing. A type of its own, since it is returned for every symbol: it fits in registers.
+/// Bytes that mean nothing. A type of its own that fits in registers, as it is returned for every symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Corrupt(pub &'static str);
 

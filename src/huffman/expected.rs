@@ -1,10 +1,10 @@
-//! Rows of probabilities in which many classes live: each class is coded in the context of what is
-//! expected of it (FORMAT.md, section 8).
+//! Rows of probabilities in which many classes live: each class is coded in the context of its expected level
+//! (FORMAT.md, section 8).
 //!
-//! The head tells the top class, and whether the row is certain: the top class alone, with all of the
-//! mass. Otherwise every other class follows in order. A [`Regression`] on the rows and classes already
-//! known gives what to expect of its level; the expectation, rounded, is the context. The level of the
-//! top class comes last: it is nearly what is left of the mass.
+//! The head has the top class, and whether the row is certain: the top class alone, with all of the mass. Otherwise
+//! every other class follows in order. A [`Regression`] on the rows and classes already known gives the expectation of
+//! its level, which, rounded, is the context. The level of the top class comes last: it is nearly the mass that is
+//! left.
 
 use super::Corrupt;
 use super::bitstream::{BitReader, BitWriter, Coder};
@@ -25,8 +25,8 @@ const HEAD: usize = 0;
 const RAW: usize = 1;
 const ORDER: usize = 2;
 
-/// Contexts of expectations; then come those of the top level, by the number of other levels, and that of
-/// the fineness.
+/// Contexts of expectations; after them those of the top level, by the number of other levels, and that of the
+/// fineness.
 const N_EXPECTATIONS: usize = 90;
 const N_RESTS: usize = 5;
 const FINENESS: usize = N_EXPECTATIONS + N_RESTS;
@@ -37,32 +37,31 @@ pub(super) const RIDGE: Ridge = Ridge {
     own: 0.0,
 };
 
-/// That of levels which are shares of the level of 1.
+/// The ridge for levels that the regression sees as shares of the level of 1.
 const RIDGE_OF_LINEAR: Ridge = Ridge {
     absolute: 0.1,
     relative: 0.0,
     own: 0.0,
 };
 
-/// How probabilities become levels.
+/// The quantizers by which probabilities become levels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Levels {
-    /// In the same steps in all rows.
+    /// Levels in the same steps in all rows.
     Uniform(Uniform),
-    /// As square roots, in each row as fine as its divergence asks for; encoders keep it below so many
-    /// bits.
+    /// Levels of square roots, in each row as fine as its divergence asks for; encoders keep that below a bound.
     Root {
         /// The finenesses that rows state.
         roots: Roots,
         /// The bound in bits; decoders do not look at it.
         max_kl: f64,
     },
-    /// On a sphere, in the same steps in all rows.
+    /// Levels on a sphere, in the same steps in all rows.
     Sphere(Sphere),
 }
 
 impl Levels {
-    /// Those of roots, as a decoder needs to know them.
+    /// Levels of roots, as a decoder needs to know them.
     pub fn of_roots(roots: Roots) -> Self {
         Self::Root {
             roots,
@@ -70,7 +69,7 @@ impl Levels {
         }
     }
 
-    /// Those that a model beside a reference has for such, if there is one.
+    /// The levels that a model beside a reference has for these; `None` if there is none.
     pub fn beside(self) -> Option<Self> {
         match self {
             Self::Uniform(uniform) => uniform.is_plain().then_some(self),
@@ -83,7 +82,7 @@ impl Levels {
         }
     }
 
-    /// Whether levels are for the regression shares of that of 1.
+    /// Whether the regression sees levels as shares of the level of 1.
     fn are_linear(self) -> bool {
         matches!(self, Self::Root { roots, .. } if roots.are_linear())
     }
@@ -98,8 +97,8 @@ impl Levels {
     }
 }
 
-/// A level as the regression sees it: log2(1 + 4 level), linear between powers of two; 0 for 0, which is
-/// farther from 1 than 1 is from 2.
+/// A level as the regression sees it: log2(1 + 4 level), linear between powers of two; 0 for 0, which is farther from
+/// the feature of 1 than that is from the feature of 2.
 #[inline(always)]
 pub(super) fn feature(level: u32) -> f32 {
     match FEATURES.get(level as usize) {
@@ -119,14 +118,15 @@ static FEATURES: [f32; 256] = {
     features
 };
 
-/// A number of binary32 has its logarithm in its bits: the exponent and, as a fraction, the way to the next one.
+/// Computes a feature. The bits of a binary32 hold its logarithm: the exponent and, as a fraction, the way to the next
+/// one.
 #[inline(always)]
 const fn compute_feature(level: u32) -> f32 {
-    // Vectors convert signed integers faster. What becomes of levels that there cannot be does not matter.
+    // Vectors convert signed integers faster. Levels that cannot be may get any feature.
     logarithm(level.wrapping_mul(4).wrapping_add(1) as i32 as f32)
 }
 
-/// The logarithm of a number that is not below 1.
+/// log2 of a number that is at least 1, linear between powers of two.
 #[inline(always)]
 const fn logarithm(number: f32) -> f32 {
     const SCALE: f32 = 1.0 / (1 << (f32::MANTISSA_DIGITS - 1)) as f32;
@@ -136,7 +136,7 @@ const fn logarithm(number: f32) -> f32 {
 /// Bands of contexts: of variances below 0.1, 0.3, 1, and above. Format-stable.
 pub(super) const N_BANDS: usize = 4;
 
-/// The first context of a class whose features have such a variance about their expectations.
+/// The first context of a class whose features have this variance about their expectations.
 pub(super) fn first_context(variance: f64) -> u16 {
     let n_below = [0.1, 0.3, 1.0].map(|least| usize::from(variance >= least));
     (n_below.iter().sum::<usize>() * N_POSITIONS) as u16
@@ -152,14 +152,13 @@ pub(super) fn position(expectation: f32) -> usize {
         .into()
 }
 
-/// The [`position`]s of several expectations, by operations that vectors have as well; that of one is known sooner
-/// without.
+/// The [`position`]s of several expectations, by operations that vectors have; a single one is faster without.
 #[inline(always)]
 fn positions<const N: usize>(expectations: [f32; N]) -> [u16; N] {
     if N == 1 {
         return expectations.map(|expectation| position(expectation) as u16);
     }
-    /// Added to this, small numbers become integers in the lowest bits.
+    /// Small numbers added to this become integers in the lowest bits.
     const MAGIC: f32 = (1 << 23) as f32;
     const LAST: f32 = (N_EXPECTATIONS - 1) as f32;
     let mut positions = [0; N];
@@ -173,9 +172,9 @@ fn positions<const N: usize>(expectations: [f32; N]) -> [u16; N] {
     positions
 }
 
-/// What levels of `N` rows are for the regression.
+/// How the regression sees the levels of `N` rows.
 trait Features<const N: usize>: Copy {
-    /// Those of rows that have these quantizers, if they have any.
+    /// The features of rows with these quantizers, `None` for rows without one.
     fn of_rows(scales: [Option<Scale>; N]) -> Self;
 
     /// The features of levels of a class.
@@ -188,7 +187,7 @@ trait Features<const N: usize>: Copy {
     fn positions(self, expectations: [f32; N]) -> [u16; N];
 }
 
-/// Their logarithms: [`feature`].
+/// Features that are logarithms of levels: [`feature`].
 #[derive(Clone, Copy)]
 struct Logarithms;
 
@@ -202,7 +201,7 @@ impl<const N: usize> Features<N> for Logarithms {
     fn features(self, levels: [u32; N]) -> [f32; N] {
         let mut features = [0.0; N];
         for (feature_of, level) in features.iter_mut().zip(levels) {
-            // Of several by operations that vectors have as well.
+            // Several at once by operations that vectors have.
             *feature_of = match N {
                 1 => feature(level),
                 _ => compute_feature(level),
@@ -222,7 +221,7 @@ impl<const N: usize> Features<N> for Logarithms {
     }
 }
 
-/// Shares of the level of 1, which is this in each row. Format-stable.
+/// Features that are shares of the level of 1, which is this in each row. Format-stable.
 #[derive(Clone, Copy)]
 struct Linear<const N: usize>([f32; N]);
 
@@ -249,17 +248,17 @@ impl<const N: usize> Features<N> for Linear<N> {
     fn positions(self, expectations: [f32; N]) -> [u16; N] {
         positions(std::array::from_fn(|row| {
             let level = expectations[row] * self.0[row];
-            // Not so for what is no number.
+            // A comparison that is false for NaN.
             let level = if level > 0.0 { level } else { 0.0 };
             logarithm(4.0 * level + 1.0)
         }))
     }
 }
 
-/// What encoder and decoder know alike of the levels of the other classes.
+/// The expectations of other classes' levels, as encoder and decoder both know them.
 struct Expecting {
     regression: Regression,
-    /// Of each class.
+    /// The first context of each class.
     first_contexts: Vec<u16>,
 }
 
@@ -279,7 +278,7 @@ impl Expecting {
         }
     }
 
-    /// Learns those of the rows at hand that have a top class here.
+    /// Learns the rows at hand that have a top class here.
     fn learn<const N: usize>(&mut self, tops: [Option<usize>; N]) {
         if self.regression.learn(tops) {
             for (class, first) in self.first_contexts.iter_mut().enumerate() {
@@ -297,20 +296,20 @@ fn walk<const N: usize>(
     visitor: &mut impl Visitor<N>,
 ) -> Result<(), Corrupt> {
     match tops.into_iter().flatten().next() {
-        // The others are walked as if they had that one.
+        // The other rows are walked as if they had that one.
         Some(any) => regression.walk(tops.map(|top| top.unwrap_or(any)), visitor),
         None => Ok(()),
     }
 }
 
-/// Finds the contexts of levels that are known, as an encoder knows them: of `N` rows side by side, even where a
-/// decoder has only one at a time.
+/// Finds the contexts of known levels, for an encoder: of `N` rows side by side, even where a decoder has only one at a
+/// time.
 struct ContextFinder<const N: usize> {
     expecting: Expecting,
-    /// By class, those of all rows at hand.
+    /// By class, the features and contexts of all rows at hand.
     features: Vec<[f32; N]>,
     contexts: Vec<[u16; N]>,
-    /// Row after row.
+    /// The contexts row after row.
     contexts_of_rows: Vec<u16>,
 }
 
@@ -324,8 +323,8 @@ impl<const N: usize> ContextFinder<N> {
         }
     }
 
-    /// Finds the contexts of all levels in those of the next rows that have a top class here. If these are not
-    /// together for a decoder, others may be expected after each of them.
+    /// Finds the contexts of all levels of the next rows that have a top class here. If a decoder does not take these
+    /// rows together, expectations may change after each of them.
     #[inline(always)]
     fn find(
         &mut self,
@@ -399,10 +398,10 @@ pub(super) fn rest_context(n_others: usize) -> usize {
     N_EXPECTATIONS + ((n_others + 1).ilog2() as usize).min(N_RESTS - 1)
 }
 
-/// What the levels of the other classes tell of the top level.
+/// Sums over the levels of the other classes, which the top level depends on.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Others {
-    /// How many are above 0.
+    /// The number of levels above 0.
     pub(super) n: usize,
     pub(super) largest: u32,
     sum: u64,
@@ -410,7 +409,7 @@ pub(super) struct Others {
 }
 
 impl Others {
-    /// Those of a row with these levels.
+    /// The sums of a row with these levels.
     #[inline(always)]
     pub(super) fn of(levels: &[u32], top: usize) -> Self {
         let mut others = Self::default();
@@ -428,25 +427,25 @@ impl Others {
         self.n += usize::from(level > 0);
         self.largest = self.largest.max(level);
         self.sum += u64::from(level);
-        // Of floats it may be too large, and does not count.
+        // For floats, the square may be too large; it is not used.
         let square = u64::from(level) * u64::from(level);
         self.sum_of_squares = self.sum_of_squares.wrapping_add(square);
     }
 
-    /// What the top level most likely is: the mass left, but not below the largest other level.
+    /// The most likely top level: the mass left, but at least the largest other level.
     pub(super) fn likely_top(&self, scale: Scale) -> u32 {
         let left = match scale {
             Scale::Uniform(uniform) => {
                 u64::from(uniform.n_levels()).saturating_sub(self.sum) as u32
             }
             Scale::Root(root) => root.likely_top(self.sum_of_squares),
-            // What is left is no level.
+            // The sphere has no top level.
             Scale::Sphere(_) => return 0,
         };
         left.max(self.largest)
     }
 
-    /// The top level that is so far below the likely one.
+    /// The top level that is `distance` below the likely one.
     ///
     /// # Errors
     /// [`Corrupt`] if there is no such level.
@@ -463,7 +462,7 @@ impl Others {
     }
 }
 
-/// The largest level of a root that a decoder takes. Format-stable.
+/// The largest level of a root that a decoder accepts. Format-stable.
 pub(super) const MAX_LEVEL_OF_ROOTS: u32 = 1 << 21;
 
 /// The quantizer of a row.
@@ -475,7 +474,7 @@ pub(super) enum Scale {
 }
 
 impl Scale {
-    /// The levels, if these are floating-point numbers.
+    /// The levels, if they are floating-point numbers.
     fn floats(self) -> Option<Uniform> {
         match self {
             Self::Uniform(uniform) => Some(uniform).filter(Uniform::is_floats),
@@ -483,22 +482,22 @@ impl Scale {
         }
     }
 
-    /// Whether the levels of the other classes do not tell that of the top class.
+    /// Whether a number says the level of the top class, as those of the others do not determine it.
     fn tells_top(self) -> bool {
         !matches!(self, Self::Sphere(_))
     }
 
-    /// What a level is coded as: of floating-point numbers, its place among these.
+    /// The number that a level is coded as: of floating-point numbers, its place among these.
     fn number(self, level: u32) -> u32 {
         self.floats().map_or(level, |floats| floats.number(level))
     }
 
-    /// The level of such a number.
+    /// The level of a number.
     fn level(self, number: u32) -> u32 {
         self.floats().map_or(number, |floats| floats.level(number))
     }
 
-    /// Fills in the values of a row of this top class.
+    /// Fills in the values of a row with this top class.
     ///
     /// # Errors
     /// [`Corrupt`] if no values have these levels.
@@ -517,7 +516,7 @@ impl Scale {
         Ok(())
     }
 
-    /// The largest number of a level that a decoder takes.
+    /// The largest number of a level that a decoder accepts.
     pub(super) fn max_number(self) -> u32 {
         match self {
             Self::Uniform(uniform) => self.number(uniform.n_levels()),
@@ -543,7 +542,7 @@ fn groups_alphabet(keep_top: usize) -> usize {
     ORDER + Order::n_alphabets(keep_top, true)
 }
 
-/// What an encoder knows of a row that is not stored bit for bit, beside its levels.
+/// What an encoder knows, beside its levels, of a row that is not exact.
 pub(super) struct Quantized {
     pub(super) top: usize,
     pub(super) scale: Scale,
@@ -583,13 +582,13 @@ impl Quantized {
         Self { top, scale, others }
     }
 
-    /// How far the top level is below what it most likely is.
+    /// How far the top level is below the most likely one.
     pub(super) fn distance(&self, row_levels: &[u32]) -> i32 {
         let [likely, top] = [self.others.likely_top(self.scale), row_levels[self.top]];
         let distance = self.scale.number(likely) as i32 - self.scale.number(top) as i32;
         let n_numbers = self.scale.max_number() as i32 + 1;
         match self.scale.floats() {
-            // Modulo their number, as there is no token for twice as many.
+            // Modulo the number of levels, as no token stands for twice as many.
             Some(_) if 2 * distance > n_numbers => distance - n_numbers,
             Some(_) if 2 * distance < -n_numbers => distance + n_numbers,
             _ => distance,
@@ -602,7 +601,7 @@ impl Quantized {
     }
 }
 
-/// Codes the rows of `matrix`, those marked in `is_exact` bit for bit; in `N` bitstreams, of rows that are taken
+/// Codes the rows of `matrix`, those marked in `is_exact` bit for bit; in `N` bitstreams, `N` rows being taken
 /// together, or in one. Even then, `N` rows are walked side by side where no fit comes between them.
 #[inline(always)]
 pub fn encode<const N: usize>(
@@ -713,7 +712,7 @@ fn encode_as<const N: usize, F: Features<N>>(
     }
 }
 
-/// Decodes the rows of a block, which stand in `N` bitstreams.
+/// Decodes the rows of a block from `N` bitstreams.
 ///
 /// # Errors
 /// [`Corrupt`] if the payload is not what an encoder writes.
@@ -759,11 +758,12 @@ fn decode_as<const N: usize, F: Features<N>>(
         Levels::Uniform(uniform) => Scale::Uniform(uniform).floats(),
         Levels::Root { .. } | Levels::Sphere(_) => None,
     };
-    // By class, those of all rows at hand.
+    // By class, the levels of all rows at hand.
     let mut levels_of_rows = vec![[0; N]; n_classes];
     let mut row_levels = vec![0; n_classes];
     for rows in values.chunks_mut(N * n_classes) {
-        // The top class and the quantizer of each row that is not exact, and the top classes of those not certain.
+        // Top class and quantizer of each row that is not exact, and the top class of each row that is not certain
+        // either.
         let mut heads = [None; N];
         let mut tops = [None; N];
         let mut max_numbers = [0; N];
@@ -833,7 +833,7 @@ fn decode_as<const N: usize, F: Features<N>>(
         .try_for_each(|stream| tables.finish(stream.reader))
 }
 
-/// Reads the levels of all classes but the top ones, of rows that have one here.
+/// Reads the levels of all classes but the top one, in rows that have a top class here.
 struct LevelReader<'a, 'b, F, W, const N: usize> {
     features: F,
     streams: &'a mut [Stream<'b>; N],
@@ -843,7 +843,7 @@ struct LevelReader<'a, 'b, F, W, const N: usize> {
     floats: Option<Uniform>,
     tops: [Option<usize>; N],
     max_numbers: [u32; N],
-    /// By class, those of all rows.
+    /// By class, the levels of all rows.
     levels: &'a mut [[u32; N]],
 }
 
@@ -881,7 +881,7 @@ mod tests {
 
     #[test]
     fn rows_side_by_side_become_the_same_symbols() {
-        // Live rows, certain ones and such as are stored exactly, in every order.
+        // Live rows, certain ones and exact ones, in every order.
         let mut state = 1u32;
         let mut random = |n: u32| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -928,7 +928,7 @@ mod tests {
     #[test]
     fn features_are_logarithms_at_powers_of_two_and_lines_between() {
         assert_eq!([0, 1, 4, 16].map(feature), [0.0, 2.25, 4.0625, 6.015625]);
-        // As the specification has them.
+        // As in the specification.
         for level in 0..=MAX_LEVEL_OF_ROOTS {
             let number = 4 * level + 1;
             let power = 1 << number.ilog2();

@@ -1,11 +1,11 @@
-//! Rows of probabilities beside those of a reference, or each beside the one before it: each class is coded in the
-//! context of what the row of the reference and the classes before let expect of it (FORMAT.md, sections 13 and 16).
+//! Rows of probabilities given those of a reference, or given rows before them: each class is coded in the context of
+//! what the known row and the classes before let expect of it (FORMAT.md, sections 13 and 16).
 //!
-//! As [`expected`](super::expected), but for three things. The top class is told by its rank in the row of
-//! the reference, jointly with whether the row is certain, in the context of how certain that row is. The
-//! fineness of a row is told by its difference from that of the last row beside one as certain. And the
-//! [`Regression`] has the classes of the reference in front of those of the row, which it takes as
-//! differences from these: before it has learned anything, it expects what the reference has.
+//! As [`expected`](super::expected), but for three things. The top class is coded by its rank in the known row, jointly
+//! with whether the row is certain, in the context of how certain the known row is. The fineness of a row is coded as
+//! its difference from that of the last row beside one as certain. And the [`Regression`] has the classes of the known
+//! row in front of those of the row, which are differences from these: before it has learned anything, it expects the
+//! known row.
 
 use super::Corrupt;
 use super::beside::{self, Beside, Known, KnownRows};
@@ -28,11 +28,11 @@ use crate::matrix::Rows;
 const RAW: usize = 0;
 const ORDER: usize = 1;
 
-/// The contexts of heads and of finenesses, by the doubt of the reference, after those of levels.
+/// The contexts of heads and of finenesses, by the doubt of the known row, after those of levels.
 const HEAD: usize = N_BANDS * N_POSITIONS;
 const FINENESS: usize = HEAD + N_POSITIONS;
 
-/// That of rows beside those before them, which mostly are what they are expected to be. Format-stable.
+/// The ridge of rows given those before them, which are mostly as expected. Format-stable.
 const RIDGE_OF_BEFORE: Ridge = Ridge {
     own: 1.0 / 16.0,
     ..RIDGE
@@ -49,7 +49,7 @@ fn n_bands(levels: Levels) -> usize {
     }
 }
 
-/// Below which probabilities are not told apart: half a step, or about that. Format-stable.
+/// The floor of probabilities, below which they are not told apart: half a step, or about that. Format-stable.
 fn floor(levels: Levels) -> f32 {
     match levels {
         Levels::Uniform(uniform) => 0.5 / uniform.n_levels() as f32,
@@ -71,22 +71,22 @@ fn groups_alphabet(keep_top: usize) -> usize {
     ORDER + Order::n_alphabets(keep_top, true)
 }
 
-/// The head of a row stored exactly; others tell twice a rank, and whether the row is certain.
+/// The head of an exact row; other heads are twice the rank of the top class, plus 1 if the row is certain.
 fn exact_head(n_classes: usize) -> u32 {
     2 * n_classes as u32
 }
 
-/// What encoder and decoder know alike.
+/// The state that encoder and decoder share.
 struct Walk {
     known: Known,
     regression: Regression,
     columns: Vec<(usize, usize)>,
-    /// Of each class.
+    /// The first context of each class.
     first_contexts: Vec<u16>,
-    /// Of the columns of the row at hand.
+    /// Features and expectations of the columns of the row at hand.
     features: Vec<f32>,
     expectations: Vec<f32>,
-    /// By the doubt of the reference.
+    /// The last fineness by doubt of the known row.
     last_fineness: [i32; N_POSITIONS],
 }
 
@@ -108,7 +108,7 @@ impl Walk {
         }
     }
 
-    /// Takes the classes of the reference as features.
+    /// Sets the features of the known row.
     #[inline(always)]
     fn take_known(&mut self, scale: Scale) {
         let known = self.columns.iter().zip(self.known.values());
@@ -179,7 +179,7 @@ pub fn encode(
     let needs = finder.needs(matrix, is_exact, |row| {
         match beside {
             Beside::Reference(reference) => walk.known.take(reference.row(row)),
-            // How the rows before will be decoded is not known yet.
+            // How the rows before will be decoded is not known yet: take the originals.
             Beside::Before(before) => {
                 let rows = &matrix.values()[..row * n_classes];
                 before.fill(rows, Some(floor(levels)), &mut decoded);
@@ -310,7 +310,7 @@ struct Decoder<'a, W> {
     stream: Stream<'a>,
     contexts: ContextDecoder,
     walk: Walk,
-    /// Of each column; none of the reference's.
+    /// The class of each column; `None` for columns of the known row.
     class_of: Vec<Option<usize>>,
     row_levels: Vec<u32>,
 }
@@ -349,7 +349,7 @@ impl<W: Watch> Decoder<'_, W> {
     }
 }
 
-/// Reads the levels of all classes but the top one; those of the reference are known.
+/// Reads the levels of all classes but the top one; the features of the known row are there.
 struct LevelReader<'a, 'b, W> {
     stream: &'a mut Stream<'b>,
     tables: &'a Tables<W>,

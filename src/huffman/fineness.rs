@@ -1,5 +1,5 @@
-//! How fine the levels of square roots are in each row, so that its divergence stays within a bound
-//! (FORMAT.md, section 4).
+//! How fine the levels of square roots must be in each row, so that its divergence stays within a bound (FORMAT.md,
+//! section 4).
 
 use super::contexts::N_POSITIONS;
 use super::expected::{Levels, Others, Scale};
@@ -7,79 +7,79 @@ use super::logarithm::log2;
 use super::quantizer::{Root, Roots};
 use crate::matrix::{Rows, argmax};
 
-/// What the divergence of a row asks of its levels.
+/// The levels that the divergence of a row asks for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Need {
-    /// The coarsest quantizer that keeps the bound.
+    /// The coarsest fineness that keeps the bound.
     least: u32,
-    /// The one chosen, which may be finer: what tells it can cost more than what it saves.
+    /// The fineness chosen, which may be finer where stating the coarsest costs more than it saves.
     chosen: u32,
-    /// About how many bits a finer step costs.
+    /// About the bits that one finer step costs.
     slope: f32,
-    /// Whether no level but the top one is above 0 at the least.
+    /// Whether all levels but the top one are 0 at `least`.
     is_certain: bool,
-    /// The bound, given the entropy of the row.
+    /// The bound less the negative entropy of the row.
     most: f64,
     /// The reciprocal of the row's sum.
     scale: f64,
 }
 
-/// Levels whose logarithms of weights are looked up.
+/// Levels whose weights have their logarithms in a table.
 const N_LOG_WEIGHTS: usize = 256;
 
 /// Finds quantizers of square roots that keep the divergence of each row within a bound.
 pub(super) struct FinenessFinder {
     roots: Roots,
-    /// The bound in bits; NaN if levels are not of roots, and there is nothing to find.
+    /// The bound in bits; NaN if levels are not of roots, and none need be found.
     max_kl: f64,
-    /// That of the row before: where the search begins.
+    /// The fineness of the previous row: where the search begins.
     fineness: u32,
     row: LiveClasses,
     /// The logarithms of the weights of the levels that nearly all classes have: looking them up is faster.
     log_weights: [f64; N_LOG_WEIGHTS],
 }
 
-/// The classes of a row whose levels may be above 0, up to some fineness. Most rows have few of them, and a level of 0
-/// needs no more than its number: its weight is 1, whose logarithm is 0.
+/// The classes of a row whose levels may be above 0, up to some fineness. Most rows have few of them; of the other
+/// classes, only the number counts: their weight is 1, whose logarithm is 0.
 #[derive(Default)]
 struct LiveClasses {
     n_classes: usize,
-    /// Of the top class, the square root of its probability, and this as a share of the row's sum.
+    /// The square root of the top class's probability, and this probability as a share of the row's sum.
     top: (f64, f64),
-    /// Those of the others, of which there are so many; the vectors are longer.
+    /// The number of live classes but the top one; the vectors are longer.
     n: usize,
     classes: Vec<u32>,
     probabilities: Vec<f32>,
     roots: Vec<f64>,
     shares: Vec<f64>,
-    /// The levels of these classes, as they were last filled in.
+    /// The levels of these classes, as last filled in.
     levels: Vec<u32>,
 }
 
-/// Levels of the row taken.
+/// Levels tried for the row taken.
 #[derive(Clone, Copy)]
 struct Tried {
     others: Others,
     top_level: u32,
-    /// By how much the divergence exceeds the bound.
+    /// The divergence less the bound.
     excess: f64,
 }
 
 impl LiveClasses {
-    /// Takes those of a row whose levels may be above 0 with this quantizer, or a coarser one. Shares are probabilities
-    /// times `scale`.
+    /// Takes the classes of a row whose levels may be above 0 with this quantizer, or a coarser one. Shares are
+    /// probabilities times `scale`.
     #[inline(always)]
     fn take(&mut self, row: &[f32], top: usize, scale: f64, finest: Root) {
         if self.n_classes != row.len() {
             self.resize(row.len());
         }
-        // A little below the square of half a step, which is rounded to 0.
+        // A little below the square of half a step, up to which roots are rounded to 0.
         let least = (0.249_999 / finest.square_of_one() as f64) as f32;
         let (classes, probabilities) = (&mut self.classes[..], &mut self.probabilities[..]);
         let mut n = 0;
         for others in [0..top, top + 1..row.len()] {
             for (class, &p) in others.clone().zip(&row[others]) {
-                // Without a branch: the next one takes its place if it does not count.
+                // Without a branch: the next class takes its place if it does not count.
                 (classes[n], probabilities[n]) = (class as u32, p);
                 n += usize::from(p > least);
             }
@@ -117,8 +117,8 @@ impl FinenessFinder {
         }
     }
 
-    /// What the rows of a block need if their levels are of square roots; each states the difference of its
-    /// fineness from that of the row before in the same of [`N_POSITIONS`] groups. Rows stored exactly need nothing.
+    /// The needs of a block's rows if their levels are of square roots, else none; each row states the difference of
+    /// its fineness from that of the previous row in the same of [`N_POSITIONS`] groups. Exact rows need nothing.
     #[inline(always)]
     pub(super) fn needs(
         &mut self,
@@ -148,21 +148,21 @@ impl FinenessFinder {
         needs
     }
 
-    /// What a row needs.
+    /// Finds what a row needs.
     #[inline(always)]
     fn need(&mut self, row: &[f32], top: usize) -> Need {
-        /// What rounding of the decoded values to f32 may add.
+        /// What rounding the decoded values to f32 may add.
         const F32_MARGIN: f64 = 2e-7;
         let (roots, max_kl) = (self.roots, self.max_kl);
         let n_steps_to_halve = 1 << roots.log_n_steps();
         let scale = 1.0 / sum(row, f64::from);
-        // Whatever the logarithm of 0 is, it counts nothing.
+        // A share of 0 counts nothing, whatever its logarithm.
         let negentropy = sum(row, |p| {
             let share = f64::from(p) * scale;
             share * log2(share)
         });
         let most = max_kl - F32_MARGIN - negentropy;
-        // Neighbours in the end: the finest that misses the bound, as far as is known, and the coarsest that keeps it.
+        // The finest fineness known to miss the bound, and the coarsest known to keep it; neighbours in the end.
         let (mut missing, mut keeping) = (-1, roots.count() as i32);
         let mut is_certain = false;
         let mut fineness = self.fineness as i32;
@@ -178,12 +178,12 @@ impl FinenessFinder {
             } else {
                 missing = fineness;
             }
-            // The divergence is about halved with so many steps.
+            // So many steps about halve the divergence.
             let n_halvings = log2((1.0 + excess / max_kl).max(f64::MIN_POSITIVE));
             let n_steps = (n_halvings * f64::from(n_steps_to_halve)).ceil() as i32;
             fineness = (fineness + n_steps).clamp(missing + 1, (keeping - 1).max(missing + 1));
         }
-        // The finest may still miss the bound; the row is then stored exactly.
+        // Even the finest may miss the bound; the row is then stored exactly.
         let fineness = keeping.min(roots.count() as i32 - 1) as u32;
         self.fineness = fineness;
         // A level takes about log2(1 + 2 level) bits, and grows by the root of 2 with so many steps.
@@ -204,7 +204,7 @@ impl FinenessFinder {
         }
     }
 
-    /// Fills in levels as fine as was chosen, or finer.
+    /// Fills in levels of the chosen fineness, or of a finer one if that misses the bound.
     #[inline(always)]
     pub(super) fn quantize(
         &mut self,
@@ -268,7 +268,7 @@ impl FinenessFinder {
         // The logarithms of the weights, each times the share of its class.
         let levels = &self.row.levels[..self.row.n];
         let cross = match (others.largest as usize) < N_LOG_WEIGHTS {
-            // The remainder is the level itself, which spares a check for each.
+            // The remainder is the level itself, but spares a bounds check.
             true => dot(levels, &self.row.shares, |level| {
                 self.log_weights[level as usize % N_LOG_WEIGHTS]
             }),
@@ -279,7 +279,7 @@ impl FinenessFinder {
             top_level: 0,
             excess: 0.0,
         };
-        // The top level that is expected costs least; of the top class, level 0 counts nothing.
+        // The likely top level costs least. A top level of 0 counts nothing, whatever the share.
         for top_level in [others.likely_top(Scale::Root(root)), nearest[0]] {
             let cross = cross + top_share * self.log_weight(top_level);
             let excess = log2((sum + Root::weight(top_level)) as f64) - cross - most;
@@ -296,8 +296,8 @@ impl FinenessFinder {
     }
 }
 
-/// The steps of finenesses with which rows take about the fewest bits, as the first of them tell; finer ones, which
-/// take more time, must save something in a large block.
+/// The steps of finenesses with which rows, as far as the first of them show, take about the fewest bits; finer steps
+/// take more time, so that they must save something in a large block.
 pub(super) fn suiting(matrix: Rows<'_>, is_exact: &[bool], max_kl: f64, is_large: bool) -> Roots {
     const N_ROWS: usize = 512;
     /// In bits for each level, which takes about four.
@@ -313,7 +313,7 @@ pub(super) fn suiting(matrix: Rows<'_>, is_exact: &[bool], max_kl: f64, is_large
         .map(|(row, _)| finder.need(row, argmax(row)))
         .collect();
     let n_bits = |roots: Roots| {
-        // What a step is in the finest ones.
+        // The steps of the finest finenesses in one of these.
         let step = 1 << (Roots::MAX_LOG_STEPS - roots.log_n_steps());
         let mut n_bits = 0.0;
         let mut needs = needs.clone();
@@ -342,7 +342,7 @@ pub(super) fn suiting(matrix: Rows<'_>, is_exact: &[bool], max_kl: f64, is_large
     best.0
 }
 
-/// The sum of the products of a function of levels with shares.
+/// The sum over levels of a function of the level, times the share.
 #[inline(always)]
 fn dot(levels: &[u32], shares: &[f64], of_level: impl Fn(u32) -> f64) -> f64 {
     // Lanes, which need not wait for each other.
@@ -355,7 +355,7 @@ fn dot(levels: &[u32], shares: &[f64], of_level: impl Fn(u32) -> f64) -> f64 {
     lanes.iter().sum()
 }
 
-/// The sum of a function of values.
+/// The sum over values of a function.
 #[inline(always)]
 fn sum<T: Copy>(values: &[T], term: impl Fn(T) -> f64) -> f64 {
     // Lanes, which the compiler turns into vector instructions.
@@ -372,11 +372,11 @@ fn sum<T: Copy>(values: &[T], term: impl Fn(T) -> f64) -> f64 {
     lanes.iter().sum()
 }
 
-/// Chooses the fineness of each row, of rows that each state the difference from the one before: half a bit for
-/// each level and step finer, against what the differences cost (the algorithm of Viterbi, "Error Bounds for
-/// Convolutional Codes", 1967). Returns what all that takes, with the bits of steps above the least.
+/// Chooses the fineness of each row, where each states its difference from the previous one: weighs the bits of finer
+/// levels against those of differences (the algorithm of Viterbi, "Error Bounds for Convolutional Codes", 1967).
+/// Returns the bits of both together.
 fn choose(needs: &mut [&mut Need], roots: Roots) -> f32 {
-    /// Finenesses above the least that are tried.
+    /// The number of finenesses tried, from the least one on.
     const N: usize = 8;
     let same = roots.count() as usize - 1;
     let index = |from: u32, to: u32| same + to as usize - from as usize;
@@ -384,7 +384,7 @@ fn choose(needs: &mut [&mut Need], roots: Roots) -> f32 {
     let mut costs: Vec<f32> = (0..=2 * same).map(guess).collect();
     let mut n_bits = 0.0;
     for _ in 0..3 {
-        // Differences beyond all that there are cost too much: then none of those tried needs a check.
+        // Differences out of range cost too much, so that no fineness tried needs a check.
         let beyond = [f32::INFINITY; N];
         let costs_of_all = [&beyond, &costs[..], &beyond].concat();
         // The least bits up to each row, by steps above its least fineness, and from which steps these come.
@@ -432,7 +432,7 @@ fn choose(needs: &mut [&mut Need], roots: Roots) -> f32 {
     n_bits
 }
 
-/// What finenesses take, from this one on; no end of bits for such as there are not.
+/// The bits of finenesses from `first` on; infinite for those that do not exist.
 fn if_there<const N: usize>(bits: [f32; N], first: u32, roots: Roots) -> [f32; N] {
     std::array::from_fn(|step| match first + (step as u32) < roots.count() {
         true => bits[step],
@@ -440,8 +440,8 @@ fn if_there<const N: usize>(bits: [f32; N], first: u32, roots: Roots) -> [f32; N
     })
 }
 
-/// Whether so few of the rows of few classes are certain that a symbol for it would make those of the other
-/// rows longer: a code takes a bit at least.
+/// Whether so few of the rows of few classes are certain that a symbol for it would make the symbols of other rows
+/// longer: a code takes a bit at least.
 pub(super) fn are_rarely_certain(needs: &[Need], n_classes: usize) -> bool {
     let n_certain = needs.iter().filter(|need| need.is_certain).count();
     n_classes <= 3 && n_certain > 0 && n_certain * 8 < needs.len()
@@ -471,7 +471,7 @@ mod tests {
                 assert!(divergence(&row, &decoded) <= max_kl);
                 assert!(root.fineness() >= last || max_kl > 0.1);
                 last = root.fineness();
-                // One step coarser does not.
+                // One step coarser does not keep it.
                 if let Some(coarser) = root.fineness().checked_sub(1) {
                     let tried = finder.levels(coarser, need.most);
                     assert!(tried.excess > 0.0, "{max_kl}");
@@ -521,7 +521,7 @@ mod tests {
             assert!(needs.iter().all(|need| need.chosen >= need.least));
             least.count()
         };
-        // Saving a bit now and then is not worth telling it.
+        // Saving a bit now and then is not worth stating it.
         assert_eq!(chosen(0.5), 200);
         assert_eq!(chosen(10.0), 300);
         choose(&mut [], Roots::HALVING);
@@ -532,7 +532,7 @@ mod tests {
         for log_n_steps in 0..=Roots::MAX_LOG_STEPS {
             let roots = Roots::of_steps(log_n_steps);
             let finest = roots.count() - 1;
-            // From one end to the other; steps finer are free, and rows like to stay where they are.
+            // From one end to the other; finer steps are free, and staying costs least.
             let leasts = [0, finest, 0, finest - 3, finest, finest, 1, 0];
             let mut needs = leasts.map(|least| Need {
                 least,

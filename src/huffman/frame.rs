@@ -2,10 +2,10 @@
 //!
 //! A frame is a header, blocks of rows, and an index that closes it. [`FrameWriter`](super::FrameWriter)
 //! needs no seeking and [`FrameReader`](super::FrameReader) none either, so both work on pipes;
-//! [`FileIndex`](super::FileIndex) finds rows in files. Frames that follow each other in one file are the
-//! rows of the first, then of the second.
+//! [`FileIndex`](super::FileIndex) finds rows in files. Frames that follow each other in one file hold the rows of the
+//! first, then those of the second.
 //!
-//! Here is what all three share beside the [header](super::FrameHeader): the index, and the numbers on the wire.
+//! Here is what all three share beside the [header](super::FrameHeader): the index, and how numbers are written.
 
 use std::io::{self, Read};
 
@@ -18,16 +18,16 @@ pub(super) const END_MAGIC: [u8; 4] = [b'H', b'U', b'F', 0x0A];
 pub(super) const MAX_BLOCK_VALUES: u64 = 1 << 22;
 /// The largest payload of a block in bytes.
 pub(super) const MAX_PAYLOAD_BYTES: u64 = 16 * MAX_BLOCK_VALUES;
-/// What sizes stated by a file may make a reader allocate, if nothing else is asked for.
+/// The memory that sizes stated by a file may make a reader allocate, if nothing else is asked for.
 pub const DEFAULT_MEMORY_LIMIT: u64 = 1 << 28;
 
-/// What a reader keeps of a block in memory.
+/// The memory that a reader keeps for each block.
 pub(super) const BYTES_A_BLOCK: u64 = 64;
 
-/// A block of one row and its model, of a byte: tag, number of rows, length and checksum.
+/// The bytes of a block of one row and a payload of one byte: tag, number of rows, length, payload and checksum.
 const MIN_BLOCK_BYTES: u64 = 8;
 
-/// What is wrong where another tag stands.
+/// The error where another tag stands.
 pub(super) const NEITHER: Error =
     Error::Corrupt("neither a block nor the index stands where one must");
 pub(super) const BLOCK_TAG: u8 = b'B';
@@ -40,19 +40,19 @@ pub fn rows_per_block(n_classes: usize) -> usize {
     ((1 << 21) / n_classes).clamp(1, 1 << 14)
 }
 
-/// What was written or read, and what was measured while writing.
+/// The size of frames, and the figures measured while they were written.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Summary {
     /// Number of rows.
     pub n_rows: u64,
-    /// What was measured of them.
+    /// The figures measured of the rows.
     pub figures: Figures,
     /// Bytes of the frame or frames.
     pub n_bytes: u64,
 }
 
 impl Summary {
-    /// Takes those of another frame in.
+    /// Adds the size and figures of another frame.
     pub fn add(&mut self, other: &Self) {
         self.n_rows += other.n_rows;
         self.figures.add(&other.figures);
@@ -60,7 +60,7 @@ impl Summary {
     }
 }
 
-/// One block's line of the index.
+/// The line of a block in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct IndexEntry {
     pub(super) n_rows: u32,
@@ -68,7 +68,7 @@ pub(super) struct IndexEntry {
     pub(super) n_bytes: u32,
 }
 
-/// The end of a frame.
+/// The end of a frame: its index.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Index {
     /// All bytes of the header.
@@ -78,7 +78,7 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Bytes of the index in a frame under this promise, to the frame's end.
+    /// The bytes of the index in a frame under this promise, to the frame's end.
     pub(super) fn to_bytes(&self, promise: &Promise) -> Vec<u8> {
         let mut bytes = vec![INDEX_TAG];
         write_varint(&mut bytes, self.n_header_bytes);
@@ -97,7 +97,7 @@ impl Index {
         bytes
     }
 
-    /// Bytes of the header and of all blocks, as an index states them.
+    /// The bytes of the header and of all blocks, as an index states them.
     ///
     /// # Errors
     /// [`Error::Truncated`], [`Error::Corrupt`].
@@ -113,8 +113,7 @@ impl Index {
         Ok((n_header_bytes, n_block_bytes))
     }
 
-    /// Reads the index of a frame with this header, its tag excepted; also returns its bytes, tag and
-    /// all.
+    /// Reads the index of a frame with this header, but for its tag; also returns its bytes, tag included.
     ///
     /// # Errors
     /// [`Error::Truncated`], [`Error::Checksum`], [`Error::Corrupt`], [`Error::MemoryLimit`],
@@ -175,7 +174,7 @@ impl Index {
     }
 }
 
-/// The figures that an index states, each with the most that it can be: those that the bound is about.
+/// The figures that an index states, which depend on the bound, each with its largest possible value.
 fn stated_figures<'a>(
     figures: &'a mut Figures,
     promise: &Promise,
@@ -192,7 +191,7 @@ fn stated_figures<'a>(
     stated.into_iter()
 }
 
-/// A part of a frame on its way in, up to its checksum.
+/// A part of a frame as it is read, up to its checksum.
 pub(super) struct Part<'a, R> {
     reader: &'a mut R,
     name: &'static str,
@@ -247,7 +246,7 @@ impl<'a, R: Read> Part<'a, R> {
         Ok(bytes)
     }
 
-    /// Reads the checksum and compares it with that of what came before it; returns all bytes read.
+    /// Reads the checksum and compares it with that of the bytes before it; returns the number of all bytes read.
     pub(super) fn check(self, name: impl FnOnce() -> String) -> Result<u64, Error> {
         let mut stored = [0; 4];
         read_exact(self.reader, &mut stored, self.name)?;
@@ -274,7 +273,7 @@ pub(super) fn write_varint(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push(number as u8);
 }
 
-/// How many bytes [`write_varint`] makes of a number.
+/// The number of bytes that [`write_varint`] writes.
 pub(super) fn n_varint_bytes(number: u64) -> u64 {
     u64::from((u64::BITS - (number | 1).leading_zeros()).div_ceil(7))
 }

@@ -12,8 +12,8 @@ use super::promise::Promise;
 pub const MAGIC: [u8; 4] = [0x89, b'H', b'U', b'F'];
 /// The format version written, and the newest one read.
 pub const VERSION: u8 = 12;
-/// The first versions: of frames that name a reference, and of those that name none. Which way of coding a block
-/// a later one brought, [`first_version`](super::block::first_version) tells.
+/// The first versions: of frames that name a reference, and of those that name none.
+/// [`first_version`](super::block::first_version) says which later one brought which way of coding a block.
 const VERSION_BESIDE: u8 = 2;
 const VERSION_ALONE: u8 = 1;
 /// The first version whose headers are abbreviated.
@@ -22,12 +22,12 @@ const VERSION_ABBREVIATED: u8 = 10;
 pub const MAX_CLASSES: usize = 1 << 20;
 /// The largest JSON header in bytes.
 pub(super) const MAX_HEADER_BYTES: u64 = 1 << 26;
-/// What a reader takes for a byte of a header at most: a list of empty names takes so many times its bytes.
+/// What a reader takes for each byte of a header, at most: a list of empty names takes so many times its bytes.
 const BYTES_A_HEADER_BYTE: u64 = 24;
-/// What is limited by [`MAX_HEADER_BYTES`].
+/// The name, for errors, of what [`MAX_HEADER_BYTES`] limits.
 const SIZE: &str = "the header's size";
 
-/// Bytes that UTF-8 never has, each with what it stands for in a header. Format-stable.
+/// Bytes that UTF-8 never has, each with the text that it stands for in a header. Format-stable.
 const ABBREVIATIONS: [(u8, &str); 13] = [
     (0xC0, "\",\""),
     (0xC1, "\"max_error\":"),
@@ -44,7 +44,7 @@ const ABBREVIATIONS: [(u8, &str); 13] = [
     (0xFF, ",\"producer\":\"pc"),
 ];
 
-/// A header of a version, whose text is JSON.
+/// The bytes of a header of a version, whose text is JSON.
 pub(super) fn header_bytes(version: u8, text: &[u8]) -> Vec<u8> {
     let mut bytes = [&MAGIC[..], &[version]].concat();
     write_varint(&mut bytes, text.len() as u64);
@@ -53,7 +53,7 @@ pub(super) fn header_bytes(version: u8, text: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The same text with abbreviations.
+/// Replaces texts by their abbreviations.
 fn abbreviate(mut json: &[u8]) -> Vec<u8> {
     let find = |json: &[u8]| {
         let mut all = ABBREVIATIONS.iter();
@@ -61,7 +61,7 @@ fn abbreviate(mut json: &[u8]) -> Vec<u8> {
     };
     let mut bytes = Vec::new();
     while let Some((&first, rest)) = json.split_first() {
-        // A longer one may begin with the next byte.
+        // `","` is no abbreviation where a longer one, such as `,"classes":`, begins with its comma.
         let found = find(json).filter(|(_, text)| text.len() > 3 || find(rest).is_none());
         let (byte, n_bytes) = found.map_or((first, 1), |(byte, text)| (*byte, text.len()));
         bytes.push(byte);
@@ -70,13 +70,13 @@ fn abbreviate(mut json: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What a byte of a header stands for, if it is no byte of UTF-8.
+/// The text that a byte of a header stands for; `None` if it is a byte of UTF-8.
 fn text_of(byte: u8) -> Option<&'static str> {
     let found = ABBREVIATIONS.iter().find(|(of, _)| *of == byte);
     found.map(|(_, text)| *text)
 }
 
-/// How long a text is without abbreviations.
+/// The length in bytes of a text without abbreviations.
 fn n_expanded_bytes(bytes: &[u8]) -> u64 {
     let n_bytes = bytes
         .iter()
@@ -84,7 +84,7 @@ fn n_expanded_bytes(bytes: &[u8]) -> u64 {
     n_bytes.sum()
 }
 
-/// The same text without abbreviations.
+/// Replaces abbreviations by their texts.
 fn expand(bytes: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(n_expanded_bytes(bytes) as usize);
     for &byte in bytes {
@@ -99,7 +99,7 @@ fn expand(bytes: &[u8]) -> Vec<u8> {
 /// The JSON header of a frame. Readers ignore members that they do not know.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FrameHeader {
-    /// What is promised of the rows.
+    /// The promises that the file makes of its rows.
     #[serde(flatten)]
     pub promise: Promise,
     /// Number of classes (columns).
@@ -110,7 +110,7 @@ pub struct FrameHeader {
     /// SHA-256 of the checkpoint that made the predictions, in hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_sha256: Option<String>,
-    /// The reference that the rows are compressed against: row `k` of the frame against row `k` of the reference.
+    /// The reference: row `k` of the frame is coded given row `k` of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<ReferenceName>,
     /// The program that wrote the frame.
@@ -120,7 +120,7 @@ pub struct FrameHeader {
     pub version: u8,
 }
 
-/// The members of a header beside those of its promise. Both are read by themselves: members in one another would be
+/// The members of a header beside those of its promise. The two are read separately: flattened members would all be
 /// kept until the end, unknown ones as well.
 #[derive(Deserialize)]
 struct Members {
@@ -134,14 +134,14 @@ struct Members {
     producer: String,
 }
 
-/// An optional member that is there, and then not null.
+/// Reads a member that is there, and must not be null.
 pub(super) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
-/// Which predictions rows are compressed against.
+/// The predictions given which rows are coded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReferenceName {
     /// SHA-256 of the reference's file, in hexadecimal.
@@ -172,8 +172,8 @@ impl FrameHeader {
     /// Checks what serde cannot.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and [`Error::Header`] for class names of another number, or a reference
-    /// whose hash is none.
+    /// As [`new`](Self::new), and [`Error::Header`] for class names of another number, or a reference whose hash is not
+    /// one.
     pub fn validate(&self) -> Result<(), Error> {
         self.promise.validate()?;
         if !(1..=MAX_CLASSES).contains(&self.classes) {
@@ -205,7 +205,7 @@ impl FrameHeader {
         Ok(header_bytes(VERSION, &abbreviate(&json)))
     }
 
-    /// About how many bytes it takes in memory.
+    /// About how many bytes the header takes in memory.
     pub(super) fn n_held_bytes(&self) -> u64 {
         let names = self.class_names.iter().flatten();
         let of_names = names.map(|name| (size_of::<String>() + name.len()) as u64);
@@ -268,7 +268,7 @@ impl FrameHeader {
             check_size(n_expanded_bytes(&json))?;
             json = expand(&json);
         }
-        // Members that are skipped must be text as well.
+        // Members that are skipped must be UTF-8 as well.
         let json = str::from_utf8(&json).map_err(|error| Error::Header(error.to_string()))?;
         let header =
             Self::from_json(json, version).map_err(|error| Error::Header(error.to_string()))?;

@@ -1,4 +1,4 @@
-//! Finding rows in a file without reading the rest.
+//! Finding rows in a file without reading all of it.
 
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -13,7 +13,7 @@ use super::reader::{BlockStart, ReferenceRows, block_name, check_fits, missing};
 use super::{Block, Error, FrameHeader, Summary};
 use crate::matrix::PredictionMatrix;
 
-/// Where the blocks of all frames of a file stand, from the indexes at the frames' ends.
+/// The places of the blocks of all frames of a file, read from the indexes at the frames' ends.
 #[derive(Debug)]
 pub struct FileIndex {
     headers: Vec<FrameHeader>,
@@ -31,32 +31,32 @@ pub struct Sizes {
     pub headers: u64,
     /// Payloads of the blocks.
     pub payloads: u64,
-    /// What stands around the payloads: tags, numbers of rows, lengths, checksums.
+    /// Bytes around the payloads: tags, numbers of rows, lengths, checksums.
     pub block_framing: u64,
     /// Indexes, from tag to end magic.
     pub indexes: u64,
 }
 
-/// What follows the last whole frame of a file.
+/// The bytes after the last whole frame of a file.
 #[derive(Debug)]
 pub struct Tail {
-    /// Where it begins: the bytes of all whole frames.
+    /// The position of the first byte: the bytes of all whole frames.
     pub start: u64,
-    /// How long it is.
+    /// The number of bytes.
     pub n_bytes: u64,
-    /// Whether the end of a frame stands in it. If not, it may be what is left of a frame that was not
-    /// written to its end; otherwise, a frame that was whole has been damaged.
+    /// Whether the end of a frame stands among the bytes. If so, a frame that was whole has been damaged; if not, they
+    /// may be what is left of a frame that was not written to its end.
     pub holds_end: bool,
-    /// What is wrong with it.
+    /// The error that the bytes cause.
     pub error: Error,
 }
 
-/// Where a block stands.
+/// The place of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
-    /// Which of the headers is that of its frame.
+    /// The index of its frame's header.
     header: usize,
-    /// Number of the block in its frame.
+    /// The number of the block in its frame.
     number: usize,
     offset: u64,
     n_bytes: u32,
@@ -75,7 +75,7 @@ impl FileIndex {
         Self::with_memory_limit(reader, DEFAULT_MEMORY_LIMIT)
     }
 
-    /// As [`read_from`](Self::read_from), with the limit of
+    /// Reads a file as [`read_from`](Self::read_from) does, with the limit of
     /// [`FrameReader::with_memory_limit`](super::FrameReader::with_memory_limit).
     ///
     /// # Errors
@@ -93,9 +93,9 @@ impl FileIndex {
         Self::of_frames(frames)
     }
 
-    /// As [`with_memory_limit`](Self::with_memory_limit), but what is no whole frame may follow, as it
-    /// does where an append was cut short: then, the frames are found from the start of the file, by the
-    /// lengths in it, up to the last whole one.
+    /// Reads a file as [`with_memory_limit`](Self::with_memory_limit) does, but bytes that are no whole frame may
+    /// follow, as where an append was cut short: then, the frames are found from the start of the file, by the lengths
+    /// in it, up to the last whole one.
     ///
     /// # Errors
     /// As [`read_from`](Self::read_from), if not even the first frame is whole.
@@ -215,7 +215,7 @@ impl FileIndex {
         self.sizes
     }
 
-    /// What the file holds.
+    /// The rows, figures and bytes of the file.
     pub fn summary(&self) -> &Summary {
         &self.summary
     }
@@ -249,7 +249,7 @@ impl FileIndex {
     /// Reads a block.
     ///
     /// # Errors
-    /// [`Error::Checksum`] and the like if it is damaged, which other blocks do not suffer from.
+    /// [`Error::Checksum`] and the like if the block is damaged; other blocks can still be read.
     pub fn read_block<R: Read + Seek>(&self, reader: &mut R, block: usize) -> Result<Block, Error> {
         let place = self.blocks[block];
         let header = &self.headers[place.header];
@@ -275,11 +275,10 @@ impl FileIndex {
         }
     }
 
-    /// Reads which model codes the rows of a block, and nothing else of it.
+    /// Reads which model codes the rows of a block, and nothing else of the block.
     ///
     /// # Errors
-    /// [`Error::Damaged`] if it is not what the index says, which other blocks do not suffer from;
-    /// [`Error::Io`].
+    /// [`Error::Damaged`] if the block is not what the index says; other blocks can still be read. [`Error::Io`].
     pub fn read_model<R: Read + Seek>(
         &self,
         reader: &mut R,
@@ -304,7 +303,7 @@ impl FileIndex {
         }
     }
 
-    /// Reads and decodes a range of rows, and no block but those that hold them.
+    /// Reads and decodes a range of rows; reads no other blocks.
     ///
     /// # Errors
     /// [`Error::RowsOutOfRange`] for rows that the file does not have; as
@@ -317,7 +316,7 @@ impl FileIndex {
         self.read_rows_with(reader, rows, missing)
     }
 
-    /// As [`read_rows`](Self::read_rows), with rows of references from `find`.
+    /// Reads rows as [`read_rows`](Self::read_rows) does, with rows of references from `find`.
     ///
     /// # Errors
     /// As [`read_rows`](Self::read_rows) and [`Block::decode_with`].
@@ -353,7 +352,7 @@ impl FileIndex {
     }
 }
 
-/// The values of those rows of a block, the first of which is `first_row`, that are among `rows`.
+/// The values of a block's rows that are among `rows`; the block's first row is `first_row`.
 pub fn within<'a>(matrix: &'a PredictionMatrix, first_row: u64, rows: &Range<u64>) -> &'a [f32] {
     let clamp = |row: u64| row.saturating_sub(first_row).min(matrix.n_rows() as u64) as usize;
     let (start, end) = (clamp(rows.start), clamp(rows.end));
@@ -370,8 +369,8 @@ fn n_framing_bytes(entry: IndexEntry) -> u64 {
     n_bytes + (1..=5).find(is_long_enough).unwrap_or(5)
 }
 
-/// The header of the last whole frame of a file, and what follows it; of a file whose end is whole, no
-/// more than that frame's header and index is read.
+/// The header of the last whole frame of a file, and the bytes after it. Of a file whose end is whole, only that
+/// frame's header and index are read.
 ///
 /// # Errors
 /// As [`FileIndex::of_whole_frames`].
@@ -389,7 +388,7 @@ pub fn last_header<R: Read + Seek>(
     Ok((header, tail))
 }
 
-/// Checks that a file that ends at `end` is one of ours, by its first bytes.
+/// Checks that a file that ends at `end` begins with a header of ours.
 fn check_start<R: Read + Seek>(reader: &mut R, end: u64, memory: u64) -> Result<(), Error> {
     if end == 0 {
         return Err(Error::Empty);
@@ -398,11 +397,11 @@ fn check_start<R: Read + Seek>(reader: &mut R, end: u64, memory: u64) -> Result<
     FrameHeader::read_from(reader, memory).map(|_| ())
 }
 
-/// Whether what looks like the end of a frame stands in a file, with all of its index from `start` on.
+/// Whether the file has, from `start` on, what looks like the end of a frame and all of its index.
 fn holds_end<R: Read + Seek>(reader: &mut R, start: u64) -> Result<bool, Error> {
     const CHUNK: usize = 1 << 16;
     let mut offset = start;
-    // The bytes before those at hand that may be the beginning of the last bytes of a frame.
+    // The bytes so far that may belong to the last bytes of a frame.
     let mut bytes: Vec<u8> = Vec::new();
     loop {
         let kept = bytes.len().min(N_END_BYTES - 1);
@@ -459,9 +458,9 @@ impl Frames {
         }
     }
 
-    /// Adds a frame; if its header is equal to that of the one added before, one is kept for both.
+    /// Adds a frame; it shares the header of the previous one if they are equal.
     fn push(&mut self, mut frame: Frame) -> Result<(), Error> {
-        /// Itself, and what is allocated for its blocks.
+        /// The frame itself, and what is allocated for its blocks.
         const BYTES_A_FRAME: u64 = 160;
         self.n_held_bytes += BYTES_A_FRAME + frame.index.blocks.len() as u64 * BYTES_A_BLOCK;
         match self.all.last() {
@@ -496,7 +495,8 @@ fn read_frame_before<R: Read + Seek>(
     check_memory("the index", n_index_bytes, memory)?;
     let index_start = end.checked_sub(n_index_bytes).ok_or(CORRUPT)?;
 
-    // What the index states of its header is needed to find the promise, by which the rest is read.
+    // The index states where the header is, and the header has the promise that is needed to read the rest of the
+    // index.
     let mut index_bytes = vec![0; n_index_bytes as usize];
     reader.seek(SeekFrom::Start(index_start))?;
     read_exact(reader, &mut index_bytes, "the index")?;
@@ -520,8 +520,8 @@ fn read_frame_before<R: Read + Seek>(
     })
 }
 
-/// Reads the frame that begins at `start` in a file of `file_end` bytes: its header, the lengths of its
-/// blocks, and its index, which must confirm these.
+/// Reads the frame that begins at `start` in a file of `file_end` bytes: its header, the lengths of its blocks, and its
+/// index, which must confirm them.
 fn read_frame_at<R: Read + Seek>(
     reader: &mut R,
     start: u64,
@@ -583,7 +583,7 @@ mod tests {
         let promise = Promise::new(Kind::Probabilities, Bound::MaxError(max_error));
         let mut writer =
             FrameWriter::new(Vec::new(), FrameHeader::new(3, promise).unwrap()).unwrap();
-        // Of few values, but no rows that come again or that are like those before.
+        // Few values, but no rows that repeat or resemble those before.
         let value = |i: usize| (noise(i) % 101) as f32 / 400.0 + i as f32 * 1e-8;
         let values = (0..3 * n_rows).map(value);
         let matrix = PredictionMatrix::new(3, values.collect());
@@ -612,7 +612,7 @@ mod tests {
                     .unwrap();
                 let rows = bits.of_rows();
                 n_payload_bits += bits.codebooks + rows.codes + rows.raw + bits.padding;
-                // Ranked, expected or predicted, whichever the coder.
+                // Ranked, expected or predicted, with either coder.
                 let model = index.read_model(&mut file, block).unwrap().id();
                 assert!(matches!(model, 0 | 1 | 3 | 24), "{model}");
             }
@@ -627,7 +627,7 @@ mod tests {
             let bytes = frame.repeat(n_frames);
             let mut file = Cursor::new(&bytes);
             let whole = FileIndex::with_memory_limit(&mut file, memory).map(drop);
-            // The end of the last one is cut off.
+            // The last byte is cut off.
             let mut file = Cursor::new(&bytes[..bytes.len() - 1]);
             let cut = FileIndex::of_whole_frames(&mut file, memory).map(drop);
             (whole, cut)
@@ -684,7 +684,7 @@ mod tests {
                 ));
             }
             if n_bytes > 0 {
-                // A stream says the same, once it is there.
+                // A stream reports the same when it gets there.
                 let mut reader = FrameReader::new(&cut[..]).unwrap();
                 let error = loop {
                     match reader.next_raw_block() {
@@ -716,10 +716,10 @@ mod tests {
                 let (index, tail) = FileIndex::of_whole_frames(&mut file, MEMORY).unwrap();
                 let n_frames = index.n_frames();
                 match tail {
-                    // In a block, which its checksum tells.
+                    // The checksum of a block will find it.
                     None => assert_eq!(n_frames, 3),
                     Some(tail) if n_frames == 2 => assert!(!tail.holds_end && n_cut > 0),
-                    // At its very end, which may as well not have been written, if there is no other.
+                    // At the very end, damage may look like an append that was cut short.
                     Some(tail) => assert!(tail.holds_end || n_cut > 0, "{position}"),
                 }
             }

@@ -1,16 +1,16 @@
 //! The logarithm to base 2, by IEEE operations alone: the same on every machine, so that encoders choose alike
-//! everywhere, and by such as vectors have.
+//! everywhere. It uses only operations that vectors have as well.
 
 /// The logarithm to base 2 of a positive number, neither subnormal nor infinite, to within a few units in the last
-/// place; of other numbers, some finite number.
+/// place; for other numbers, some finite number.
 #[inline(always)]
 pub fn log2(value: f64) -> f64 {
     const ONE: u64 = 1.0f64.to_bits();
     const ROOT_OF_HALF: u64 = std::f64::consts::FRAC_1_SQRT_2.to_bits();
     const N_MANTISSA_BITS: u32 = f64::MANTISSA_DIGITS - 1;
-    /// To this, integers can be added by their bits.
+    /// Integers are added to this by setting its lowest bits.
     const LARGE: f64 = (1u64 << N_MANTISSA_BITS) as f64;
-    // A power of two, times a number from the root of a half up to that of two.
+    // The value is a power of two times a number from the root of a half up to the root of two.
     let shifted = value.to_bits().wrapping_add(ONE - ROOT_OF_HALF);
     let exponent = f64::from_bits(shifted >> N_MANTISSA_BITS | LARGE.to_bits());
     let exponent = exponent - (LARGE + 1023.0);
@@ -19,7 +19,7 @@ pub fn log2(value: f64) -> f64 {
     // The natural logarithm is 2 artanh(t) = 2 (t + t^3/3 + t^5/5 + ...): Abramowitz and Stegun, Handbook of
     // Mathematical Functions, 4.1.27.
     let t = (mantissa - 1.0) / (mantissa + 1.0);
-    // Every other term by itself, as these need not wait for each other.
+    // The odd and the even terms are summed apart, so that these sums need not wait for each other.
     let square = t * t;
     let fourth = square * square;
     let [mut even, mut odd] = [0.0; 2];
@@ -31,7 +31,7 @@ pub fn log2(value: f64) -> f64 {
     exponent + t * series
 }
 
-/// 2 / ln 2, divided by the odd numbers: so many that the next would no longer be seen.
+/// 2 / ln 2, divided by the odd numbers, as far as terms count in f64.
 const COEFFICIENTS: [f64; 10] = {
     let mut coefficients = [0.0; 10];
     let mut index = 0;

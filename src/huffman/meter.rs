@@ -1,9 +1,9 @@
 //! Where the bits of a payload went, found by decoding it.
 //!
-//! Decoders show every symbol to a [`Watch`] before they take it. The usual one, `()`, does nothing and
-//! leaves no trace in the code; a [`Meter`] counts. It counts bits as they stand in the payload (FORMAT.md,
-//! section 5): codes, or refills of the state of rANS after a symbol, by what their alphabet tells, and what
-//! follows up to the next symbol as extra bits of the same.
+//! Decoders show every symbol to a [`Watch`] before they take it. The usual one, `()`, does nothing and leaves no trace
+//! in the code; a [`Meter`] counts bits as they stand in the payload (FORMAT.md, section 5): codes, or refills of the
+//! state of rANS after a symbol, by the part of their alphabet, and what follows up to the next symbol as extra bits of
+//! the same part.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,56 +11,56 @@ use std::collections::HashMap;
 use super::bitstream::BitReader;
 use super::codebook::{Alphabet, entropy_bits};
 
-/// What the symbols of an alphabet tell.
+/// The part of a row that the symbols of an alphabet are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Part {
-    /// The top class of a row, with what else its head says: heads, kinds of ranked rows, and which of the distinct
-    /// ones a repeated row is.
+    /// The top class of a row, with all else that its head says: heads, kinds of ranked rows, and which distinct row a
+    /// repeated one is.
     TopClass,
-    /// Which other classes a ranked row has: its ranks.
+    /// The other classes of a ranked row: its ranks.
     OtherClasses,
     /// Levels, or numbers: those in contexts; distances, misses and levels of ranked rows; plain numbers.
     #[default]
     Levels,
     /// The order of the first classes.
     Order,
-    /// Rows stored exactly, and the marks of predicted, plain and block-sorted rows that tell whether they are.
+    /// Exact rows, and the marks by which predicted, plain and block-sorted rows are exact or not.
     ExactRows,
 }
 
 /// The number of parts.
 const N_PARTS: usize = 5;
 
-/// Bits of one part.
+/// The bits of one part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PartBits {
-    /// Huffman codes, or refills.
+    /// Huffman codes, or refills of rANS.
     pub codes: u64,
-    /// What follows them as it is.
+    /// Extra bits, which follow codes as they are.
     pub raw: u64,
 }
 
 /// Where the bits of a payload, or of many, went.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct PayloadBits {
-    /// What comes before the rows: the model, its parameters, the codebooks, the lengths of bitstreams and what pads
-    /// them, and first states.
+    /// Bits before the rows: the model, its parameters, the codebooks, the lengths of bitstreams with their padding,
+    /// and first states.
     pub codebooks: u64,
     parts: [PartBits; N_PARTS],
-    /// What fills the last byte of each bitstream.
+    /// Bits that fill the last byte of each bitstream.
     pub padding: u64,
-    /// Empirical entropy of the symbols, by alphabet and block: the least that their codes could be, but for
-    /// up to 16 bits that a first state of rANS holds.
+    /// The empirical entropy of the symbols, by alphabet and block: the least that their codes could be, but for up to
+    /// 16 bits that a first state of rANS holds.
     pub entropy: f64,
 }
 
 impl PayloadBits {
-    /// Those of a part.
+    /// The bits of a part.
     pub fn of(&self, part: Part) -> PartBits {
         self.parts[part as usize]
     }
 
-    /// Those of all parts.
+    /// The bits of all parts.
     pub fn of_rows(&self) -> PartBits {
         let sum = |bits: fn(&PartBits) -> u64| self.parts.iter().map(bits).sum();
         PartBits {
@@ -82,11 +82,11 @@ impl std::ops::AddAssign for PayloadBits {
     }
 }
 
-/// What is shown the symbols of a block as they are decoded.
+/// Watches the symbols of a block as they are decoded.
 pub trait Watch: Copy {
     /// The codebooks of these alphabets have been read; the rows follow in these bitstreams.
     fn start(self, alphabets: &[Alphabet], readers: &[BitReader]);
-    /// A symbol of an alphabet is next: `upcoming` tells which, as a number, and how many bits the reader gives for it.
+    /// A symbol of an alphabet is next: `upcoming` returns it, as a number, and how many bits the reader gives for it.
     fn symbol(
         self,
         alphabet: usize,
@@ -115,14 +115,14 @@ pub struct Meter(RefCell<State>);
 
 #[derive(Debug)]
 struct State {
-    /// What each alphabet tells.
+    /// The part of each alphabet.
     parts: Vec<Part>,
     bits: PayloadBits,
-    /// Of each bitstream, what was decoded last, and the bits that are not counted yet.
+    /// The part decoded last in each bitstream, and the bits left there after its code.
     streams: Vec<(Part, u64)>,
-    /// For each alphabet, how often each of its low keys occurred.
+    /// The frequencies of low keys, by alphabet.
     of_low_keys: Vec<[u32; N_LOW]>,
-    /// Those of other keys, which are rare, by alphabet.
+    /// The frequencies of other keys, which are rare, by alphabet.
     of_high_keys: HashMap<(usize, u32), u64>,
 }
 
@@ -141,7 +141,7 @@ impl Meter {
         }))
     }
 
-    /// What was counted, once the last row has been decoded.
+    /// The bits counted, once the last row has been decoded.
     pub fn finish(self) -> PayloadBits {
         let mut state = self.0.into_inner();
         // In order, so that rounding is always the same.
@@ -215,7 +215,7 @@ mod tests {
     use crate::huffman::{Bound, FrameHeader, FrameReader, FrameWriter, Kind, Promise};
     use crate::matrix::PredictionMatrix;
 
-    /// What decoding finds, and what the encoder counted.
+    /// The bits that decoding finds, and those that the encoder counted.
     fn measured(promise: Promise, matrix: &PredictionMatrix) -> (PayloadBits, BitCounts) {
         let header = FrameHeader::new(matrix.n_classes(), promise).unwrap();
         let mut writer = FrameWriter::new(Vec::new(), header).unwrap();
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn each_part_is_told_apart() {
         let mut peaked = matrix(3000, 10, false).into_values();
-        // No multiple of a step is near, so that the rows are stored exactly.
+        // No multiple of the step is near, so that the rows are stored exactly.
         peaked[30..50].fill(1e30);
         let values = PredictionMatrix::new(10, peaked);
         let promise = Promise::new(Kind::Values, Bound::MaxError(0.001));

@@ -1,9 +1,9 @@
-//! Values that take fewer bits than float32 has, as integers in the order of the values (FORMAT.md, section 4).
+//! Values of fewer bits than float32, as integers in the order of the values (FORMAT.md, section 4).
 
 use super::Corrupt;
 use super::quantizer::{Step, TWO_TO_52, from_ordered, ordered};
 
-/// Values as integers in their order.
+/// Values as integers in the order of the values.
 pub trait Float: Copy {
     /// The number of a value, or of the one nearest to it.
     fn number(self, value: f32) -> i32;
@@ -11,11 +11,11 @@ pub trait Float: Copy {
     /// The value of a number.
     fn value(self, number: i32) -> f32;
 
-    /// The exponent of 2 from which on numbers are farther from each other than below.
+    /// The exponent of 2 from which on numbers lie farther apart than below.
     fn least_exponent(self) -> i32;
 }
 
-/// Float32, which is faster for being known when compiled.
+/// Float32; faster than [`Minifloat::F32`], as the compiler knows it.
 #[derive(Debug, Clone, Copy)]
 pub struct Float32;
 
@@ -36,11 +36,11 @@ impl Float for Float32 {
     }
 }
 
-/// Floating-point numbers with so many bits of mantissa, which are multiples of a unit.
+/// Floating-point numbers with so many bits of mantissa that are multiples of a unit.
 ///
-/// Those of float16 have 10 bits and a unit of 2^-24, those of bfloat16 7 bits and 2^-133. The unit need not be a power of
-/// 2: what was rounded to two decimal places has one of 0.01. Multiples below 2^(`n_mantissa_bits` + 1) are numbers one
-/// after the other; beyond, each power of 2 has 2^`n_mantissa_bits`.
+/// Float16 has 10 bits and a unit of 2^-24, bfloat16 has 7 bits and 2^-133. The unit need not be a power of 2: values
+/// rounded to two decimal places have one of 0.01. Multiples below 2^(`n_mantissa_bits` + 1) are all there; above, each
+/// power of 2 has 2^`n_mantissa_bits` of them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Minifloat {
     unit: Step,
@@ -48,13 +48,13 @@ pub struct Minifloat {
 }
 
 impl Minifloat {
-    /// Those of float32. Their numbers are those of [`ordered`], which tell apart what is no number as well.
+    /// The numbers of float32: those of [`ordered`], which keep apart all NaNs as well.
     pub const F32: Self = Self {
         unit: Step::FINEST,
         n_mantissa_bits: f32::MANTISSA_DIGITS - 1,
     };
 
-    /// Those that a block states.
+    /// The minifloats that a block states.
     ///
     /// # Errors
     /// [`Corrupt`] for more bits than float32 has.
@@ -68,17 +68,17 @@ impl Minifloat {
         }
     }
 
-    /// Those that have all values, bit for bit, with the smallest numbers; `None` if no numbers are much smaller than those
-    /// of float32.
+    /// The minifloats that have all values, bit for bit, with the smallest numbers; `None` if no numbers are much
+    /// smaller than those of float32.
     ///
-    /// Units are tried that values were rounded to: decimal places, the smallest value (integers times a scale have
-    /// it), and the lowest bit of any.
+    /// Tries units to which values may have been rounded: decimal places, the smallest value (for integers times a
+    /// scale), and the lowest bit of any.
     pub fn of(values: &[f32]) -> Option<Self> {
-        /// Of one, by decimal places.
+        /// Parts of one, by decimal places.
         const PARTS: [f64; 7] = [1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6];
-        /// So many values tell whether the lowest bit of all is worth looking for.
+        /// Values that decide whether the lowest bit of all is worth looking for.
         const N_TELLING: usize = 64;
-        // As bits, of which the compiler finds the extremes with vector instructions; 0 is no smallest value.
+        // As bits, whose extremes the compiler finds with vector instructions; 0 does not count as the smallest.
         let magnitudes = values.iter().map(|value| value.abs().to_bits());
         let largest = f32::from_bits(magnitudes.clone().max().unwrap_or(0));
         let least = magnitudes.map(|bits| bits.wrapping_sub(1)).min();
@@ -100,10 +100,10 @@ impl Minifloat {
         found.min_by_key(|&(largest, _)| largest).map(|(_, of)| of)
     }
 
-    /// Those of a unit that have all values, with as few bits as that takes; `None` if their numbers are not much smaller
-    /// than those of float32.
+    /// The minifloats of a unit that have all values, with as few bits as that takes; `None` if their numbers are not
+    /// much smaller than those of float32.
     fn of_unit(unit: Step, values: &[f32], largest: f32) -> Option<Self> {
-        /// Float32 has as many numbers for a change of the value to the fourfold.
+        /// Float32 has as many numbers while the value grows fourfold.
         const FEW: i32 = 1 << 24;
         let mut numbers = Self::new(unit, 0).ok()?;
         let mut rest = values;
@@ -112,15 +112,15 @@ impl Minifloat {
             let Some(value) = rest.first() else {
                 return Some(numbers);
             };
-            // This one takes more bits.
+            // This value takes more bits.
             let multiple = (f64::from(value.abs()) / unit.size()).round();
-            // From the leading bit of its mantissa, which binary64 leaves out, to the last that is set.
+            // The bits from the leading one of its mantissa, which binary64 leaves out, to the last that is set.
             let n_bits = 53 - (multiple.to_bits() | 1 << 52).trailing_zeros();
             if n_bits <= numbers.n_mantissa_bits + 1 {
                 return None;
             }
             numbers = Self::new(unit, n_bits - 1).ok()?;
-            // That of an infinite value may not fit.
+            // The number of an infinite value may not fit.
             if !(0..FEW).contains(&numbers.number(largest)) || !numbers.keeps(*value) {
                 return None;
             }
@@ -133,12 +133,12 @@ impl Minifloat {
         self.value(self.number(value)).to_bits() == value.to_bits()
     }
 
-    /// Whether all values do.
+    /// Whether all values come back, bit for bit.
     pub fn keep(self, values: &[f32]) -> bool {
         self.n_first_kept(values) == values.len()
     }
 
-    /// How many values come back before the first that does not.
+    /// The number of values that come back before the first that does not.
     fn n_first_kept(self, values: &[f32]) -> usize {
         pulp::Arch::new().dispatch(FirstKept(self, values))
     }
@@ -153,19 +153,19 @@ impl Minifloat {
         self.n_mantissa_bits
     }
 
-    /// Whether these are those of float32.
+    /// Whether these are the numbers of float32.
     #[inline(always)]
     pub fn is_f32(self) -> bool {
         self == Self::F32
     }
 
-    /// By how much the highest bits of a multiple in binary64, down to the last of the mantissa, exceed its number.
+    /// What the highest bits of a multiple in binary64, down to the last of the mantissa, exceed its number by.
     #[inline(always)]
     fn bias(self) -> u64 {
         (u64::from(self.n_mantissa_bits) + 1022) << self.n_mantissa_bits
     }
 
-    /// The number of an infinite multiple, or the largest one.
+    /// The number of an infinite multiple, or the largest number.
     #[inline(always)]
     fn infinite(self) -> i32 {
         let infinite = (0x7FF << self.n_mantissa_bits) - self.bias();
@@ -203,7 +203,7 @@ impl Minifloat {
     }
 }
 
-/// Counts the values that come back, with the vector instructions of this machine.
+/// Counts the values that come back before the first that does not, with the vector instructions of this machine.
 struct FirstKept<'a>(Minifloat, &'a [f32]);
 
 impl pulp::WithSimd for FirstKept<'_> {
@@ -211,7 +211,7 @@ impl pulp::WithSimd for FirstKept<'_> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) -> usize {
-        /// So many at a time without a branch.
+        /// So many values at a time without a branch.
         const CHUNK: usize = 64;
         let Self(numbers, values) = self;
         let keep = |chunk: &&[f32]| {
@@ -235,7 +235,7 @@ impl Float for Minifloat {
         if self.is_f32() {
             return Float32.number(value);
         }
-        // What is no number counts as infinite.
+        // NaN counts as infinite.
         let multiple = (f64::from(value.abs()) / self.unit.size()).min(f64::INFINITY);
         let number = if multiple < (1 << self.n_mantissa_bits) as f64 {
             (multiple + TWO_TO_52).to_bits() as i32
@@ -244,7 +244,7 @@ impl Float for Minifloat {
             let nearest = (multiple.to_bits() + (1 << (n_dropped - 1))) >> n_dropped;
             nearest.wrapping_sub(self.bias()) as i32
         };
-        // All bits of it are other ones if the value is negative.
+        // A negative value has all bits inverted.
         number ^ (value.to_bits() as i32 >> 31)
     }
 
@@ -281,7 +281,7 @@ fn lowest_bit(values: &[f32]) -> f64 {
         .iter()
         .filter(|value| value.is_finite() && **value != 0.0)
     {
-        // Subnormal numbers have the exponent of the smallest that are not, but no leading 1.
+        // Subnormal numbers have the exponent of the smallest normal ones, but no leading 1.
         let field = (value.abs().to_bits() >> 23) as i32;
         let mantissa = value.to_bits() & 0x7F_FFFF | u32::from(field > 0) << 23;
         least = least.min(field.max(1) - 150 + mantissa.trailing_zeros() as i32);
@@ -304,7 +304,7 @@ mod tests {
         let numbers = minifloat(F16);
         for bits in 0..=0x7C00u16 {
             let value = half::f16::from_bits(bits).to_f32();
-            // Beyond what is finite, exponents go on.
+            // Above the finite numbers, exponents go on.
             if value.is_finite() {
                 assert_eq!(numbers.number(value), i32::from(bits));
                 assert_eq!(numbers.number(-value), -1 - i32::from(bits));
@@ -324,7 +324,7 @@ mod tests {
         for bits in (0..60_000f32.to_bits()).step_by(977) {
             let value = f32::from_bits(bits);
             let nearest = half::f16::from_f32(value);
-            // Of two that are as near, another one may be taken.
+            // Of two that are equally near, either may be taken.
             if (nearest.to_f32() - value).abs()
                 < (half::f16::from_bits(nearest.to_bits() ^ 1).to_f32() - value).abs()
             {
@@ -389,7 +389,7 @@ mod tests {
             assert_eq!(of(&brains).unwrap().1, 7);
             brains.rotate_left(values.len());
         }
-        // Those of float32 are no minifloats.
+        // Float32 itself is no minifloat.
         assert_eq!(of(&[0x80_0001, 0x80_0003].map(f32::from_bits)), None);
         for (n_places, unit) in
             [(1, 0.1), (100, 0.01), (1000, 0.001)].map(|(n, unit)| (n as f32, unit))
@@ -403,7 +403,7 @@ mod tests {
                 assert_eq!(of(&rounded).unwrap().0, unit);
             }
         }
-        // As eight bits are stored, with a scale.
+        // Integers of eight bits times a scale.
         let scaled: Vec<f32> = values
             .iter()
             .map(|&v| (v * 14.0).round() * 0.071_234)

@@ -1,5 +1,4 @@
-//! The models of rows and their numbers, and what a payload begins with: in which way its rows are coded
-//! (FORMAT.md, section 5).
+//! The models of rows, their numbers, and what a payload begins with: how its rows are coded (FORMAT.md, section 5).
 
 use super::beside::{self, Before, Caution};
 use super::bitstream::{BitReader, BitWriter, Coder};
@@ -29,8 +28,8 @@ pub struct Way {
 }
 
 impl Way {
-    /// With the number of bitstreams that suits the rows; one for expected rows as long as nobody knows about how many
-    /// bytes a value takes.
+    /// The way with the number of bitstreams that suits the rows, whose values take about `bytes_a_value` each; if that
+    /// is not known, expected rows get one.
     pub fn of(model: Model, coder: Coder, matrix: Rows<'_>, bytes_a_value: Option<f64>) -> Self {
         /// Of expected rows, runs of zeros end with each bitstream: up to 250 bytes were seen to be lost in a block.
         const MANY_BYTES: f64 = (1 << 16) as f64;
@@ -53,7 +52,7 @@ impl Way {
         }
     }
 
-    /// Writes the way, and the checksum of the rows of a reference if its model tells rows against them.
+    /// Writes the way, and the checksum of the rows of the reference if its model codes rows given these.
     pub fn write_to(self, reference: Option<Rows<'_>>, writer: &mut BitWriter) {
         let first = FirstByte::of_way(self);
         writer.write(first.0.into(), 8);
@@ -63,10 +62,10 @@ impl Way {
         self.model.write_to(writer);
     }
 
-    /// Reads a way, one beside a reference only if there is one.
+    /// Reads a way; one beside a reference only if there is one.
     ///
     /// # Errors
-    /// [`Error::WrongReference`] if rows were told against another one; [`Corrupt`] if there is no such way.
+    /// [`Error::WrongReference`] if rows were coded given another one; [`Corrupt`] if there is no such way.
     pub fn read_from(reader: &mut BitReader, reference: Option<Rows<'_>>) -> Result<Self, Error> {
         let first = FirstByte(reader.read(8)? as u8);
         if first.n_streams() > 1 && !first.may_have_streams() {
@@ -92,52 +91,52 @@ impl Way {
     }
 }
 
-/// Rows that are decoded side by side stand in so many bitstreams. Format-stable.
+/// The number of bitstreams if there are several: rows of different ones are decoded side by side. Format-stable.
 pub const N_STREAMS: usize = 8;
 
 /// How symbols are made of the rows of a block, with the parameters that stand before the codebooks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Model {
-    /// How each row is told.
+    /// How each row is coded.
     pub rows: RowModel,
-    /// What it is told against.
+    /// The rows that it is conditioned on.
     pub against: Against,
 }
 
-/// How a row is told.
+/// How a row is coded.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RowModel {
-    /// As a [ranked](super::ranked) row.
+    /// A [ranked](super::ranked) row.
     Ranked(Uniform),
-    /// As an [expected](super::expected) row.
+    /// An [expected](super::expected) row.
     Expected(Levels),
-    /// As a [predicted](super::predicted) row.
+    /// A [predicted](super::predicted) row.
     Predicted(Numbers),
-    /// [Plainly](super::plain), as multiples of a step.
+    /// A [plain](super::plain) row, of multiples of a step.
     Multiples(Multiples),
-    /// [Plainly](super::plain), bit for bit.
+    /// A [plain](super::plain) row, bit for bit.
     Bits,
-    /// As values of a [table](super::tabled).
+    /// Values of a [table](super::tabled).
     Tabled(By),
-    /// As numbers that are [sorted](super::block_sorted) with those of all other rows.
+    /// Numbers that are [sorted](super::block_sorted) with those of all other rows.
     BlockSorted(BlockSorted),
 }
 
-/// What rows are told against.
+/// The rows that a row is conditioned on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Against {
     /// Nothing.
     Nothing,
-    /// The top class against that of the row before.
+    /// The top class on that of the previous row.
     TopBefore,
-    /// The row against that of a reference.
+    /// The row on the same row of a reference.
     Reference,
-    /// The row against what those before it tell.
+    /// The row on those before it.
     Before(Before),
 }
 
 impl RowModel {
-    /// The model of such rows, told against nothing.
+    /// The model of these rows, conditioned on nothing.
     pub fn alone(self) -> Model {
         Model {
             rows: self,
@@ -145,12 +144,13 @@ impl RowModel {
         }
     }
 
-    /// The model of such rows against these, if there is one, with the levels that it has.
+    /// The model of these rows conditioned on `against`, with the levels that it has; `None` if there is no such model.
     pub fn against(self, against: Against) -> Option<Model> {
         let (rows, against) = match (self, against) {
             (_, Against::Nothing)
             | (Self::Ranked(_) | Self::Expected(_), Against::TopBefore)
             | (Self::Predicted(_), Against::Reference) => (self, against),
+            // Minifloats go beside the previous row only: beside earlier rows, their numbers would not fit 6 bits.
             (Self::Predicted(numbers), Against::Before(before))
                 if before.is_last() || !numbers.are_minifloats() =>
             {
@@ -173,7 +173,7 @@ impl RowModel {
         Some(Model { rows, against })
     }
 
-    /// The number of the model of such rows, told against nothing.
+    /// The number of the model of these rows, conditioned on nothing.
     pub fn id(self) -> u32 {
         match self {
             Self::Ranked(_) => id::RANKED,
@@ -211,11 +211,11 @@ impl RowModel {
         }
     }
 
-    /// The number of the model of such rows, told against those of a reference.
+    /// The number of the model of these rows beside a reference.
     fn id_beside(self) -> u32 {
         match self.id() {
             id::EXPECTED => id::EXPECTED_BESIDE,
-            // Against rows before, roots state their steps.
+            // Roots state their steps if coded given rows before them.
             id::EXPECTED_HALVING | id::ROOTS => id::ROOTS_BESIDE,
             id::PREDICTED_STEPS => id::STEPS_BESIDE,
             id::PREDICTED_ORDERED => id::ORDERED_BESIDE,
@@ -262,7 +262,7 @@ impl RowModel {
         }
     }
 
-    /// Reads the parameters of rows that are told as those of a model against nothing.
+    /// Reads the parameters of the rows of a model that is conditioned on nothing.
     fn read_from(id: u32, reader: &mut BitReader) -> Result<Self, Error> {
         let uniform = |reader: &mut BitReader| Uniform::from_levels(read_gamma(reader)?);
         let of_roots = |roots| Self::Expected(Levels::of_roots(roots));
@@ -316,12 +316,12 @@ impl RowModel {
 }
 
 impl Model {
-    /// Whether rows are told after those before them, from the top class on.
+    /// Whether rows, or only their top classes, are coded given rows before them.
     pub fn is_after(self) -> bool {
         matches!(self.against, Against::TopBefore | Against::Before(_))
     }
 
-    /// Its number.
+    /// The number of the model.
     pub fn id(self) -> u32 {
         match self.against {
             Against::Nothing => self.rows.id(),
@@ -332,7 +332,7 @@ impl Model {
         }
     }
 
-    /// Writes what a model has beside its number.
+    /// Writes the parameters of the model.
     fn write_to(self, writer: &mut BitWriter) {
         match (self.rows, self.against) {
             (RowModel::Expected(Levels::Root { roots, .. }), Against::Before(_)) => {
@@ -351,7 +351,7 @@ impl Model {
         }
     }
 
-    /// Reads what the model of this number has beside it.
+    /// Reads the parameters of the model of this number.
     fn read_from(id: u32, reader: &mut BitReader) -> Result<Self, Error> {
         let (base, is_after) = (id::base(id), id >= id::AFTER);
         let of_rows = match base {
@@ -417,18 +417,18 @@ pub(super) mod id {
     pub const FINE: u32 = 24;
     pub const ROOTS: u32 = 25;
     pub const LINEAR_ROOTS: u32 = 26;
-    /// Rows that come again.
+    /// The number of a payload of repeated rows.
     pub const REPEATED: u32 = 27;
     pub const SORTED_STEPS: u32 = 28;
     pub const SORTED_BITS: u32 = 29;
     pub const SORTED_ROOTS: u32 = 30;
     pub const SORTED_MINIFLOATS: u32 = 31;
-    /// Added to the number of a model, up to that of [`EARLIER`]: its rows are told after the row before each.
+    /// Added to the number of a model below [`EARLIER`]: its rows are coded given the previous row.
     pub const AFTER: u32 = 32;
-    /// That of [`EXPECTED_BESIDE`], but beside what earlier rows tell; those of the next four follow.
+    /// The number of [`EXPECTED_BESIDE`] given earlier rows; those of the next four follow.
     pub const EARLIER: u32 = 59;
 
-    /// The number of the model that another one is, but that this one tells rows after those before them.
+    /// The number of the model that this one is but for being conditioned on rows before; `id` itself if it is not.
     pub const fn base(id: u32) -> u32 {
         match id {
             EARLIER.. => id - EARLIER + EXPECTED_BESIDE,
@@ -448,7 +448,7 @@ impl FirstByte {
     const STREAMS: u8 = 0x40;
     const ANS: u8 = 0x80;
 
-    /// That of a payload.
+    /// The first byte of a payload, 0 if that is empty.
     pub fn of(payload: &[u8]) -> Self {
         Self(payload.first().copied().unwrap_or_default())
     }
@@ -481,7 +481,7 @@ impl FirstByte {
         }
     }
 
-    /// The first version of the format that has this way.
+    /// The first version of the format that has this model, with these bitstreams and this coder.
     pub fn first_version(self) -> u8 {
         let of_model = match self.id() {
             id::EARLIER.. => 12,
@@ -496,12 +496,12 @@ impl FirstByte {
         of_model.max(of_coding)
     }
 
-    /// Whether the rows of the payload come again, and are told by payloads within.
+    /// Whether the rows are repeated ones: the payload of the distinct rows is within.
     pub fn is_repeated(self) -> bool {
         self.id() == id::REPEATED
     }
 
-    /// Whether the model tells rows against those of a reference.
+    /// Whether the model codes rows given those of a reference.
     pub fn needs_reference(self) -> bool {
         self.id() < id::AFTER && is_beside(self.id())
     }
@@ -544,7 +544,7 @@ impl FirstByte {
             }
     }
 
-    /// The name of the model, and of the coder if it is not Huffman; none if there is no such model.
+    /// The name of the model, and of the coder if it is not Huffman; `None` if there is no such model.
     pub fn name(self) -> Option<String> {
         let (id, info) = (self.id(), info(self.id()));
         let mut name = info.name.to_owned();

@@ -1,8 +1,8 @@
 //! The order of a row's first classes, where quantizing has made ties (FORMAT.md, section 9).
 //!
-//! Quantizing keeps the order of values but can make them equal. Encoder and decoder walk down the
-//! classes from the largest; where several share a level, a symbol tells which of them is next, as its
-//! position among them, and the decoded values are set apart by units in the last place.
+//! Quantizing keeps the order of values but can make them equal. Encoder and decoder walk down the classes from the
+//! largest; where several share a level, a symbol says which of them is next, by its position among them, and the
+//! decoded values are set apart by units in the last place.
 
 use super::Corrupt;
 use super::bitstream::BitReader;
@@ -15,11 +15,11 @@ use crate::matrix::argmax;
 
 /// The largest number of classes whose order a file may promise. Format-stable.
 pub const MAX_KEEP_TOP: usize = 255;
-/// Positions after the first that have an alphabet of their own.
+/// Positions after the first that have an alphabet of their own; the last one's is for later positions as well.
 const N_POSITIONS: usize = 4;
 
-/// Where the alphabets of the order stand among those of a block: one for each of the first positions but
-/// that of a top class which is known otherwise, and one for all positions after.
+/// The places of the order's alphabets among those of a block: one for each of the first positions, but for a known
+/// top class, and one for all later positions.
 #[derive(Debug, Clone, Copy)]
 struct Alphabets {
     first: usize,
@@ -38,7 +38,7 @@ pub struct Order {
     keep_top: usize,
     alphabets: Alphabets,
     ranks: Ranks,
-    /// Of the row at hand, largest first.
+    /// The first classes of the row at hand, largest first.
     first: Vec<usize>,
     is_placed: Vec<bool>,
     candidates: Vec<usize>,
@@ -48,7 +48,7 @@ impl Order {
     /// A walk down the first `keep_top` of `n_classes`, whose alphabets begin with `first_alphabet`.
     pub fn new(keep_top: usize, n_classes: usize, knows_top: bool, first_alphabet: usize) -> Self {
         let keep_top = keep_top.min(n_classes);
-        // Without ranks to learn, nothing is kept of them.
+        // Without ranks to learn, keep none.
         let n_ranked = if keep_top > 1 { n_classes } else { 1 };
         Self {
             keep_top,
@@ -63,13 +63,13 @@ impl Order {
         }
     }
 
-    /// Number of alphabets, of level tokens each.
+    /// The number of alphabets, of level tokens each.
     pub fn n_alphabets(keep_top: usize, knows_top: bool) -> usize {
         usize::from(!knows_top) + (keep_top - 1).min(N_POSITIONS)
     }
 
-    /// Walks a row with these levels; `choose` gets the position in the order and two or more classes
-    /// with the same level, and returns which of them comes next.
+    /// Walks down a row of levels; `choose` gets the position in the order and two or more classes of the same level,
+    /// and returns which of them comes next.
     fn walk<T: PartialOrd + Copy>(
         &mut self,
         levels: &[T],
@@ -110,7 +110,7 @@ impl Order {
         Ok(())
     }
 
-    /// The classes not placed yet with the largest level among these.
+    /// Finds the classes of the largest level among those not placed yet.
     fn find_candidates<T: PartialOrd + Copy>(&mut self, levels: &[T]) {
         self.candidates.clear();
         if self.first.is_empty() {
@@ -125,7 +125,7 @@ impl Order {
             }
             let largest = lanes.into_iter().fold(first, larger);
             for (index, chunk) in levels.chunks(lanes.len()).enumerate() {
-                // All of them at once, as above: few chunks have one.
+                // Without branches within a chunk, as above: few chunks have one.
                 if chunk
                     .iter()
                     .fold(false, |any, &level| any | (level == largest))
@@ -152,7 +152,7 @@ impl Order {
         }
     }
 
-    /// The symbols of a row of `values` that have become `levels`.
+    /// Codes the order of a row: `levels` are those of `values`.
     pub fn encode<T: PartialOrd + Copy>(
         &mut self,
         values: &[f32],
@@ -182,7 +182,7 @@ impl Order {
         .expect("choosing does not fail");
     }
 
-    /// Reads the symbols of a row that has been decoded to `values`, and sets its first classes apart.
+    /// Reads the order of a row that has been decoded to `values`, and sets its first classes apart.
     ///
     /// # Errors
     /// [`Corrupt`] if the bitstream ends or a position does not exist.

@@ -1,5 +1,5 @@
-//! Values of which nothing can be said beforehand: what varies most as one symbol, the rest as it is
-//! (FORMAT.md, section 12).
+//! Values of which nothing is known beforehand: the bits that vary most are a symbol, the rest extra bits (FORMAT.md,
+//! section 12).
 
 use super::Corrupt;
 use super::bitstream::{BitReader, BitWriter};
@@ -24,14 +24,14 @@ const ORDER: usize = 2;
 pub struct Multiples {
     /// The step.
     pub step: Step,
-    /// The least of them.
+    /// The least multiple.
     pub least: i32,
-    /// How far the largest is above.
+    /// How far the largest multiple is above the least.
     pub range: u32,
 }
 
 impl Multiples {
-    /// Those of the rows not marked.
+    /// The range of the rows not marked.
     pub fn of(matrix: Rows<'_>, is_exact: &[bool], step: Step) -> Self {
         let (mut smallest, mut largest) = (f32::INFINITY, f32::NEG_INFINITY);
         for (row, _) in matrix.rows().zip(is_exact).filter(|(_, exact)| !**exact) {
@@ -39,7 +39,7 @@ impl Multiples {
             smallest = smallest.min(smallest_of_row);
             largest = largest.max(largest_of_row);
         }
-        // Larger values have no smaller numbers.
+        // Values that are too large have no number.
         let (least, range) = match (step.quantize(smallest), step.quantize(largest)) {
             (Some(least), Some(largest)) => (least, (largest - least) as u32),
             _ => (0, 0),
@@ -47,7 +47,7 @@ impl Multiples {
         Self { step, least, range }
     }
 
-    /// Low bits that stand outside the symbols, so that the alphabet stays small.
+    /// Low bits that are extra bits, so that the alphabet stays small.
     fn n_extra_bits(self) -> u32 {
         const MAX_BITS: u32 = 12;
         (u32::BITS - self.range.leading_zeros()).saturating_sub(MAX_BITS)
@@ -64,13 +64,13 @@ impl Multiples {
         alphabets
     }
 
-    /// The alphabet of the numbers.
+    /// The index of the alphabet of numbers.
     fn numbers(keep_top: usize) -> usize {
         ORDER + Order::n_alphabets(keep_top, false)
     }
 
-    /// Codes the rows of `matrix`; those marked in `is_exact` bit for bit, as are rows with other numbers
-    /// (which get marked).
+    /// Codes the rows of `matrix`; bit for bit those marked in `is_exact`, and rows with other numbers, which get
+    /// marked.
     #[inline(always)]
     pub fn encode(self, matrix: Rows<'_>, is_exact: &mut [bool], keep_top: usize) -> Coded {
         let n_extra_bits = self.n_extra_bits();
@@ -144,12 +144,12 @@ impl Multiples {
     }
 }
 
-/// The alphabet of what varies most of the bits of a value.
+/// The alphabet of the highest bits of values, which vary most.
 pub fn alphabet_of_bits() -> Alphabet {
     Alphabet::of_symbols(1 << (32 - N_MANTISSA_BITS))
 }
 
-/// The symbol of a value, of that alphabet, with all other bits.
+/// The symbol of a value in [that alphabet](alphabet_of_bits), with all other bits as extra bits.
 pub fn symbol_of_bits(alphabet: usize, value: f32) -> Symbol {
     let bits = value.to_bits();
     let token = Token {
@@ -160,7 +160,7 @@ pub fn symbol_of_bits(alphabet: usize, value: f32) -> Symbol {
     Symbol::with_extra(alphabet, token)
 }
 
-/// Reads a value as [`symbol_of_bits`].
+/// Reads a value that [`symbol_of_bits`] made a symbol of.
 ///
 /// # Errors
 /// [`Corrupt`] if the bitstream ends.

@@ -1,5 +1,5 @@
-//! Rows of any values, logits above all: each value is predicted from those before it in the row, and
-//! the difference is coded in the context of how good the prediction has been (FORMAT.md, section 11).
+//! Rows of any values, logits above all: each value is predicted from the values before it in the row, and the
+//! difference is coded in the context of how good the prediction has been (FORMAT.md, section 11).
 //!
 //! Values are integers here: multiples of a step, or the bits of a float32 in the order of the values.
 //! The [`Regression`] takes them as differences from the first row.
@@ -31,14 +31,14 @@ pub(super) const NOT_FITTED: usize = N_POSITIONS - 1;
 pub enum Numbers {
     /// Multiples of a step.
     Steps(Step),
-    /// All bits, predicted as they are: about as logarithms.
+    /// All bits, predicted in the order of the values, which is about logarithmic.
     OrderedBits(Minifloat),
     /// All bits, predicted as values.
     Bits(Minifloat),
 }
 
 impl Numbers {
-    /// Whether these are numbers of values of fewer bits than float32 has.
+    /// Whether the values have fewer bits than float32.
     pub fn are_minifloats(self) -> bool {
         matches!(self, Self::OrderedBits(of) | Self::Bits(of) if !of.is_f32())
     }
@@ -48,7 +48,7 @@ impl Numbers {
         matches!(self, Self::OrderedBits(_) | Self::Bits(_))
     }
 
-    /// Fills in the numbers of a row; returns whether all values have some.
+    /// Fills in the numbers of a row; returns whether all values have one.
     #[inline(always)]
     pub(super) fn quantize_row(self, row: &[f32], numbers: &mut [i32]) -> bool {
         match self {
@@ -90,7 +90,7 @@ impl Numbers {
     }
 }
 
-/// A value, or 0 for one that is no finite number.
+/// The value, or 0 if it is infinite or no number.
 #[inline]
 pub(super) fn finite(value: f32) -> f32 {
     if value.is_finite() { value } else { 0.0 }
@@ -101,7 +101,7 @@ const SMALL: f32 = (1 << 22) as f32;
 /// Added to this, small numbers become integers in the lowest bits.
 const MAGIC: f32 = 1.5 * (1 << 23) as f32;
 
-/// The nearest integer, of two the even one; of large numbers that next to 0. Format-stable.
+/// Rounds to the nearest integer, of two the even one; large numbers towards 0. Format-stable.
 #[inline(always)]
 pub(super) fn round(value: f32) -> i32 {
     match value.abs() < SMALL {
@@ -110,13 +110,13 @@ pub(super) fn round(value: f32) -> i32 {
     }
 }
 
-/// The same of a small number; of others, anything.
+/// Rounds a small number as [`round`] does; of others, returns anything.
 #[inline(always)]
 fn small_to_integer(value: f32) -> i32 {
     ((value + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32)
 }
 
-/// The exponent of 2 of a number, rounded down; -1023 for 0.
+/// The exponent of the largest power of 2 up to a number; -1023 for 0.
 #[inline]
 pub(super) fn exponent(value: f64) -> i32 {
     (value.to_bits() >> 52 & 0x7FF) as i32 - 1023
@@ -143,12 +143,12 @@ pub(super) fn groups_alphabet(keep_top: usize) -> usize {
     ORDER + Order::n_alphabets(keep_top, false)
 }
 
-/// What encoder and decoder know alike while they walk rows.
+/// The state that encoder and decoder share while they walk rows.
 struct Walk {
     regression: Regression,
-    /// Of the first row, once there is one.
+    /// The numbers of the first row, once there is one.
     first: Option<Vec<i32>>,
-    /// The exponents of the variances of all classes, as of the last fit, and the contexts of these.
+    /// The exponents of the variances of all classes, since the last fit, and their contexts.
     exponents: Vec<i32>,
     contexts: Vec<u8>,
 }
@@ -170,7 +170,7 @@ impl Walk {
         self.regression.learn_zeros();
     }
 
-    /// Learns those of the rows at hand that are marked.
+    /// Learns the rows at hand that are live.
     fn learn<const N: usize>(&mut self, is_live: [bool; N]) {
         if self
             .regression
@@ -184,7 +184,7 @@ impl Walk {
     }
 }
 
-/// Of rows that come after the first one.
+/// Walking rows after the first one.
 impl Walk {
     /// The numbers of the first row.
     #[inline(always)]
@@ -192,14 +192,14 @@ impl Walk {
         first.as_ref().expect("a first row")
     }
 
-    /// Subtracts what is predicted from numbers less those of the first row.
+    /// Subtracts predictions from numbers less those of the first row.
     #[inline(always)]
     fn subtract<const N: usize>(&mut self, rows: &mut [[i32; N]]) {
         let walked = self.regression.walk([0; N], &mut Subtracting(rows));
         walked.expect("nothing is read");
     }
 
-    /// Subtracts what is predicted from numbers of bits, and takes their contexts.
+    /// Subtracts predictions from numbers of bits, and takes their contexts.
     #[inline(always)]
     fn subtract_bits<const N: usize>(
         &mut self,
@@ -219,7 +219,7 @@ impl Walk {
         walked.expect("nothing is read");
     }
 
-    /// Adds what is predicted to differences, in the rows that are live.
+    /// Adds predictions to differences, in the rows that are live.
     #[inline(always)]
     fn add<const N: usize>(&mut self, is_live: [bool; N], rows: &mut [[i32; N]]) {
         let mut visitor = Adding {
@@ -257,7 +257,7 @@ impl Walk {
     }
 }
 
-/// What numbers are for the regression if all bits are predicted as values.
+/// Numbers of bits as the regression sees them if they are predicted as values.
 #[inline(always)]
 pub(super) fn features_of_bits<const N: usize>(
     float: impl Float,
@@ -272,7 +272,7 @@ pub(super) fn features_of_bits<const N: usize>(
     features
 }
 
-/// The predictions of values' bits and their contexts, of some rows.
+/// Predictions of numbers of bits in `N` rows, and their contexts.
 #[inline(always)]
 pub(super) fn predict_bits<const N: usize>(
     float: impl Float,
@@ -281,7 +281,7 @@ pub(super) fn predict_bits<const N: usize>(
     is_fitted: bool,
     of_variance: i32,
 ) -> ([i32; N], [u16; N]) {
-    /// The exponent in the bits of numbers that are smaller than all with an exponent of their own.
+    /// The exponent in the bits of 0 and of subnormal numbers, below all others.
     const LEAST_EXPONENT: i32 = f32::MIN_EXP - 2;
     let first = finite(float.value(first));
     let (mut predicted, mut exponents) = ([0; N], [0; N]);
@@ -308,7 +308,7 @@ pub(super) fn predict_bits<const N: usize>(
     (predicted, contexts)
 }
 
-/// Reads the bits of values whose contexts depend on those before, in the rows that are live.
+/// Reads numbers of bits, whose contexts depend on those before, in the rows that are live.
 struct BitsReader<'a, 'b, W, F, const N: usize> {
     float: F,
     streams: &'a mut [Stream<'b>; N],
@@ -360,7 +360,7 @@ impl<const N: usize> Visitor<N> for Adding<'_, N> {
         for row in 0..N {
             let (expectation, difference) = (expectations[row], differences[row]);
             are_small &= expectation.abs() < SMALL && difference.unsigned_abs() < SMALL as u32;
-            // Small numbers need not become integers on the way to the next expectation.
+            // Small numbers need not become integers before the next expectation.
             features[row] = (expectation + MAGIC) - MAGIC + difference as f32;
             let rounded = small_to_integer(expectation);
             numbers[row] = first.wrapping_add(rounded.wrapping_add(difference));
@@ -409,7 +409,7 @@ impl<const N: usize> Visitor<N> for Subtracting<'_, N> {
     }
 }
 
-/// Subtracts predictions of bits from these, and takes their contexts.
+/// Subtracts predictions from numbers of bits, and takes their contexts.
 struct SubtractingBits<'a, F, const N: usize> {
     float: F,
     is_fitted: bool,
@@ -436,8 +436,8 @@ impl<F: Float, const N: usize> Visitor<N> for SubtractingBits<'_, F, N> {
     }
 }
 
-/// Codes the rows of `matrix`; those marked in `is_exact` bit for bit, as are rows that have no numbers
-/// (which get marked); in `N` bitstreams.
+/// Codes the rows of `matrix` in `N` bitstreams; bit for bit those marked in `is_exact`, and rows without numbers,
+/// which get marked.
 #[inline(always)]
 pub fn encode<const N: usize>(
     matrix: Rows<'_>,
@@ -452,7 +452,7 @@ pub fn encode<const N: usize>(
     let mut sequences = Sequence::several(N, matrix.values().len(), LEVELS);
     let mut numbers_of_rows = vec![vec![0; n_classes]; N];
     let is_bits = matches!(numbers, Numbers::Bits(_));
-    // By class: numbers, less those of the first row unless they are bits, then what they differ from predictions.
+    // By class: numbers, less those of the first row unless they are bits; then their differences from predictions.
     let mut differences = vec![[0; N]; n_classes];
     let mut contexts = vec![[0; N]; if is_bits { n_classes } else { 0 }];
     let batches = matrix.values().chunks(N * n_classes);
@@ -564,8 +564,8 @@ pub fn decode<const N: usize>(
             let of_row = numbers_of_rows.iter().map(|of_rows| of_rows[index]);
             walk.start(&of_row.collect::<Vec<_>>());
         }
-        // Reading all differences first gives the processor more to do at a time; but contexts of bits depend on the
-        // numbers before.
+        // Reading all differences first gives the processor more to do at once; but contexts of bits depend on earlier
+        // numbers.
         if !is_bits {
             for (of_rows, &context) in numbers_of_rows.iter_mut().zip(&walk.contexts) {
                 let group = contexts.group(context.into(), &tables);

@@ -1,9 +1,9 @@
-//! Rows of any values beside those of a reference, or each beside rows before it: each value is predicted from the
-//! row of the reference and from those before it in the row (FORMAT.md, sections 13 and 16).
+//! Rows of any values given those of a reference, or given rows before them: each value is predicted from the known row
+//! and from the values before it in its own (FORMAT.md, sections 13 and 16).
 //!
-//! As [`predicted`](super::predicted), with the values of the reference, as differences from its own first
-//! row, in front of those of the row for the [`Regression`], which takes the latter as differences from the
-//! former: before it has learned anything, it expects what the reference has.
+//! As [`predicted`](super::predicted), but the [`Regression`] has the values of the known row, as differences from its
+//! own first row, in front of those of the row, which are differences from these: before it has learned anything, it
+//! expects the known row.
 
 use super::Corrupt;
 use super::beside::{Beside, KnownRows};
@@ -25,7 +25,7 @@ use crate::matrix::Rows;
 const HEAD: usize = 0;
 
 impl Numbers {
-    /// What a value of the reference is for the regression: how far it is from the first one of its class.
+    /// A value of the known row as the regression sees it: its distance from the first one of its class.
     #[inline(always)]
     fn known_feature(self, value: f32, first: f32) -> f32 {
         finite(match self {
@@ -40,7 +40,7 @@ impl Numbers {
         })
     }
 
-    /// What a number is for the regression, given the first one of its class and what the reference has.
+    /// A number as the regression sees it, given the first one of its class and the feature of the known row.
     #[inline(always)]
     fn feature(self, number: i32, first: i32, known: f32) -> f32 {
         match self {
@@ -50,21 +50,22 @@ impl Numbers {
     }
 }
 
-/// What encoder and decoder know alike while they walk a row.
+/// The state that encoder and decoder share while they walk a row.
 struct Walk {
     numbers: Numbers,
     regression: Regression,
     columns: Vec<(usize, usize)>,
-    /// The numbers of the first row, once there is one, and the values of the reference beside it; without one, its own.
+    /// The numbers of the first row, once there is one, and the values beside it: those of the reference or, without
+    /// one, its own.
     first: Vec<i32>,
     first_known: Vec<f32>,
-    /// The numbers of the row before, if these are what is predicted.
+    /// The numbers of the previous row, if these are the prediction.
     before: Option<Vec<i32>>,
-    /// Whether the classes of a row count for what is predicted of each other.
+    /// Whether the classes of a row count for predictions of each other.
     are_classes_trusted: bool,
-    /// The exponents of the variances of all classes, as of the last fit.
+    /// The exponents of the variances of all classes, since the last fit.
     exponents: Vec<i32>,
-    /// Of the columns of the row at hand.
+    /// Features and expectations of the columns of the row at hand.
     features: Vec<f32>,
     expectations: Vec<f32>,
 }
@@ -100,14 +101,14 @@ impl Walk {
         }
     }
 
-    /// Takes the first row, whose features are 0 as are those of the reference.
+    /// Takes the first row: its features are 0, and so are those of the row beside it.
     fn start(&mut self, row: &[i32], known: &[f32]) {
         self.first.extend_from_slice(row);
         self.first_known.extend_from_slice(known);
         self.regression.learn_zeros();
     }
 
-    /// Takes the values of the reference as features.
+    /// Sets the features of the known row.
     #[inline(always)]
     fn take_known(&mut self, known: &[f32]) {
         let known = known.iter().zip(&self.first_known);
@@ -116,7 +117,7 @@ impl Walk {
         }
     }
 
-    /// Appends the numbers of a row that is not the first one: how much each is larger than predicted, in its context.
+    /// Appends the numbers of a row that is not the first: by how much each exceeds its prediction, in its context.
     #[inline(always)]
     fn push_row(&mut self, row: &[i32], known: &[f32], sequence: &mut Sequence) {
         self.take_known(known);
@@ -148,7 +149,7 @@ impl Walk {
         self.learn();
     }
 
-    /// Takes the numbers of a row as those before the next one.
+    /// Keeps the numbers of a row as those of the previous one.
     fn take_before(&mut self, row: &[i32]) {
         if let Some(before) = &mut self.before {
             before.clear();
@@ -191,7 +192,8 @@ fn predict(
     }
 }
 
-/// Codes the rows of `matrix` beside others; those marked in `is_exact` bit for bit, as are rows that have no numbers (which get marked).
+/// Codes the rows of `matrix` beside others; bit for bit those marked in `is_exact`, and rows without numbers, which
+/// get marked.
 #[inline(always)]
 pub fn encode(
     matrix: Rows<'_>,
@@ -330,12 +332,12 @@ pub fn decode(
     tables.finish(stream.reader)
 }
 
-/// Reads the numbers of a row; those of the reference are known.
+/// Reads the numbers of a row; those of the known row come in between, as features only.
 struct NumberReader<'a, 'b, W> {
     stream: &'a mut Stream<'b>,
     tables: &'a Tables<W>,
     contexts: &'a ContextDecoder,
-    /// Of each column; none of the reference's.
+    /// The class of each column; `None` for columns of the known row.
     class_of: &'a [Option<usize>],
     columns: &'a [(usize, usize)],
     numbers: Numbers,

@@ -1,4 +1,4 @@
-//! What a file promises of its rows, and how each promise is checked.
+//! The promises that a file makes of its rows, and how each is checked.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -9,14 +9,14 @@ use super::order::{MAX_KEEP_TOP, first_classes};
 use super::quantizer::{MAX_MAX_ERROR, MAX_MAX_KL, MIN_MAX_ERROR, MIN_MAX_KL, divergence};
 use crate::matrix::{Rows, argmax};
 
-/// What the numbers of a matrix are.
+/// The meaning of a matrix's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Kind {
     /// Class probabilities, each from 0 to 1.
     Probabilities,
-    /// What softmax makes probabilities of.
+    /// Numbers that softmax makes probabilities of.
     Logits,
     /// Any other numbers.
     Values,
@@ -44,15 +44,15 @@ pub enum Bound {
     Exact,
 }
 
-/// What a file promises of every row.
+/// The promises that a file makes of every row.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Members", into = "Members")]
 pub struct Promise {
-    /// What the numbers are.
+    /// The meaning of the numbers.
     pub kind: Kind,
     /// How far they may be off.
     pub bound: Bound,
-    /// How many of a row's first classes keep their order: 1 for the argmax alone.
+    /// The number of first classes of a row whose order is kept: 1 for the argmax alone.
     pub keep_top: usize,
 }
 
@@ -128,7 +128,7 @@ fn is_one(n: &usize) -> bool {
     *n == 1
 }
 
-/// What was measured of rows while they were written.
+/// Figures measured of rows while they were written.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Figures {
     /// Rows stored bit for bit because quantizing would have broken a promise.
@@ -137,12 +137,12 @@ pub struct Figures {
     pub largest_error: f64,
     /// The largest divergence of any row in bits; measured under [`Bound::MaxKl`] only.
     pub largest_kl: f64,
-    /// The divergences of all rows together.
+    /// The sum of the divergences of all rows.
     pub total_kl: f64,
 }
 
 impl Figures {
-    /// Takes those of other rows in.
+    /// Adds the figures of other rows.
     #[inline(always)]
     pub fn add(&mut self, other: &Self) {
         self.n_exact_rows += other.n_exact_rows;
@@ -195,7 +195,7 @@ impl Promise {
         }
     }
 
-    /// Checks that the values are what the promise is about; the first row is number `first_row` of all.
+    /// Checks that the values are of the kind that the promise is about; the first row is number `first_row` of all.
     ///
     /// # Errors
     /// [`Error::NotAProbability`], [`Error::NotFinite`] or [`Error::NotADistribution`] for the first
@@ -231,7 +231,7 @@ impl Promise {
         Ok(())
     }
 
-    /// Whether a decoded row is what was promised, and what was measured of it.
+    /// The figures measured of a decoded row; `None` if it breaks the promise.
     #[inline(always)]
     pub fn measure(&self, original: &[f32], decoded: &[f32]) -> Option<Figures> {
         let mut figures = Figures::default();
@@ -239,8 +239,7 @@ impl Promise {
             .then_some(figures)
     }
 
-    /// Whether a decoded row is what was promised; if so, what is measured of it goes to `figures`, which are
-    /// those of other rows that were.
+    /// Whether a decoded row keeps the promise; if so, adds what is measured of it to `figures`, those of earlier rows.
     #[inline(always)]
     pub(super) fn add_measured(
         &self,
@@ -267,7 +266,7 @@ impl Promise {
                 if kl.is_nan() || kl > max_kl || !is_positive {
                     return false;
                 }
-                // Rounding can make it a little less than 0.
+                // Rounding can make the divergence a little less than 0.
                 of_row.total_kl = kl.max(0.0);
                 of_row.largest_kl = of_row.total_kl;
             }
@@ -285,7 +284,7 @@ impl Promise {
 
 /// The position of the first value that is not fit.
 fn first_unfit(values: &[f32], is_fit: impl Fn(&f32) -> bool + Sync) -> Option<usize> {
-    /// What a thread takes at a time.
+    /// Values that a thread takes at a time.
     const PART: usize = 1 << 16;
     // By chunks without a branch, which the compiler turns into vector instructions.
     const CHUNK: usize = 64;
@@ -297,12 +296,12 @@ fn first_unfit(values: &[f32], is_fit: impl Fn(&f32) -> bool + Sync) -> Option<u
     (part * PART..values.len()).find(|&position| !is_fit(&values[position]))
 }
 
-/// The largest absolute error of a row, in f64, where the difference of two values is exact enough to be
-/// compared; NaN counts as infinite. If it is not above `known`, this or a smaller number.
+/// The largest absolute error of a row, in f64, where the difference of two values is exact enough to be compared; NaN
+/// counts as infinite. If it is at most `known`, the result may be smaller.
 #[inline(always)]
 fn largest_error(original: &[f32], decoded: &[f32], known: f64) -> f64 {
-    // In f32, of which vectors hold twice as many as of f64: rounding keeps the order of the differences, and so do
-    // their bits, above all of which are those of NaN.
+    // In f32, of which vectors hold twice as many: rounding keeps the order of the differences, and so do their bits,
+    // with those of NaN above all.
     const N_LANES: usize = 16;
     let difference = |a: f32, b: f32| (a - b).abs();
     let mut lanes = [0; N_LANES];
@@ -316,7 +315,7 @@ fn largest_error(original: &[f32], decoded: &[f32], known: f64) -> f64 {
             let (originals, _) = original.as_chunks::<N_LANES>();
             let (decodeds, _) = decoded.as_chunks::<N_LANES>();
             let chunks = originals.iter().zip(decodeds);
-            // The last chunk has some values again, which changes nothing.
+            // The last chunk may have some values again, which changes nothing.
             for (originals, decodeds) in chunks.chain([(last_original, last_decoded)]) {
                 add(originals, decodeds);
             }
@@ -330,7 +329,7 @@ fn largest_error(original: &[f32], decoded: &[f32], known: f64) -> f64 {
     if f64::from(rounded.next_up()) <= known {
         return 0.0;
     }
-    // Of those that are largest when rounded, one is the largest.
+    // One of those that are largest when rounded is the largest.
     let pairs = original.iter().zip(decoded);
     pairs
         .filter(|&(&a, &b)| difference(a, b) == rounded)
@@ -421,7 +420,7 @@ mod tests {
             let measured = with(Bound::MaxKl(0.25), 1).measure(&original, &decoded);
             assert!(measured.is_none(), "{last}");
         }
-        // There is no divergence from rows without mass.
+        // Rows without mass have no divergence.
         for original in [[0.0; 4], [f32::NAN; 4]] {
             let promise = with(Bound::MaxKl(0.25), 1);
             assert!(promise.measure(&original, &[0.25; 4]).is_none());

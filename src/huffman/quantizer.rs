@@ -1,6 +1,6 @@
 //! Numbers that stand for values (FORMAT.md, section 4).
 //!
-//! - [`Uniform`]: probabilities within `max_error`; 0 and 1 are exact. Also all of them bit for bit that are
+//! - [`Uniform`]: probabilities within `max_error`; 0 and 1 are exact. Also probabilities bit for bit that are
 //!   fractions of few, or floating-point numbers of few bits.
 //! - [`Root`]: probabilities within `max_kl`; levels of their square roots, so that small ones are kept
 //!   finer than large ones.
@@ -25,9 +25,9 @@ pub const MAX_MAX_KL: f64 = 1.0;
 /// The largest number of levels of probabilities. Format-stable.
 pub const MAX_LEVELS: u32 = 1 << 20;
 
-/// The same of levels that are floating-point numbers. Format-stable.
+/// The largest number of levels that are floating-point numbers. Format-stable.
 pub const MAX_LEVELS_OF_FLOATS: u32 = 1 << 24;
-/// Bits that all levels have.
+/// Bits of a mantissa with which all numbers are levels.
 const ALL_BITS: u32 = 31;
 
 /// Added to this, numbers below 2^32 are rounded to integers, which become the lowest bits.
@@ -42,9 +42,9 @@ pub(super) const F32_MARGIN: f64 = 1.5 / (1 << 24) as f64;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Uniform {
     n_levels: u32,
-    /// Whether levels decode to shares of all levels of the row, level 0 to next to nothing.
+    /// Whether a level decodes to its share of all levels of the row, and level 0 to next to nothing.
     is_shares: bool,
-    /// Levels have one significant bit more than this at most.
+    /// Levels have at most one significant bit more than this.
     n_mantissa_bits: u32,
     has_fine_tokens: bool,
 }
@@ -61,24 +61,24 @@ impl Uniform {
         Ok(Self::of((0.5 / (max_error - F32_MARGIN)).ceil() as u32))
     }
 
-    /// Few levels are fewer than this; those of shares must be. Format-stable.
+    /// Fewer levels than this are few; those of shares must be. Format-stable.
     pub const FEW: u32 = 1 << 12;
 
-    /// The coarsest quantizer of fewer than `n_levels` that keeps all values, as `keeps` says of a value and what
-    /// it decodes to; `None` if there is none of few levels.
+    /// The coarsest quantizer of fewer than `n_levels` that keeps all values, as `keeps` says, given a value and what
+    /// it decodes to; `None` if there is none of few levels or for rounded decimals.
     ///
-    /// What counts and averages of few are (shares of the trees of a forest, or of neighbours) has one, and so has
-    /// what was rounded to a few decimal places.
+    /// Counts and averages of few (shares of the trees of a forest, or of neighbours) have one, and so have values
+    /// rounded to a few decimal places.
     pub fn of_fractions(
         values: &[f32],
         n_levels: u32,
         keeps: impl Fn(f32, f32) -> bool,
     ) -> Option<Self> {
-        /// Of values that were rounded to so many decimal places.
+        /// Levels of values rounded to so many decimal places.
         const DECIMALS: [u32; 3] = [10_000, 100_000, 1_000_000];
         const N_TELLING: usize = 64;
         const MAX_TRIALS: usize = 8;
-        // Values near 0 and 1 tell nothing: all quantizers keep them.
+        // Values near 0 and 1 say nothing: all quantizers keep them.
         let is_telling = |&&value: &&f32| !keeps(value, 0.0) && !keeps(value, 1.0);
         let telling: Vec<f32> = values
             .iter()
@@ -101,7 +101,7 @@ impl Uniform {
             .find(|&uniform| keeps_all(uniform, values))
     }
 
-    /// The quantizer that a block states.
+    /// The quantizer of a number of levels that a block states.
     ///
     /// # Errors
     /// [`Corrupt`] if `n_levels` is 0 or above [`MAX_LEVELS`].
@@ -121,7 +121,7 @@ impl Uniform {
         }
     }
 
-    /// The same, with tokens for single levels even where these are not small: where few levels occur.
+    /// The same quantizer, with tokens for single levels even where these are not small: for few different levels.
     pub fn with_fine_tokens(self) -> Self {
         Self {
             has_fine_tokens: true,
@@ -129,15 +129,16 @@ impl Uniform {
         }
     }
 
-    /// Whether it has such tokens.
+    /// Whether the quantizer has fine tokens.
     pub fn has_fine_tokens(&self) -> bool {
         self.has_fine_tokens
     }
 
-    /// The levels of floating-point numbers with so many bits of mantissa, whose smallest is 1 / `n_levels`.
+    /// The quantizer whose levels are floating-point numbers with so many bits of mantissa, the smallest being 1 /
+    /// `n_levels`.
     ///
     /// # Errors
-    /// [`Corrupt`] if `n_levels` is 0, above [`MAX_LEVELS_OF_FLOATS`] or none of the levels, or for more bits than
+    /// [`Corrupt`] if `n_levels` is 0, above [`MAX_LEVELS_OF_FLOATS`] or not one of the levels, or for more bits than
     /// float32 has.
     pub fn floats(n_levels: u32, n_mantissa_bits: u32) -> Result<Self, Corrupt> {
         let floats = Self {
@@ -153,14 +154,14 @@ impl Uniform {
         }
     }
 
-    /// Those that have all of the values, which are some of `numbers`, bit for bit.
+    /// The levels that have all of the values, which are some of `numbers`, bit for bit; `None` if there are none.
     pub fn of_minifloats(numbers: Minifloat, values: &[f32]) -> Option<Self> {
         let n_levels = 1.0 / numbers.unit().size();
         let floats = Self::floats(n_levels.round() as u32, numbers.n_mantissa_bits()).ok()?;
         floats.keep(values).then_some(floats)
     }
 
-    /// Whether these levels have all values, bit for bit.
+    /// Whether these levels have all of the values, bit for bit.
     pub fn keep(self, values: &[f32]) -> bool {
         values.iter().all(|&value| {
             let level = self.quantize(value);
@@ -186,7 +187,7 @@ impl Uniform {
         self.n_mantissa_bits
     }
 
-    /// Counts the levels there are: the number of one of them, or of the one nearest to it. Format-stable.
+    /// The number of a level among those there are, or of the one nearest to it. Format-stable.
     #[inline(always)]
     pub fn number(&self, level: u32) -> u32 {
         let n_dropped = (level | 1).ilog2().saturating_sub(self.n_mantissa_bits);
@@ -200,7 +201,7 @@ impl Uniform {
         (number - (n_dropped << self.n_mantissa_bits)) << n_dropped
     }
 
-    /// The tokens of numbers; of floats, there are four for a doubling of the level. Format-stable.
+    /// The tokens of numbers; for floats, at most a quarter of a doubling of the level each. Format-stable.
     pub fn tokens(&self) -> Tokens {
         match self.is_floats() {
             true => LEVELS.limited_to(self.n_mantissa_bits.saturating_sub(2).max(2)),
@@ -212,7 +213,7 @@ impl Uniform {
     /// The same levels as shares: rows sum to 1 and have no zeros.
     ///
     /// # Errors
-    /// [`Corrupt`] if these are not [few](Self::FEW).
+    /// [`Corrupt`] if the levels are not [few](Self::FEW).
     pub fn into_shares(self) -> Result<Self, Corrupt> {
         match self.n_levels < Self::FEW {
             true => Ok(Self {
@@ -223,7 +224,7 @@ impl Uniform {
         }
     }
 
-    /// Whether levels are shares.
+    /// Whether levels decode to shares.
     pub fn is_shares(&self) -> bool {
         self.is_shares
     }
@@ -233,12 +234,12 @@ impl Uniform {
         self.n_levels
     }
 
-    /// From one level to the next.
+    /// The distance from one level to the next.
     pub fn step(&self) -> Step {
         Step(1.0 / f64::from(self.n_levels))
     }
 
-    /// The level of a probability in 0..=1: the nearest.
+    /// The nearest level of a probability in 0..=1.
     #[inline]
     pub fn quantize(&self, probability: f32) -> u32 {
         (f64::from(probability) * f64::from(self.n_levels) + TWO_TO_52).to_bits() as u32
@@ -253,15 +254,15 @@ impl Uniform {
     /// The probability that a level stands for. Format-stable: one IEEE division in f64, rounded to f32.
     #[inline]
     pub fn dequantize(&self, level: u32) -> f32 {
-        // Of integers up to 2^24, one in f32 gives the same: f64 has more than twice the bits, and rounding twice does
-        // no harm then (Figueroa, "When is double rounding innocuous?", 1995).
+        // For integers up to 2^24, one division in f32 gives the same: f64 has more than twice the bits, and rounding
+        // twice does no harm then (Figueroa, "When is double rounding innocuous?", 1995).
         const _: () = assert!(MAX_LEVELS <= 1 << 24 && MAX_LEVELS_OF_FLOATS <= 1 << 24);
         // Vectors convert signed integers faster.
         level as i32 as f32 / self.n_levels as i32 as f32
     }
 
-    /// Decodes a row from all its levels, none above that of 1. Format-stable: one IEEE division in f64 each, rounded to
-    /// f32.
+    /// Decodes a row from all its levels, none above that of 1. Format-stable: one IEEE division in f64 each, rounded
+    /// to f32.
     #[inline(always)]
     pub fn dequantize_row(&self, levels: &[u32], row: &mut [f32]) {
         if !self.is_shares {
@@ -291,7 +292,7 @@ pub struct Root {
     pub(super) fineness: u32,
 }
 
-/// The finenesses of rows, and what their levels are for the regression.
+/// The finenesses that rows may have, and how the regression sees their levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Roots {
     log_n_steps: u32,
@@ -299,14 +300,14 @@ pub struct Roots {
 }
 
 impl Roots {
-    /// Those of steps of which each halves the divergence, about.
+    /// The finenesses each of which about halves the divergence of the one before.
     pub const HALVING: Self = Self::of_steps(0);
 
     /// The largest logarithm of the number of steps. Format-stable.
     pub const MAX_LOG_STEPS: u32 = 3;
 
-    /// Two to this power are the steps that halve the divergence: the finer they are, the less of a bound is left over,
-    /// and the longer it takes to state them. At most that of [`MAX_LOG_STEPS`](Self::MAX_LOG_STEPS).
+    /// The finenesses of which two to the power of `log_n_steps` halve the divergence: the finer these steps, the less
+    /// of a bound is left over, and the longer it takes to state them. At most [`MAX_LOG_STEPS`](Self::MAX_LOG_STEPS).
     pub const fn of_steps(log_n_steps: u32) -> Self {
         Self {
             log_n_steps,
@@ -314,8 +315,8 @@ impl Roots {
         }
     }
 
-    /// The same, but for the regression, levels are shares of that of 1, not logarithms: averages over many trees
-    /// are about as uncertain wherever their roots are.
+    /// The same finenesses, but the regression sees levels as shares of the level of 1, not as logarithms: averages
+    /// over many trees are about as uncertain wherever their roots are.
     pub fn linear(self) -> Self {
         Self {
             are_linear: true,
@@ -323,7 +324,7 @@ impl Roots {
         }
     }
 
-    /// Whether levels are for the regression shares of that of 1.
+    /// Whether the regression sees levels as shares of the level of 1.
     pub fn are_linear(self) -> bool {
         self.are_linear
     }
@@ -341,7 +342,7 @@ impl Roots {
     /// The quantizer of a fineness that a row states.
     ///
     /// # Errors
-    /// [`Corrupt`] if it is not below their [number](Self::count).
+    /// [`Corrupt`] if the fineness is not below their [number](Self::count).
     pub fn root(self, fineness: i32) -> Result<Root, Corrupt> {
         match u32::try_from(fineness) {
             Ok(fineness) if fineness < self.count() => Ok(Root { of: self, fineness }),
@@ -367,7 +368,7 @@ impl Root {
         (POWERS[n_eighths as usize % 8] << (n_eighths / 8)) >> 24
     }
 
-    /// The level of probability 1, were it no integer. Format-stable.
+    /// The level of probability 1 before rounding. Format-stable.
     pub fn level_of_one(self) -> f64 {
         (self.square_of_one() as f64).sqrt()
     }
@@ -383,7 +384,7 @@ impl Root {
 
     /// The level of the top class if the levels of all others have `sum_of_squares`.
     pub fn likely_top(self, sum_of_squares: u64) -> u32 {
-        // Its root, rounded down: below 2^52, that of f64 is the same, and takes less time.
+        // The root, rounded down: below 2^52, f64 gives the same in less time.
         let left = self.square_of_one().saturating_sub(sum_of_squares);
         (left as f64).sqrt() as u32
     }
@@ -403,7 +404,7 @@ impl Root {
     /// [`Corrupt`] if the levels are larger than any writer makes them.
     #[inline(always)]
     pub fn dequantize_row(levels: &[u32], row: &mut [f32]) -> Result<(), Corrupt> {
-        /// Lower levels have no sum above 64 bits, in a row of [`MAX_CLASSES`](super::header::MAX_CLASSES).
+        /// Levels below this have a sum of at most 64 bits, in a row of [`MAX_CLASSES`](super::header::MAX_CLASSES).
         const HIGH: u32 = 1 << 15;
         let is_high = levels
             .iter()
@@ -418,7 +419,7 @@ impl Root {
                     .ok_or(Corrupt("the levels of a row are too large"))?
             }
         };
-        // By a division of float32, as in `Uniform::dequantize`: no weight is above the sum.
+        // Divided in f32, as in `Uniform::dequantize`: no weight is above the sum.
         const MOST: u64 = 1 << 24;
         if sum <= MOST {
             for (value, &level) in row.iter_mut().zip(levels) {
@@ -435,8 +436,8 @@ impl Root {
     }
 }
 
-/// The divergence of Kullback and Leibler of a decoded row from the original, in bits; infinite where a
-/// class that is possible has become impossible. The original's sum counts as 1.
+/// The divergence of Kullback and Leibler of a decoded row from the original, in bits; infinite where a class that is
+/// possible has become impossible. The original is scaled to sum 1.
 #[inline(always)]
 pub fn divergence<T: Copy + Into<f64>>(original: &[T], decoded: &[f32]) -> f64 {
     // Lanes, which the compiler turns into vector instructions.
@@ -447,7 +448,7 @@ pub fn divergence<T: Copy + Into<f64>>(original: &[T], decoded: &[f32]) -> f64 {
         for (lane, (&p, &q)) in originals.iter().zip(decodeds).enumerate() {
             let (p, q): (f64, f64) = (p.into(), q.into());
             is_possible &= (p == 0.0) | (q > 0.0);
-            // Whatever the logarithm is for one that is 0, it counts nothing.
+            // A class of probability 0 counts nothing, whatever its logarithm.
             let ratio = if p > 0.0 { p / q } else { 1.0 };
             masses[lane] += p;
             sums[lane] += p * log2(ratio);
@@ -469,13 +470,13 @@ pub fn divergence<T: Copy + Into<f64>>(original: &[T], decoded: &[f32]) -> f64 {
 pub struct Step(f64);
 
 impl Step {
-    /// The smallest number of float32.
+    /// The step of the smallest positive float32.
     pub const FINEST: Self = Self(f32::from_bits(1) as f64);
 
     /// The step for values of magnitudes up to `largest` that keeps `max_error`, rounding to f32 and the
     /// argmax nudge included; `None` if float32 is too coarse for that.
     pub fn new(max_error: f64, largest: f32) -> Option<Self> {
-        // Half a unit for the rounding, one for the nudge.
+        // Half a unit in the last place for the rounding, one for the nudge.
         let ulp = f64::from(largest.next_up()) - f64::from(largest);
         let half = max_error - 1.5 * ulp;
         (half >= max_error / 2.0).then_some(Self((2.0 * half).min(f64::MAX)))
@@ -484,7 +485,7 @@ impl Step {
     /// The step that a block states.
     ///
     /// # Errors
-    /// [`Corrupt`] if it is no positive number.
+    /// [`Corrupt`] if the bits are no positive number.
     pub fn from_bits(bits: u64) -> Result<Self, Corrupt> {
         let step = f64::from_bits(bits);
         match step > 0.0 && step.is_finite() {
@@ -504,14 +505,14 @@ impl Step {
         self.0.to_bits()
     }
 
-    /// The nearest level; `None` if there is none of 31 bits.
+    /// The nearest level; `None` if it takes more than 31 bits.
     #[inline]
     pub fn quantize(self, value: f32) -> Option<i32> {
         let level = (f64::from(value) / self.0 + 0.5).floor();
         (level.abs() < f64::from(1 << 30)).then_some(level as i32)
     }
 
-    /// Fills in the nearest levels of a row; returns whether all have one of 31 bits.
+    /// Fills in the nearest levels of a row; returns whether all fit 31 bits.
     #[inline(always)]
     pub fn quantize_row(self, row: &[f32], levels: &mut [i32]) -> bool {
         // Added to this, integers of 32 bits become the lowest bits: faster than a conversion.
@@ -565,7 +566,7 @@ mod tests {
             assert_eq!(found(&certain, 5000), Some(Uniform::of(1)));
             let but_one = [&certain[..], &[0.6]].concat();
             assert_eq!(found(&but_one, 5000), Some(Uniform::of(5)));
-            // What the first values are need not be what the last ones are.
+            // The first values may have levels that the last ones do not.
             let but_last = [&of_15[..], &[0.123_456, 0.234_567]].concat();
             assert_eq!(found(&but_last, 4000), None);
         }
@@ -677,7 +678,7 @@ mod tests {
         assert_eq!(levels, [45, 23]);
         assert_eq!(Roots::HALVING.root(10).unwrap().likely_top(24), 31);
         assert_eq!(Roots::HALVING.root(3).unwrap().likely_top(9), 0);
-        // The finest; around squares, where a root that is not rounded down shows.
+        // The finest fineness; around squares, where a root that is not rounded down shows.
         let finest = Roots::HALVING.root(39).unwrap();
         let one = finest.square_of_one();
         for root in (1..one.isqrt()).step_by(97) {
@@ -685,7 +686,7 @@ mod tests {
                 assert_eq!(u64::from(finest.likely_top(one - left)), left.isqrt());
             }
         }
-        // On both sides of the largest sum of which f32 has all integers.
+        // On both sides of the largest sum up to which f32 has all integers.
         for top in (0..700).chain([512, 40_000]) {
             let levels = [top, top / 3, top % 17];
             Root::dequantize_row(&levels, &mut row).unwrap();

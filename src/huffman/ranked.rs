@@ -1,14 +1,13 @@
-//! Rows in which few classes live: which, in falling order, and with how much of the mass that is left
-//! (FORMAT.md, section 7).
+//! Rows in which few classes live: which classes these are, in falling order, and how much they have of the mass that
+//! is left (FORMAT.md, section 7).
 //!
-//! A row of probabilities is its top class, the top level, and the other classes whose level is not
-//! zero. The head symbol joins the top class with the `Kind` of the row, mostly the number of others,
-//! because one of these cases dominates and a code costs at least one bit; how many kinds it tells is the
-//! encoder's choice. The distance of the top level from 1 follows, then by how much the others miss it:
-//! nearly always -1, 0 or 1, which is worth less than a bit, so that in rows of few others the symbol
-//! may be joined with the rank of the first. With their sum known, the others follow in falling
-//! order: each level as its distance from the largest that is possible, each class as its rank among the
-//! classes seen so far beside this top class, those of this row left out. The last level is what is left.
+//! A row of probabilities is its top class, the top level, and the other classes whose level is not 0. The head symbol
+//! joins the top class with the `Kind` of the row, mostly the number of others, because one of these cases dominates
+//! and a code costs at least one bit; how many kinds it has is the encoder's choice. The distance of the top level from
+//! 1 follows, then the miss: the distance less the sum of the others. It is nearly always -1, 0 or 1, which is worth
+//! less than a bit, so that in rows of few others its symbol may be joined with the rank of the first. With their sum
+//! known, the others follow in falling order: each level as its distance from the largest possible, each class as its
+//! rank among the classes seen so far beside this top class, without those of this row. The last level is what is left.
 //!
 //! Every alphabet has contexts; neighbouring contexts form groups that share a codebook.
 //!
@@ -27,42 +26,41 @@ use super::symbols::{Symbol, TopClasses};
 use super::tokens::{LEVELS, RANGES, Token, from_zigzag, zigzag};
 use crate::matrix::{Rows, argmax, for_each_match};
 
-/// What a symbol stands for; each family has its contexts. Format-stable.
+/// The families of symbols, each with its own contexts. Format-stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 enum Family {
-    /// Top class and [`Kind`] jointly, or the mark of a row that is stored exactly.
+    /// Top class and [`Kind`] jointly, or the mark of an exact row.
     Head,
-    /// The one symbol before each number of a row that is stored exactly; it costs nothing.
+    /// The one symbol before each number of an exact row; it costs nothing.
     Raw,
-    /// The kind, less the kinds that the head tells.
+    /// The kind, less the kinds that the head has.
     Kind,
-    /// A miss of the sum that a joint symbol does not tell.
+    /// A miss of the sum that a joint symbol does not have.
     RareMiss,
     /// Distance of the top level from 1; by the number of others.
     Distance,
-    /// By how much the sum of the others misses the distance; by their number and the distance.
+    /// The miss, by the number of others and the distance.
     Miss,
     /// The rank of the first other jointly with the miss; by the number of others and the distance.
     FirstRank,
-    /// Rank of another class; by whether it is the first and by how many are left.
+    /// The rank of another class; by whether it is the first and by how many are left.
     Rank,
-    /// Rank of a class whose level is that of the class before; by how many are left.
+    /// The rank of a class whose level is that of the class before; by how many are left.
     TiedRank,
-    /// How far a level is below the largest possible; by how many are left and by how many levels are
-    /// possible.
+    /// How far a level is below the largest possible; by how many are left and by how many levels are possible.
     Level,
 }
 
-/// Numbers of others from 0 on that are contexts of a distance.
+/// Counts of others, from 0 on, that have a context of their own for the distance.
 const N_COUNTS: usize = 8;
-/// Distances from 0 on that are contexts of a miss.
+/// Distances, from 0 on, that have a context of their own for the miss.
 const N_DISTANCES: usize = 5;
-/// The largest number of others that a joint symbol of rank and miss stands in.
+/// The largest number of others in whose rows rank and miss may be joined.
 const MAX_JOINT: usize = 3;
-/// The misses that a joint symbol of rank and miss tells apart, and one for all that are rare.
+/// Misses in a joint symbol of rank and miss; the last is for all rarer ones.
 const N_JOINT_MISSES: u32 = 4;
-/// Numbers of classes left, from 1 on, that are contexts of a rank.
+/// Counts of classes left, from 1 on, that have a context of their own for the rank.
 const N_LEFT: usize = 3;
 
 impl Family {
@@ -99,7 +97,7 @@ impl Family {
         FIRST_CONTEXTS[self as usize]
     }
 
-    /// The alphabet, for so many symbols of top classes and heads that tell `n_kinds`.
+    /// The alphabet, given the number of symbols of top classes, and heads of `n_kinds`.
     fn alphabet(self, n_tops: usize, n_kinds: u32) -> codebook::Alphabet {
         let of_symbols = |size: u32, stride: u32| codebook::Alphabet {
             stride: stride as usize,
@@ -114,7 +112,7 @@ impl Family {
         .telling(self.part())
     }
 
-    /// What its symbols tell.
+    /// The part of a row that the symbols are about.
     fn part(self) -> Part {
         match self {
             Self::Head | Self::Kind => Part::TopClass,
@@ -145,7 +143,7 @@ fn distance_context(n_others: usize) -> usize {
     Family::Distance.first_context() + n_others.min(N_COUNTS - 1)
 }
 
-/// Where the contexts of `n_others >= 1` and a distance begin in their family.
+/// The first context of `n_others >= 1` and a distance, counted within the family.
 #[inline]
 fn miss_offset(n_others: usize, distance: u32) -> usize {
     (n_others.min(N_COUNTS - 1) - 1) * N_DISTANCES + (distance as usize).min(N_DISTANCES - 1)
@@ -163,7 +161,7 @@ fn first_rank_context(n_others: usize, distance: u32) -> usize {
     Family::FirstRank.first_context() + miss_offset(n_others, distance)
 }
 
-/// The context of a rank; the class is one of `n_left >= 1` that are left.
+/// The context of a rank; its class is one of `n_left >= 1` that are left.
 #[inline]
 fn rank_context(is_first: bool, is_tied: bool, n_left: usize) -> usize {
     let offset = n_left.min(N_LEFT) - 1;
@@ -182,8 +180,8 @@ fn level_context(n_left: usize, range: u32) -> usize {
         + RANGES.split(range).value as usize
 }
 
-/// The smallest and the largest level that the first of `n_left` classes can have, if their levels fall,
-/// are at least 1, at most `previous`, and have the sum `mass_left`.
+/// The smallest and the largest level that the first of `n_left` classes can have, if their levels fall, are at least
+/// 1, at most `previous`, and have the sum `mass_left`.
 #[inline]
 fn possible_levels(n_left: u32, mass_left: u32, previous: u32) -> (u32, u32) {
     (
@@ -192,13 +190,13 @@ fn possible_levels(n_left: u32, mass_left: u32, previous: u32) -> (u32, u32) {
     )
 }
 
-/// What the head tells of a row's other levels, and what [`Family::Kind`] tells where it does not.
-/// Format-stable: 0, no others and the top level 1; 1, no others and the next lower top level; 2 and 3,
-/// one and two others; 4, no others and a still lower top level; then three others, four and so on.
+/// The kind of a row, in the head or, where that has too few kinds, in [`Family::Kind`]. Format-stable: 0, no others
+/// and the top level 1; 1, no others and the next lower top level; 2 and 3, one and two others; 4, no others and a
+/// still lower top level; then three others, four and so on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Kind(u32);
 
-/// What a head tells at most.
+/// The largest number of kinds that a head has.
 const MAX_KINDS: u32 = 8;
 
 impl Kind {
@@ -224,7 +222,7 @@ impl Kind {
         }
     }
 
-    /// The least distance of the top level from 1; if it is the only one, whether that is so.
+    /// The least distance of the top level from 1, and whether it is the only one.
     fn distance(self) -> (u32, bool) {
         match self {
             Self::CERTAIN => (0, true),
@@ -235,7 +233,7 @@ impl Kind {
     }
 }
 
-/// The ranks of a row so far that later ones leave out. Format-stable: of very long rows only the first.
+/// The largest number of a row's ranks that later ones leave out. Format-stable.
 const MAX_LEFT_OUT: usize = 64;
 
 /// Finds the classes whose values are not below `least_live`; returns the top class and its value.
@@ -246,7 +244,7 @@ fn find_live(row: &[f32], least_live: f32, live: &mut Vec<(usize, f32)>) -> (usi
         |value| value >= least_live,
         |class| live.push((class, row[class])),
     );
-    // Where there are any, the top one is among them.
+    // If there are any, the top one is among them.
     let larger = |a: (usize, f32), b: (usize, f32)| if b.1 > a.1 { b } else { a };
     live.iter().copied().reduce(larger).unwrap_or_else(|| {
         let top = argmax(row);
@@ -254,7 +252,7 @@ fn find_live(row: &[f32], least_live: f32, live: &mut Vec<(usize, f32)>) -> (usi
     })
 }
 
-/// A row to code: the top class, and the others as a range of a list.
+/// A row to code: the top class, and the others as a part of a list.
 struct Row {
     top: usize,
     distance: u32,
@@ -266,15 +264,15 @@ struct Row {
 
 /// The rows of a block as levels and ranks.
 struct Block {
-    /// `None`: stored exactly.
+    /// `None` for exact rows.
     rows: Vec<Option<Row>>,
     /// Level and rank of the classes other than the top one, row after row, largest level first.
     others: Vec<(u32, u32)>,
 }
 
 impl Block {
-    /// Quantizes the rows of `matrix` that are not marked. Those whose levels have a sum far from that of
-    /// probabilities, so that their miss is no number of [`LEVELS`], get marked.
+    /// Quantizes the rows of `matrix` that are not marked. Rows whose levels have a sum far from that of probabilities,
+    /// so that their miss is no number of [`LEVELS`], get marked.
     #[inline(always)]
     fn new(matrix: Rows<'_>, is_exact: &mut [bool], quantizer: Uniform) -> Self {
         let mut ranks = Ranks::new(matrix.n_classes());
@@ -325,9 +323,9 @@ impl Block {
         self.rows.iter().flatten()
     }
 
-    /// How many kinds the heads should tell.
+    /// Chooses the number of kinds in heads.
     fn choose_n_kinds(&self, mut tops: TopClasses) -> u32 {
-        /// About what a symbol takes in the codebook.
+        /// About the bits of a symbol in the codebook.
         const BITS_A_SYMBOL: f64 = 5.5;
         let mut of_class = vec![[0u64; MAX_KINDS as usize]; tops.count()];
         let mut of_kind = vec![0u64; tops.n_classes() + MAX_KINDS as usize];
@@ -365,7 +363,7 @@ impl Block {
             .map_or(1, |(n_kinds, _)| n_kinds)
     }
 
-    /// Up to how many others joint symbols of rank and miss should be used: as long as they save more
+    /// Chooses the largest number of others in whose rows rank and miss are joined: as long as joint symbols save more
     /// than their codebooks take.
     fn choose_n_joint(&self) -> usize {
         let n_misses = N_JOINT_MISSES as usize;
@@ -381,7 +379,7 @@ impl Block {
                 .map(|miss| both.iter().skip(miss).step_by(n_misses).sum())
                 .collect();
             let joint = Codebook::from_frequencies(&both, n_misses).n_bits(&both);
-            // The ranks alone need no codebook of their own.
+            // The ranks alone share a codebook that there is anyway.
             let misses = Codebook::from_frequencies(&misses, 1).n_bits(&misses);
             (joint as f64) < entropy_bits(&ranks) + misses as f64
         };
@@ -389,14 +387,14 @@ impl Block {
     }
 }
 
-/// What the encoder chose for a block.
+/// The encoder's choices for a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameters {
-    /// How many kinds the head tells.
+    /// The number of kinds in heads.
     n_kinds: u32,
-    /// Up to how many others the first rank and the miss are one symbol.
+    /// The largest number of others in whose rows the first rank and the miss are joined.
     n_joint: usize,
-    /// For each context, its group: an index of codebooks.
+    /// The group of each context: an index of codebooks.
     group_of: Vec<u16>,
 }
 
@@ -422,7 +420,7 @@ impl Parameters {
         alphabets
     }
 
-    /// Writes what the encoder chose.
+    /// Writes the choices.
     pub fn write_to(&self, writer: &mut BitWriter) {
         writer.write(self.n_kinds - 1, 3);
         writer.write(self.n_joint as u32, 2);
@@ -467,15 +465,14 @@ impl Parameters {
     }
 }
 
-/// About what the symbols of a group take in bits, codebook included.
+/// About the bits of a group's symbols, codebook included.
 fn group_cost(sums: Sums) -> f64 {
     const BITS_A_SYMBOL: f64 = 5.0;
     const BITS_A_CODEBOOK: f64 = 8.0;
     sums.entropy + BITS_A_SYMBOL * sums.n_used as f64 + BITS_A_CODEBOOK
 }
 
-/// Codes the rows of `matrix`; those marked in `is_exact` bit for bit. Rows that are no probabilities may
-/// get marked.
+/// Codes the rows of `matrix`; those marked in `is_exact` bit for bit. Rows that are no probabilities may get marked.
 #[inline(always)]
 pub fn encode(
     matrix: Rows<'_>,
@@ -518,7 +515,7 @@ pub fn encode(
         let context = symbol.alphabet();
         let alphabet = match parameters.group_of.get(context) {
             Some(&group) => group.into(),
-            // One of the order's.
+            // A context of the order.
             None => parameters.n_groups() + context - N_CONTEXTS,
         };
         *symbol = symbol.of_alphabet(alphabet);
@@ -571,7 +568,7 @@ fn symbols(
     symbols
 }
 
-/// The symbols of a row that is not exact, the first of which begins with its top class.
+/// The symbols of a row that is not exact; `head` is the token of its top class.
 fn row_symbols(
     row: &Row,
     block: &Block,
@@ -675,7 +672,7 @@ pub fn decode(
     for row in values.chunks_exact_mut(n_classes) {
         let head = decoder.number(reader, Family::Head.first_context())?;
         if head == tops.count() as u32 * n_kinds {
-            // Its only context is the only one of its group.
+            // The family has one context, alone in its group.
             let group = decoder.parameters.group_of[Family::Raw.first_context()];
             decoder.tables.bits(group.into(), reader, row)?;
             continue;
@@ -690,7 +687,7 @@ pub fn decode(
         if keep_top > 1 {
             order.decode(row, Some(top), &decoder.tables, reader)?;
         } else if is_tied {
-            // What the order would do, without a look at every class.
+            // As the order would, without a look at every class.
             row[top] = row[top].next_up();
         }
     }
@@ -703,17 +700,16 @@ struct RowDecoder<W> {
     quantizer: Uniform,
     ranks: Ranks,
     n_classes: usize,
-    /// (class, level) of the row at hand, the top class first.
+    /// Class and level of the row at hand, the top class first.
     levels: Vec<(usize, u32)>,
     /// The ranks of the row at hand that later ones leave out, ascending.
     left_out: Vec<u32>,
-    /// Which classes are in `levels`.
+    /// Marks the classes that are in `levels`.
     is_present: Vec<bool>,
 }
 
 impl<W: Watch> RowDecoder<W> {
-    /// Decodes the values of a row that are not 0; returns whether quantizing has made a class before the
-    /// top one as large.
+    /// Decodes the values of a row that are not 0; returns whether a class before the top one has become as large.
     fn row(
         &mut self,
         reader: &mut BitReader,
@@ -827,7 +823,7 @@ impl<W: Watch> RowDecoder<W> {
         Ok(())
     }
 
-    /// The `number`-th rank from `start` on that is not left out. Later ones leave it out.
+    /// The `number`-th rank from `start` on that is not left out; later ones leave it out.
     #[inline]
     fn leave_out(&mut self, start: u32, number: u32) -> u32 {
         let mut rank = start.saturating_add(number);
@@ -899,7 +895,7 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert!(all.iter().all(|&context| context < N_CONTEXTS));
-        // Of the ranges, 0 does not occur, and the last two are beyond the largest level.
+        // 0 is no range, and the last two ranges are beyond the largest level.
         assert!(
             all.len() >= N_CONTEXTS - 2 * 3,
             "{} of {N_CONTEXTS}",

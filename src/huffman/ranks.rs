@@ -17,7 +17,7 @@ impl Ranks {
     /// Entries of all lists together; with more classes than its root, top classes share lists.
     const MAX_ENTRIES: usize = 1 << 20;
 
-    /// The model at the start of a block.
+    /// The ranks at the start of a block.
     pub fn new(n_classes: usize) -> Self {
         Self::of_lists(n_classes, Self::n_lists(n_classes))
     }
@@ -26,12 +26,12 @@ impl Ranks {
         (Self::MAX_ENTRIES / n_classes).clamp(1, n_classes)
     }
 
-    /// How many bytes it takes.
+    /// The bytes that ranks take.
     pub fn n_bytes(n_classes: usize) -> u64 {
         12 * (Self::n_lists(n_classes) * n_classes) as u64
     }
 
-    /// The same with so many lists, which top classes share.
+    /// Ranks at the start of a block with `n_lists` lists, which top classes share.
     pub fn of_lists(n_classes: usize, n_lists: usize) -> Self {
         let identity: Vec<u32> = (0..n_lists).flat_map(|_| 0..n_classes as u32).collect();
         Self {

@@ -13,30 +13,30 @@ use super::models::FirstByte;
 use super::{Error, FrameHeader, Summary};
 use crate::matrix::PredictionMatrix;
 
-/// The rows of a reference that those of a block are compressed against.
+/// Rows of a reference given which those of a block are coded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReferenceRows {
     /// SHA-256 of the reference's file, in hexadecimal.
     pub sha256: String,
-    /// Which of its rows.
+    /// The range of its rows.
     pub rows: Range<u64>,
 }
 
-/// A block as it was read: whole, but not decoded yet, so that this can be left to another thread.
+/// A block as read: whole, but not decoded yet, so that another thread can do this.
 #[derive(Debug, Clone)]
 pub struct Block {
     n_rows: usize,
     n_classes: usize,
     keep_top: usize,
     payload: Vec<u8>,
-    /// Those that it needs.
+    /// The rows of a reference that decoding needs.
     reference: Option<ReferenceRows>,
 }
 
-/// How messages call any block.
+/// The name of any block in messages.
 const PART: &str = "a block";
 
-/// What stands between the tag and the payload of a block.
+/// The numbers between the tag and the payload of a block.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BlockStart {
     pub(super) n_rows: u64,
@@ -44,7 +44,7 @@ pub(super) struct BlockStart {
 }
 
 impl BlockStart {
-    /// Reads it and checks it against the format's limits.
+    /// Reads the numbers and checks them against the format's limits.
     ///
     /// # Errors
     /// [`Error::Truncated`], [`Error::Corrupt`], [`Error::LimitExceeded`], [`Error::Io`].
@@ -74,8 +74,8 @@ impl BlockStart {
 }
 
 impl Block {
-    /// Reads a block, its tag excepted, which is still to be [`checked`](Self::checked); also returns its bytes, tag and
-    /// all. `name` is for messages.
+    /// Reads a block, but for its tag, which is still to be [`checked`](Self::checked); also returns its bytes, tag
+    /// included. `name` is for messages.
     ///
     /// # Errors
     /// [`Error::Truncated`], [`Error::Checksum`], [`Error::Corrupt`], [`Error::LimitExceeded`],
@@ -151,7 +151,7 @@ impl Block {
         block::is_of_bits(&self.payload)
     }
 
-    /// The rows of a reference that it cannot be decoded without, if so.
+    /// The rows of a reference that decoding needs, if any.
     pub fn reference(&self) -> Option<&ReferenceRows> {
         self.reference.as_ref()
     }
@@ -164,7 +164,7 @@ impl Block {
         self.measure_with(missing)
     }
 
-    /// As [`measure`](Self::measure), with rows of a reference from `find` if it needs them.
+    /// Measures as [`measure`](Self::measure) does, with rows of a reference from `find` if needed.
     ///
     /// # Errors
     /// As [`decode_with`](Self::decode_with).
@@ -186,13 +186,13 @@ impl Block {
     /// Decodes the rows.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] for bytes that no writer makes; [`Error::ReferenceMissing`] if it has a
+    /// [`Error::Corrupt`] for bytes that no writer makes; [`Error::ReferenceMissing`] if the block has a
     /// [`reference`](Self::reference).
     pub fn decode(&self) -> Result<PredictionMatrix, Error> {
         self.decode_with(missing)
     }
 
-    /// As [`decode`](Self::decode), with rows of a reference from `find` if it needs them.
+    /// Decodes as [`decode`](Self::decode) does, with rows of a reference from `find` if needed.
     ///
     /// # Errors
     /// As [`decode`](Self::decode) and `find`, and [`Error::WrongReference`] for other rows.
@@ -211,7 +211,7 @@ impl Block {
         block::decode_beside(&self.payload, n_rows, n_classes, reference, keep_top)
     }
 
-    /// The rows of a reference that it needs.
+    /// Gets the rows of a reference that decoding needs.
     fn find(
         &self,
         find: impl FnOnce(&ReferenceRows) -> Result<PredictionMatrix, Error>,
@@ -227,7 +227,7 @@ impl Block {
     }
 }
 
-/// Finds no rows of a reference.
+/// Fails to find rows of a reference.
 pub(super) fn missing(rows: &ReferenceRows) -> Result<PredictionMatrix, Error> {
     Err(Error::ReferenceMissing {
         sha256: rows.sha256.clone(),
@@ -241,11 +241,11 @@ pub struct FrameReader<R> {
     memory: u64,
     header: FrameHeader,
     n_header_bytes: u64,
-    /// Blocks of the frame at hand.
+    /// Blocks of the current frame.
     blocks: Vec<IndexEntry>,
-    /// All frames that are complete.
+    /// Sums of all complete frames.
     summary: Summary,
-    /// The frame at hand.
+    /// Sums of the current frame.
     frame: Summary,
     is_at_end: bool,
 }
@@ -260,8 +260,8 @@ impl<R: Read> FrameReader<R> {
         Self::with_memory_limit(reader, DEFAULT_MEMORY_LIMIT)
     }
 
-    /// As [`new`](Self::new), refusing files whose sizes ask for more than `memory` bytes at once (tables of
-    /// codes, a few MB, come on top).
+    /// Reads as [`new`](Self::new) does, but refuses files whose sizes ask for more than `memory` bytes at once (tables
+    /// of codes, a few MB, come on top).
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -282,12 +282,12 @@ impl<R: Read> FrameReader<R> {
         })
     }
 
-    /// The header of the frame at hand.
+    /// The header of the current frame.
     pub fn header(&self) -> &FrameHeader {
         &self.header
     }
 
-    /// What has been read of complete frames.
+    /// The rows, figures and bytes of the complete frames read.
     pub fn summary(&self) -> &Summary {
         &self.summary
     }
@@ -302,7 +302,7 @@ impl<R: Read> FrameReader<R> {
             .transpose()
     }
 
-    /// As [`next_block`](Self::next_block), with rows of references from `find`.
+    /// The rows of the next block as from [`next_block`](Self::next_block), with rows of references from `find`.
     ///
     /// # Errors
     /// As [`next_raw_block`](Self::next_raw_block) and [`Block::decode_with`].
@@ -318,9 +318,8 @@ impl<R: Read> FrameReader<R> {
     /// The next block, not decoded yet, or `None` after the last frame.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and [`Error::Corrupt`] for bytes that no writer makes;
-    /// [`Error::TrailingBytes`] if the file ends inside a frame that follows a whole one. The reader is
-    /// of no use after an error.
+    /// As [`new`](Self::new), and [`Error::Corrupt`] for bytes that no writer makes; [`Error::TrailingBytes`] if the
+    /// file ends inside a frame that follows a whole one. Do not use the reader after an error.
     pub fn next_raw_block(&mut self) -> Result<Option<Block>, Error> {
         self.read_next().map_err(|error| match error {
             Error::Truncated { .. } if self.summary.n_bytes > 0 => Error::TrailingBytes {
@@ -367,7 +366,7 @@ impl<R: Read> FrameReader<R> {
         Ok(block)
     }
 
-    /// Reads the index, its tag excepted, and checks it against the blocks that came.
+    /// Reads the index, but for its tag, and checks it against the blocks read.
     fn read_index(&mut self) -> Result<(), Error> {
         let (index, n_bytes) = Index::read_from(&mut self.reader, &self.header, self.memory)?;
         if index.blocks != self.blocks || index.n_header_bytes != self.n_header_bytes {
@@ -378,7 +377,7 @@ impl<R: Read> FrameReader<R> {
         Ok(())
     }
 
-    /// Goes on with the frame that follows, if any.
+    /// Goes on to the next frame, if there is one.
     fn read_next_frame(&mut self) -> Result<(), Error> {
         self.summary.add(&std::mem::take(&mut self.frame));
         self.blocks.clear();
@@ -404,7 +403,7 @@ impl<R: Read> FrameReader<R> {
     }
 }
 
-/// How messages call a block.
+/// The name of a block in messages.
 pub(super) fn block_name(number: usize, first_row: u64, n_rows: u64) -> String {
     format!(
         "block {number} (rows {first_row}..{})",
@@ -429,7 +428,7 @@ pub(super) fn check_fits(before: &FrameHeader, header: &FrameHeader) -> Result<(
     }
 }
 
-/// The first class that has another name, if these are the same names in another order.
+/// The first class whose name differs, if both have the same names in different orders; else `None`.
 pub fn first_moved_class(found: &[String], expected: &[String]) -> Option<usize> {
     let class = found.iter().zip(expected).position(|(a, b)| a != b)?;
     let [mut found, mut expected]: [Vec<&String>; 2] =
@@ -611,7 +610,7 @@ mod tests {
             .collect();
         let bytes = frame(&PredictionMatrix::new(N_CLASSES, values));
         let index = FileIndex::read_from(&mut std::io::Cursor::new(&bytes)).unwrap();
-        // From the first block's tag to the last block's checksum.
+        // From the tag of the first block to the checksum of the last.
         let second = bytes.len() / 2;
         let mut n_named = 0;
         for position in (second - 2000..second + 2000).step_by(97) {
@@ -781,13 +780,13 @@ mod tests {
             }
             assert!(reader.next_block().unwrap().is_none());
             let mut read = *reader.summary();
-            // Of logits and exact rows, less is stated than was measured.
+            // Less is stated for logits and exact rows than was measured.
             read.figures.largest_error = written.figures.largest_error;
             assert_eq!(read, written);
         }
     }
 
-    /// A header that names a reference of so many rows.
+    /// A header that names a reference of `rows` rows.
     fn header_beside(rows: u64) -> FrameHeader {
         FrameHeader {
             reference: Some(ReferenceName {
@@ -838,7 +837,7 @@ mod tests {
             let values = reference.values()[start * N_CLASSES..end * N_CLASSES].to_vec();
             Ok(PredictionMatrix::new(N_CLASSES, values))
         };
-        // Frames count the rows of their references on their own.
+        // Each frame counts the rows of its reference from 0.
         let twice = [frame(&matrix), bytes.clone(), bytes.clone()].concat();
         let mut reader = FrameReader::new(&twice[..]).unwrap();
         let mut all = Vec::new();
@@ -863,7 +862,7 @@ mod tests {
             assert_eq!(found.values(), values, "{rows:?}");
         }
 
-        // Without the reference, or with another one, nothing comes.
+        // Nothing comes without the reference, or with another one.
         let error = read_all(&bytes).unwrap_err().to_string();
         let hash = "0123456789abcdef".repeat(4);
         assert_eq!(
@@ -914,7 +913,7 @@ mod tests {
         let mut header = header_beside(3);
         let bytes = header.to_bytes().unwrap();
         assert_eq!(bytes[4], VERSION);
-        // Older versions must have a reference, or must not.
+        // Some older versions must name a reference, others must not.
         let of_version = |header: &FrameHeader, version: u8| {
             let json = serde_json::to_vec(header).unwrap();
             let bytes = header_bytes(version, &json);
@@ -939,7 +938,7 @@ mod tests {
             writer.write_with_reference(&rows, &rows),
             Err(Error::ReferenceTooShort { n_rows: 3 })
         ));
-        // A frame that goes beyond its reference all the same.
+        // A frame that has more rows than its reference all the same.
         let rows = rows_like(40, 0);
         let mut writer = FrameWriter::new(Vec::new(), header_beside(40)).unwrap();
         writer.write_with_reference(&rows, &rows).unwrap();

@@ -1,5 +1,5 @@
-//! What to expect of a class, given the classes of the row before it and, where it is known, the top
-//! class (FORMAT.md, section 10).
+//! What to expect of a class, given the classes before it in the row and, where it is known, the top class (FORMAT.md,
+//! section 10).
 //!
 //! Nothing of this is sent: encoder and decoder fit the same regression to the rows of the block that
 //! both know already, again and again as their number grows. The features of a row are taken as normal
@@ -42,34 +42,34 @@ fn width(n_classes: usize) -> usize {
     }
 }
 
-/// What is added to the diagonal of the scatter matrix, so that it can be decomposed and few rows do
+/// Summands for the diagonal of the scatter matrix, so that it can be decomposed and few rows do
 /// not explain too much.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ridge {
-    /// In squared features.
+    /// In squares of features.
     pub absolute: f64,
-    /// In means of the diagonal.
+    /// In multiples of the mean of the diagonal.
     pub relative: f64,
-    /// Of each entry of the diagonal, in itself.
+    /// In multiples of each entry itself.
     pub own: f64,
 }
 
-/// Who walks rows with a [`Regression`]. A trait and no closure, so that its methods can be made part of the
-/// loop: otherwise they may do without the vector instructions that the loop is compiled for.
+/// What a [`Regression`] calls for each class as it walks rows. A trait and no closure, so that its methods can be
+/// inlined into the loop: otherwise they may not use the vector instructions that the loop is compiled for.
 pub trait Visitor<const N: usize> {
     /// Whether most features are 0, so that it pays to look for those.
     const IS_SPARSE: bool;
 
-    /// Gets each class and what is expected of its feature in `N` rows, and returns the features. That of a top
-    /// class which has means of its own must be 0.
+    /// Gets a class and what is expected of its feature in `N` rows, and returns the features. That of a top class
+    /// which has means of its own must be 0.
     ///
     /// # Errors
     /// [`Corrupt`] ends the walk.
     fn features(&mut self, class: usize, expectations: [f32; N]) -> Result<[f32; N], Corrupt>;
 }
 
-/// The columns of a row and of that of a reference beside it: in each panel, first its classes in the
-/// reference, then the same in the row. Format-stable.
+/// The columns of a row and of the known row beside it: in each panel, first its classes in the known row, then the
+/// same in the row. Format-stable.
 #[derive(Debug, Clone, Copy)]
 pub struct Columns {
     n_classes: usize,
@@ -78,7 +78,7 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Those of rows of `n_classes`.
+    /// The columns of rows of `n_classes`.
     pub fn new(n_classes: usize) -> Self {
         let n_beside = if 2 * n_classes <= MAX_WHOLE {
             n_classes
@@ -98,7 +98,7 @@ impl Columns {
         2 * self.n_classes
     }
 
-    /// About how many bytes their regression takes at most beside the rows that it learns.
+    /// About how many bytes the regression of these columns takes at most beside the rows that it learns.
     pub fn n_bytes(self) -> u64 {
         let n_tops = if self.count() <= MAX_WHOLE {
             self.n_classes
@@ -108,7 +108,7 @@ impl Columns {
         Regression::n_bytes_of_panels(self.count(), 2 * self.n_beside, n_tops, 1)
     }
 
-    /// The column of each class of the reference, and that of the same class of the row.
+    /// The column of each class in the known row, and in the row.
     pub fn of_classes(self) -> impl Iterator<Item = (usize, usize)> {
         (0..self.n_classes).map(move |class| {
             let first = class / self.n_beside * self.n_beside;
@@ -118,7 +118,7 @@ impl Columns {
         })
     }
 
-    /// The class of each column of the row; none of those of the reference.
+    /// The class of each column of the row; `None` for columns of the known row.
     pub fn classes(self) -> Vec<Option<usize>> {
         let mut classes = vec![None; self.count()];
         for (class, (_, column)) in self.of_classes().enumerate() {
@@ -137,45 +137,46 @@ pub struct Regression {
     /// Top classes that have means of their own; 1 if none has.
     n_tops: usize,
     ridge: Ridge,
-    /// Rows that were learned.
+    /// Rows learned up to the last fit.
     n_rows: usize,
     next_fit: usize,
-    /// Rows of the block: what comes after the last fit need not be learned.
+    /// Rows of the block: rows after the last fit need not be learned.
     n_rows_of_block: usize,
     /// Features of rows that came after the last fit, and their top classes.
     recent: Vec<f32>,
     recent_tops: Vec<usize>,
-    /// Whether the means of a top class are brought up to date after each of its rows, and not with the fits only.
+    /// Whether the means of a top class are updated after each of its rows, and not only at fits.
     has_running_means: bool,
     /// Rows of each top class.
     n_of_top: Vec<u32>,
     /// Sums of the features, by top class and class.
     sums: Vec<f64>,
-    /// Sums of the products of two features of a row: by class, then class of its panel, not after it.
+    /// Sums of the products of two features of a row: by class, then by class of its panel up to itself.
     products: Vec<f64>,
-    /// Mean of the features, by class, and how far the sums of each top class are from it, times weights.
+    /// Means of the features, by class; how far the sums of each top class are from them; and weights of these
+    /// differences.
     mean: Vec<f64>,
     deviations: Vec<f64>,
     weights: Vec<f64>,
     /// Transposed inverse of the `L` of each panel.
     inverse: Vec<f64>,
-    /// Expectation of each class if the features of all before it are 0, by top class, and of which top
-    /// classes this has been filled in since the last fit.
+    /// The expectation of each class if the features of all before it are 0, by top class, and for which top classes it
+    /// has been filled in since the last fit.
     base: Vec<f32>,
     is_based: Vec<bool>,
-    /// By how much a feature of 1 of the first class raises the expectation of the second: by class, then
-    /// class of its panel, in rows of `stride`; 0 but for later classes.
+    /// How much a feature of 1 of one class raises the expectation of a later one: by class, then by class of its
+    /// panel, in rows of `stride`; 0 but for later classes.
     slopes: Vec<[f32; N_LANES]>,
-    /// The same by lanes of first classes, then second class of their panel, in rows of `stride`; nothing as long
-    /// as single rows are walked.
+    /// The slopes by lanes of first classes, then by second class of their panel, in rows of `stride`; empty while
+    /// single rows are walked.
     slopes_of_lanes: Vec<[f32; N_LANES]>,
     /// The width of a panel in whole lanes.
     stride: usize,
-    /// Of the classes of the panel at hand, in whole lanes: those of one row, or of each class those of all rows.
+    /// The expectations of the panel at hand, in whole lanes: of one row, or by class of all rows.
     expectations: Vec<f32>,
-    /// Of each class those of all rows at hand.
+    /// The features of all rows at hand, by class.
     features: Vec<f32>,
-    /// Variance of each class about its expectation; 0 before the first fit.
+    /// The variance of each class about its expectation; 0 before the first fit.
     variances: Vec<f64>,
 }
 
@@ -191,8 +192,8 @@ impl Regression {
         Self::of_panels(n_classes, width(n_classes), n_tops, n_rows, ridge)
     }
 
-    /// With running means, for rows that come sorted by top class: those of a class are brought up to date after each of
-    /// its rows, even when there are no more fits.
+    /// Adds running means, for rows that come sorted by top class: the means of a class are updated after each of its
+    /// rows, even when there are no more fits.
     pub fn with_running_means(self) -> Self {
         Self {
             has_running_means: self.n_tops > 1,
@@ -200,22 +201,23 @@ impl Regression {
         }
     }
 
-    /// About how many bytes it takes at most beside the rows that it learns, with `n_sides` rows walked side by side.
+    /// About how many bytes a regression takes at most beside the rows that it learns, with `n_sides` rows walked side
+    /// by side.
     pub fn n_bytes(n_classes: usize, n_sides: usize) -> u64 {
         let n_tops = if n_classes <= MAX_WHOLE { n_classes } else { 1 };
         Self::n_bytes_of_panels(n_classes, width(n_classes), n_tops, n_sides)
     }
 
     fn n_bytes_of_panels(n_classes: usize, width: usize, n_tops: usize, n_sides: usize) -> u64 {
-        // A class's products and inverse, its slopes, twice if rows are side by side, and by top class its sums,
-        // deviations and bases; beside its mean and variance, its features and expectations.
+        // For each class: products and inverse; slopes, twice if rows are side by side; by top class, sums, deviations
+        // and bases; mean and variance; features and expectations.
         let n_slopes = width.next_multiple_of(N_LANES) * n_sides.min(2);
         let of_class = 16 * width + 4 * n_slopes + 20 * n_tops + 16 + 8 * n_sides;
         (n_classes * of_class) as u64
     }
 
-    /// The regression of rows beside those of a reference: its columns are [`Columns`], and so are the classes
-    /// of all other methods. There are as many top classes as classes.
+    /// The regression of rows beside known rows: its columns are [`Columns`], and so are the classes of all other
+    /// methods. There are as many top classes as classes.
     pub fn beside(columns: Columns, n_rows: usize, by_top: bool, ridge: Ridge) -> Self {
         let is_whole = columns.count() <= MAX_WHOLE;
         let n_tops = match is_whole && by_top {
@@ -272,7 +274,7 @@ impl Regression {
         self.n_rows > 0
     }
 
-    /// Walks the classes of `N` rows of which only the top classes are known, side by side.
+    /// Walks `N` rows, of which only the top classes are known, side by side.
     #[inline(always)]
     pub fn walk<const N: usize>(
         &mut self,
@@ -331,7 +333,7 @@ impl Regression {
                 {
                     *known = feature;
                 }
-                // For later lanes, all of them count at once.
+                // All features of these lanes are added to later lanes at once.
                 if V::IS_SPARSE {
                     for (slopes, feature) in slopes.chunks_exact(n_lanes).zip(features) {
                         if feature != 0.0 {
@@ -395,7 +397,7 @@ impl Regression {
                     }
                 }
                 features[start..next].copy_from_slice(&features_here[..next - start]);
-                // For later lanes, all of them count at once.
+                // All features of these lanes are added to later lanes at once.
                 let is_known = V::IS_SPARSE && are_zeros(features_here.as_flattened());
                 if !later.is_empty() && !is_known {
                     pulp::Arch::new().dispatch(AddFeatures {
@@ -429,7 +431,7 @@ impl Regression {
         self.variances[class]
     }
 
-    /// Learns those of the rows walked last that have a top class here; returns whether there has been a fit.
+    /// Learns the rows walked last that have a top class here; returns whether there has been a fit.
     pub fn learn<const N: usize>(&mut self, tops: [Option<usize>; N]) -> bool {
         if self.has_running_means {
             for (row, top) in tops.into_iter().enumerate() {
@@ -470,7 +472,7 @@ impl Regression {
         is_fit
     }
 
-    /// Adds one of the rows walked last, of this top class, to its means.
+    /// Adds a row walked last to the means of its top class.
     fn add_to_means<const N: usize>(&mut self, row: usize, top: usize) {
         let n = self.n_classes;
         self.n_of_top[top] += 1;
@@ -490,7 +492,7 @@ impl Regression {
         }
     }
 
-    /// How many more rows must be learned until others are expected; no end of them if nothing is to change.
+    /// The number of rows to learn until expectations change; `usize::MAX` if they do not.
     pub fn n_rows_to_change(&self) -> usize {
         match self.knows_enough() {
             _ if self.has_running_means => 1,
@@ -499,7 +501,7 @@ impl Regression {
         }
     }
 
-    /// Learns a row whose features are all 0, but for a fit.
+    /// Learns a row whose features are all 0; never fits.
     pub fn learn_zeros(&mut self) {
         if !self.knows_enough() {
             self.recent.resize(self.recent.len() + self.n_classes, 0.0);
@@ -512,7 +514,7 @@ impl Regression {
         self.next_fit >= self.last_fit()
     }
 
-    /// There is no fit at so many rows, or more.
+    /// The number of rows from which on there are no more fits.
     fn last_fit(&self) -> usize {
         self.n_rows_of_block.min(MAX_ROWS)
     }
@@ -580,7 +582,7 @@ impl Regression {
         self.is_based.fill(false);
     }
 
-    /// Fills in what is expected of a row of a top class if all features are 0.
+    /// Fills in the expectations of rows of a top class if all features are 0.
     #[inline(always)]
     fn fill_base<S: pulp::Simd>(&mut self, simd: S, top: usize) {
         let (n, width) = (self.n_classes, self.width);
@@ -655,7 +657,7 @@ impl Regression {
     }
 }
 
-/// Shows features that are known, and takes what was expected of them.
+/// Shows known features, and takes their expectations.
 struct Known<'a, const IS_SPARSE: bool, const N: usize>(&'a [[f32; N]], &'a mut [[f32; N]]);
 
 impl<const IS_SPARSE: bool, const N: usize> Visitor<N> for Known<'_, IS_SPARSE, N> {
@@ -668,8 +670,8 @@ impl<const IS_SPARSE: bool, const N: usize> Visitor<N> for Known<'_, IS_SPARSE, 
     }
 }
 
-/// A fit to all rows so far, with the vector instructions of this machine. These compute as the others do:
-/// nothing is fused or reordered.
+/// A fit to all rows so far, with the vector instructions of this machine, which compute as the others do: nothing is
+/// fused or reordered.
 struct Fit<'a>(&'a mut Regression);
 
 impl pulp::WithSimd for Fit<'_> {
@@ -699,10 +701,10 @@ fn add_lanes<const N: usize>(target: [f32; N], values: [f32; N], factor: f32) ->
     sums
 }
 
-/// Raises what is expected of later classes by the features of [`N_LANES`], one after the other: in `N` rows.
+/// Raises the expectations of later classes by the features of [`N_LANES`] classes, one after another, in `N` rows.
 struct AddFeatures<'a, const N: usize> {
     features: &'a [[f32; N]; N_LANES],
-    /// Of each later class, by how much the features raise it.
+    /// The amounts by which the features raise a later class.
     slopes: &'a [[f32; N_LANES]],
     expectations: &'a mut [[f32; N]],
 }
@@ -713,7 +715,7 @@ impl<const N: usize> pulp::WithSimd for AddFeatures<'_, N> {
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, simd: S) {
         if !N.is_multiple_of(S::F32_LANES) {
-            // Vectors of more than all rows.
+            // Vectors hold more than all rows.
             for (expectations, slopes) in self.expectations.iter_mut().zip(self.slopes) {
                 for (&features, &slope) in self.features.iter().zip(slopes) {
                     *expectations = add_lanes(*expectations, features, slope);
@@ -730,7 +732,7 @@ impl<const N: usize> pulp::WithSimd for AddFeatures<'_, N> {
             }
             let expectations = expectations.iter_mut().skip(part).step_by(n_parts);
             for (expected, slopes) in expectations.zip(self.slopes) {
-                // Not in memory until all have been added.
+                // In a register until all have been added.
                 let mut sum = *expected;
                 for lane in 0..N_LANES {
                     let raised = simd.mul_f32s(features[lane], simd.splat_f32s(slopes[lane]));
@@ -742,7 +744,7 @@ impl<const N: usize> pulp::WithSimd for AddFeatures<'_, N> {
     }
 }
 
-/// What is expected of a top class, with the vector instructions of this machine.
+/// Fills in the base of a top class, with the vector instructions of this machine.
 struct FillBase<'a>(&'a mut Regression, usize);
 
 impl pulp::WithSimd for FillBase<'_> {
@@ -757,7 +759,7 @@ impl pulp::WithSimd for FillBase<'_> {
 /// Rows whose products are summed at once, in registers.
 const ROWS: usize = 4;
 
-/// So many rows stay in the fastest cache while they count for two classes at a time.
+/// Rows that stay in the fastest cache while the products of two classes are summed.
 const CACHED_ROWS: usize = 8 * ROWS;
 
 /// The features of a class in [`ROWS`] rows of `size`, times the weights of the rows.
@@ -770,7 +772,7 @@ fn factors(rows: &[f64], weights: &[f64], size: usize, class: usize) -> [f64; RO
     factors
 }
 
-/// Adds to each of the sums, one row after another, the first features of [`ROWS`] rows of `size` times its factors.
+/// Adds to each of the sums, one row after another, the first features of [`ROWS`] rows of `size`, times factors.
 #[inline(always)]
 fn add_rows<const N: usize>(
     rows: &[f64],
@@ -796,8 +798,8 @@ fn add_rows<const N: usize>(
     }
 }
 
-/// Adds to `products` (rows of `stride`, their lower triangle) those of all rows of `features`, of `size`
-/// each, times the weight of the row. Every sum takes the rows in order.
+/// Adds the products of features, times the weight of the row, over all rows of `features` (of `size` each) to the
+/// lower triangle of `products` (rows of `stride`). Every sum takes the rows in order.
 #[inline(always)]
 fn add_products(
     features: &[f64],
@@ -806,7 +808,7 @@ fn add_products(
     products: &mut [f64],
     stride: usize,
 ) {
-    /// A product by itself takes as long as so many in vectors.
+    /// One sparse product takes as long as so many in vectors.
     const DENSE: usize = 10;
     let mut live = Vec::new();
     let chunks = features.chunks(CACHED_ROWS * size);
@@ -821,8 +823,8 @@ fn add_products(
     }
 }
 
-/// As [`add_products`], of rows with so few features other than 0 that it pays to look for these, which `live` is room
-/// for: products that are 0 change nothing.
+/// Adds products as [`add_products`] does, of rows with few features other than 0, which it looks for: products that
+/// are 0 change nothing. `live` is scratch space.
 #[inline(always)]
 fn add_sparse_products(
     features: &[f64],
@@ -851,7 +853,7 @@ fn add_sparse_products(
     }
 }
 
-/// As [`add_products`], of rows of which most features are not 0.
+/// Adds products as [`add_products`] does, of rows in which most features are not 0.
 #[inline(always)]
 fn add_dense_products(
     features: &[f64],
@@ -880,7 +882,7 @@ fn add_dense_products(
             let of_next = factors(group, weights, size, i + 1);
             match (of_first != [0.0; ROWS], of_next != [0.0; ROWS]) {
                 (true, true) => {
-                    // Both at once, since they are multiplied with the same.
+                    // Both at once, since they have the same factors.
                     let (both, last) = next[..i + 2].split_at_mut(i + 1);
                     add_rows(group, size, [of_first, of_next], [sums, both]);
                     add_rows(&group[i + 1..], size, [of_next], [last]);
@@ -901,8 +903,7 @@ fn add_dense_products(
     }
 }
 
-/// What to expect of each class if the features of all before it are 0: `inverse` times the mean of the
-/// top class.
+/// The expectation of each class if the features of all before it are 0: `inverse` times the mean of the top class.
 #[inline(always)]
 fn expect<S: pulp::Simd>(
     simd: S,
@@ -944,10 +945,10 @@ fn add_scaled(target: &mut [f64], factor: f64, values: &[f64]) {
     }
 }
 
-/// Rows that are added to another one after the other, but in registers.
+/// Rows that are added one after another, but in registers.
 const TOGETHER: usize = 4;
 
-/// As [`add_scaled`] with each of the factors in order, as far as the target goes.
+/// Does [`add_scaled`] with each of the factors in order, as far as the target goes.
 #[inline(always)]
 fn add_all_scaled<S: pulp::Simd>(
     simd: S,
@@ -977,7 +978,7 @@ fn add_all_scaled<S: pulp::Simd>(
 /// make, counts as `least`.
 #[inline(always)]
 fn decompose<S: pulp::Simd>(simd: S, matrix: &mut [f64], n: usize, least: f64) {
-    // Those at hand as they are when they are divided by the pivot, and the quotients.
+    // Columns as they are when divided by the pivot, and the quotients.
     let mut columns = [const { Vec::new() }; TOGETHER];
     columns.fill(vec![0.0; n]);
     let mut factors = columns.clone();
@@ -1008,7 +1009,7 @@ fn decompose<S: pulp::Simd>(simd: S, matrix: &mut [f64], n: usize, least: f64) {
         let columns = columns.each_ref().map(|column| &column[end..]);
         for i in end..n {
             let factors = factors.each_ref().map(|factors| -factors[i]);
-            // What is after the diagonal counts for nothing: whole lanes take less time.
+            // Entries after the diagonal are not used: whole lanes take less time.
             let last = (i + 1 - end).next_multiple_of(TOGETHER).min(n - end);
             add_all_scaled(simd, &mut matrix[i * n + end..][..last], factors, columns);
         }
@@ -1029,7 +1030,7 @@ fn transposed_inverse<S: pulp::Simd>(simd: S, lower: &[f64], n: usize) -> Vec<f6
             let factors = std::array::from_fn(|k| -lower[i * n + first + k]);
             let rows: [&[f64]; TOGETHER] = std::array::from_fn(|k| &rows[k * n..][..n]);
             add_all_scaled(simd, &mut row[..first], factors, rows);
-            // What they have of their own classes, whose number the compiler knows.
+            // The part of their own classes, whose number the compiler knows.
             let sums: &mut [f64; TOGETHER] =
                 row[first..].first_chunk_mut().expect("classes before i");
             for k in 0..TOGETHER {
@@ -1044,7 +1045,7 @@ fn transposed_inverse<S: pulp::Simd>(simd: S, lower: &[f64], n: usize) -> Vec<f6
         }
     }
     let mut transposed = vec![0.0; n * n];
-    // Few rows at a time, of which the fastest cache has room for all.
+    // Few rows at a time, which fit in the fastest cache.
     for first in (0..n).step_by(8) {
         for i in first..n {
             for j in first..(first + 8).min(i + 1) {
@@ -1107,7 +1108,8 @@ mod tests {
         }
     }
 
-    /// Of a matrix of so many rows: what is done a few columns at a time, against section 10 of FORMAT.md.
+    /// Checks a decomposition of a matrix of so many rows, done a few columns at a time, against section 10 of
+    /// FORMAT.md.
     struct Decomposition(usize);
 
     impl pulp::WithSimd for Decomposition {
@@ -1196,12 +1198,12 @@ mod tests {
     fn products_are_summed_row_by_row() {
         for (n_rows, size) in [(11, 5), (75, 5), (64, 6), (75, 6)] {
             assert_products_are_summed_row_by_row(n_rows, size, |row, class| {
-                // Of two classes, some rows together have none.
+                // Some groups of rows have neither of two classes.
                 let is_alone = matches!(class, 1 | 2) && row % 12 >= 4 * class;
                 (row * size + class).is_multiple_of(7) || is_alone
             });
         }
-        // Chunks of rows with few features, and such as have more.
+        // Chunks of rows with few features, and chunks with more.
         assert_products_are_summed_row_by_row(150, 40, |row, class| {
             noise(row * 40 + class) % 16 > row as u32 / 32
         });
@@ -1305,7 +1307,7 @@ mod tests {
             let (of_fitted, is_fit) = learn(fitted, 1, 5.0);
             assert_eq!(learn(running, 1, 5.0).1, is_fit);
             let (of_running, _) = learn(&mut running.clone(), 1, 5.0);
-            // Beside the mean of all, which counts as one row.
+            // Together with the mean of all, which counts as one row.
             let n = f64::from(row + 1);
             assert!(f64::from(of_running) > (1.0 + 5.0 * n) / (n + 1.0) - 0.2);
             n_between += u32::from(of_running > of_fitted + 0.5);

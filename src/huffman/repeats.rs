@@ -1,5 +1,5 @@
-//! Rows that come again, bit for bit, as those of a decision tree or of the same inputs do: each distinct one is coded
-//! once, in the order in which they first come, and every row tells which of those it is (FORMAT.md, section 12).
+//! Rows that repeat bit for bit, as those of a decision tree or of the same inputs do: each distinct row is coded once,
+//! in the order in which they first come, and then for every row which of them it is (FORMAT.md, section 12).
 
 use std::collections::HashMap;
 
@@ -15,27 +15,27 @@ use crate::matrix::Rows;
 
 const N_BANDS: usize = 1;
 const FIRST_ALPHABET: usize = 0;
-/// How a row is told. Format-stable.
+/// The numbers that rows are coded as; from the last on, by rank. Format-stable.
 const AS_GUESSED: u32 = 0;
 const NEW: u32 = 1;
 const FIRST_RANK: u32 = 2;
 
-/// About what a decoder takes for each distinct row beside its values.
+/// About the bytes that a decoder takes for each distinct row beside its values.
 pub const N_WORKING_BYTES: u64 = 28;
 
-/// Which of the distinct rows of a block each row is.
+/// Which distinct row each row of a block is.
 #[derive(Debug, PartialEq)]
 pub struct Repeats {
-    /// Of each row, its distinct one.
+    /// The distinct row of each row.
     of_rows: Vec<u32>,
-    /// Of each distinct row, the first row that it is.
+    /// The first row that is each distinct row.
     firsts: Vec<usize>,
 }
 
 impl Repeats {
-    /// Those of some rows; none if less than an eighth of these come again.
+    /// The repeats of some rows; `None` if less than an eighth of these are repeats.
     pub fn of(matrix: Rows<'_>) -> Option<Self> {
-        /// Rows of the same hash that are compared, so that no values make it slow.
+        /// The most rows of one hash to compare, so that no values make it slow.
         const MAX_ALIKE: usize = 4;
         let row =
             |index: usize| &matrix.values()[index * matrix.n_classes()..][..matrix.n_classes()];
@@ -99,11 +99,11 @@ fn alphabets(of_groups: Vec<Alphabet>) -> Vec<Alphabet> {
         .collect()
 }
 
-/// A hash that takes little time. It need not be a good one: rows are compared.
+/// A fast hash. It need not be a good one, as rows are compared.
 fn hash(row: &[f32]) -> u64 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let add = |hash: u64, value: u64| (hash.rotate_left(29) ^ value).wrapping_mul(FACTOR);
-    // Lanes need not wait for each other.
+    // Lanes, which need not wait for each other.
     let mut lanes = [0; 4];
     let (chunks, rest) = row.as_chunks::<4>();
     for chunk in chunks {
@@ -117,10 +117,10 @@ fn hash(row: &[f32]) -> u64 {
     lanes.into_iter().fold(of_rest, add)
 }
 
-/// Copies to each row the distinct one that it is.
+/// Fills in each row from its distinct row.
 ///
 /// # Errors
-/// [`Corrupt`] if that is not told as [`Repeats::encode`] tells it.
+/// [`Corrupt`] if the bits are not what [`Repeats::encode`] makes.
 pub fn decode(
     mut reader: BitReader,
     distinct: Rows<'_>,
@@ -147,17 +147,17 @@ pub fn decode(
     tables.finish(stream.reader)
 }
 
-/// What encoder and decoder know alike of the rows so far.
+/// The state that encoder and decoder share.
 struct Known {
     /// The number of distinct rows, and how many have come.
     n_distinct: usize,
     n_seen: usize,
-    /// Of each of them, which one last came after it.
+    /// The distinct row that last came directly after each of them.
     next: Vec<Option<usize>>,
     last: Option<usize>,
-    /// How many rows in succession were as guessed.
+    /// The number of rows directly before that were as guessed.
     n_guessed: usize,
-    /// By how often they have come.
+    /// Ranks of distinct rows by how often they have come.
     ranks: Ranks,
 }
 
@@ -173,7 +173,7 @@ impl Known {
         }
     }
 
-    /// The one that came after the last row when that came before.
+    /// The distinct row that came after the last row when that came before.
     fn guess(&self) -> Option<usize> {
         self.next[self.last?]
     }
@@ -187,7 +187,7 @@ impl Known {
         }
     }
 
-    /// How it is told that the next row is this one, which is the next new one if it has not come.
+    /// The number of a distinct row as the next row; one that has not come yet must be the next new one.
     fn number(&self, distinct: usize) -> u32 {
         if self.guess() == Some(distinct) {
             AS_GUESSED
@@ -198,7 +198,7 @@ impl Known {
         }
     }
 
-    /// The inverse of [`number`](Self::number); `None` if there is no such row.
+    /// The distinct row of a number, the inverse of [`number`](Self::number); `None` if there is no such row.
     fn distinct(&self, number: u32) -> Option<usize> {
         match number {
             AS_GUESSED => self.guess(),
@@ -234,7 +234,7 @@ mod tests {
 
     const N_CLASSES: usize = 3;
 
-    /// Rows of which those of the same number are the same.
+    /// Rows of numbers; rows of equal numbers are equal.
     fn rows(numbers: impl IntoIterator<Item = usize>) -> Vec<f32> {
         numbers
             .into_iter()
@@ -246,7 +246,7 @@ mod tests {
         Repeats::of(Rows::new(N_CLASSES, values))
     }
 
-    /// The numbers by which rows are told.
+    /// The contexts and numbers by which rows are coded.
     fn told(values: &[f32]) -> Vec<(usize, u32)> {
         let repeats = of(values).unwrap();
         let mut known = Known::new(repeats.n_distinct());
@@ -268,7 +268,7 @@ mod tests {
             repeats.distinct(Rows::new(N_CLASSES, &rows([7, 7, 5, 7, 9, 5]))),
             rows([7, 5, 9])
         );
-        // One in eight must.
+        // At least one row in eight must be a repeat.
         assert!(of(&rows(0..100)).is_none());
         assert!(of(&rows((0..8).chain([3]))).is_none());
         assert!(of(&rows((0..7).chain([3]))).is_some());
@@ -329,14 +329,14 @@ mod tests {
             .zip(&values)
             .map(|(a, b)| (a - b).abs());
         assert!(errors.fold(0.0, f32::max) <= 0.01);
-        // Fewer rows than distinct ones, and more than stand there.
+        // Fewer rows than distinct ones, and more than are there.
         for n_rows in [0, 2, 3001] {
             assert!(decode(&payload, n_rows).is_err(), "{n_rows}");
         }
         for n in 0..payload.len() {
             assert!(decode(&payload[..n], 3000).is_err(), "{n} bytes");
         }
-        // Bits that mean nothing here.
+        // The bits of bitstreams and rANS, which mean nothing here.
         for first in [0x5B, 0x9B] {
             let mut other = payload.clone();
             other[0] = first;

@@ -1,5 +1,5 @@
-//! Rows of float64, which the codec takes as float32: rounded so that promises about the float64 values can
-//! be kept, and measured against these.
+//! Rows of float64, which the codec takes as float32: they are rounded so that promises about the float64 values can be
+//! kept, and measured against these.
 
 use super::Error;
 use super::order::first_classes;
@@ -7,8 +7,8 @@ use super::promise::{Bound, Figures, Kind, Promise};
 use super::quantizer::divergence;
 use crate::matrix::PredictionMatrix;
 
-/// Rounds rows to float32. Where that makes ties among the first classes of a row, whose order is promised,
-/// they are set apart by units in the last place. The first row is number `first_row` of all.
+/// Rounds rows to float32. First classes of a row, whose order is promised, are set apart by units in the last place
+/// where rounding makes them equal. The first row is number `first_row` of all.
 ///
 /// # Errors
 /// [`Error::NotFloat32`] for a value that would not come back exactly as promised,
@@ -38,7 +38,7 @@ pub fn round(
             return Ok(PredictionMatrix::new(n_classes, rounded));
         }
         Bound::MaxKl(_) => {
-            // What is not 0 must not become 0: the divergence would be infinite.
+            // A value above 0 must not become 0: the divergence would be infinite.
             for (value, rounded) in values.iter().zip(&mut rounded) {
                 if *value > 0.0 && *rounded == 0.0 {
                     *rounded = f32::from_bits(1);
@@ -56,7 +56,7 @@ pub fn round(
         keep_order(original, rounded, promise.keep_top, most);
     }
     if let Bound::MaxError(max_error) = promise.bound {
-        // What is infinite or no number is not this function's to tell.
+        // Infinite values and NaN are for others to report.
         let is_lost = |(a, b): (&f64, &f32)| a.is_finite() && (a - f64::from(*b)).abs() > max_error;
         if let Some(position) = values.iter().zip(&rounded).position(is_lost) {
             let (row, class, value) = place(position);
@@ -67,8 +67,8 @@ pub fn round(
 }
 
 impl Promise {
-    /// As [`measure`](Self::measure), against the float64 values that the original was rounded from; the writer has
-    /// checked that no rounding breaks [`Bound::Exact`].
+    /// The figures measured of a decoded row against the float64 values that the original was rounded from; `None` if
+    /// it breaks the promise. The writer has checked that no rounding breaks [`Bound::Exact`].
     pub fn measure_f64(&self, original: &[f64], decoded: &[f32]) -> Option<Figures> {
         let mut figures = Figures {
             largest_error: largest_error(original, decoded),
@@ -86,7 +86,7 @@ impl Promise {
                 if kl.is_nan() || kl > max_kl || !decoded.iter().all(|&q| q > 0.0) {
                     return None;
                 }
-                // Rounding can make it a little less than 0.
+                // Rounding can make the divergence a little less than 0.
                 figures.total_kl = kl.max(0.0);
                 figures.largest_kl = figures.total_kl;
             }
@@ -95,7 +95,7 @@ impl Promise {
     }
 }
 
-/// Sets the first classes of a rounded row apart where they have lost their order, none above `most`.
+/// Sets the first classes of a rounded row apart, none above `most`, where they have lost their order.
 fn keep_order(original: &[f64], rounded: &mut [f32], keep_top: usize, most: f32) {
     if is_order_kept(original, rounded, keep_top) || original.iter().any(|value| value.is_nan()) {
         return;
@@ -114,7 +114,7 @@ fn keep_order(original: &[f64], rounded: &mut [f32], keep_top: usize, most: f32)
     }
     for &class in first.iter().rev() {
         if let Some(after) = after {
-            // Of equals, the first class comes first.
+            // Of equal values, the first class comes first.
             let least = match class < after {
                 true => rounded[after],
                 false => rounded[after].next_up(),
@@ -123,7 +123,7 @@ fn keep_order(original: &[f64], rounded: &mut [f32], keep_top: usize, most: f32)
         }
         after = Some(class);
     }
-    // Where that leads too far, all are lowered below what comes before them.
+    // Where a class would exceed `most`, all are lowered below those before them.
     if first.first().is_some_and(|&top| rounded[top] > most) {
         let mut before: Option<usize> = None;
         let mut lower = |class: usize, before: Option<usize>| {
@@ -149,7 +149,7 @@ fn is_order_kept(original: &[f64], other: &[f32], keep_top: usize) -> bool {
     }
 }
 
-/// Index of the largest value, the first of equals; as [`argmax`](crate::matrix::argmax) of float32.
+/// The index of the largest value, the first of equals; as [`argmax`](crate::matrix::argmax) of float32.
 fn argmax(row: &[f64]) -> usize {
     let larger = |a: f64, b: f64| if b > a { b } else { a };
     let mut lanes = [f64::NEG_INFINITY; 8];
@@ -190,7 +190,7 @@ mod tests {
     fn decoded(values: &[f64], n_classes: usize, promise: Promise) -> Result<Vec<f32>, Error> {
         let header = FrameHeader::new(n_classes, promise).unwrap();
         let mut writer = FrameWriter::new(Vec::new(), header).unwrap();
-        // In two pieces, the border of which is within a block.
+        // In two pieces, divided within a block.
         let middle = values.len() / n_classes / 2 * n_classes;
         writer.write_f64(&values[..middle])?;
         writer.write_f64(&values[middle..])?;
@@ -272,7 +272,7 @@ mod tests {
             keep_top in 1usize..5,
             bound in 0usize..3,
         ) {
-            // Many values are equal in float32, and differ in float64.
+            // Many values that differ in float64 are equal in float32.
             let crumb = [1e-17, 3e-9, 1e-300][scale as usize];
             let mut values: Vec<f64> = weights.iter().zip(&crumbs)
                 .map(|(&weight, &c)| (f64::from(weight / 8) + f64::from(c) * crumb).max(0.0))
@@ -289,7 +289,7 @@ mod tests {
             let decoded = decoded(&values, 4, promise).unwrap();
             for (original, decoded) in values.chunks(4).zip(decoded.chunks(4)) {
                 let is_kept = match bound {
-                    // Zeros are kept in rows that are stored exactly.
+                    // Exact rows keep their zeros.
                     Bound::MaxKl(max_kl) => divergence(original, decoded) <= max_kl
                         && is_order_kept(original, decoded, keep_top),
                     _ => promise.measure_f64(original, decoded).is_some(),

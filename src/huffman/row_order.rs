@@ -1,4 +1,4 @@
-//! Whether the order of rows says something, so that an encoder may tell them after those before them (FORMAT.md,
+//! Whether the order of rows is informative, so that an encoder may code them given those before them (FORMAT.md,
 //! section 16).
 
 use std::ops::RangeInclusive;
@@ -8,13 +8,13 @@ use super::codebook::entropy_bits;
 use super::symbols::TopClasses;
 use crate::matrix::{Rows, argmax};
 
-/// Whether it is likely to pay that top classes are told after those of the rows before: they come in runs, as in data
-/// sets that are sorted by class.
+/// Whether it is likely to pay to code top classes given that of the previous row: they come in runs, as in data sets
+/// that are sorted by class.
 pub fn has_runs_of_tops(matrix: Rows<'_>) -> bool {
-    /// What a row must cost less, and what the codebook costs more, in bits.
+    /// Bits that each row must save, and bits that the codebook takes more.
     const LEAST_SAVING: f64 = 0.1;
     const CODEBOOK: f64 = 32.0;
-    /// About where rows are certain, which is told jointly with the top class.
+    /// About where rows become certain, which is coded jointly with the top class.
     const CERTAIN: f32 = 0.998;
     let n_bits = |are_after: bool| {
         let mut tops = TopClasses::new(matrix.n_classes(), are_after);
@@ -31,12 +31,12 @@ pub fn has_runs_of_tops(matrix: Rows<'_>) -> bool {
     n_bits(false) - n_bits(true) > LEAST_SAVING * matrix.n_rows() as f64 + CODEBOOK
 }
 
-/// Whether rows are so much more often nearer to the row before than to some other that it may pay to tell them beside
+/// Whether rows are nearer to the previous row than to some other so much more often that it may pay to code them given
 /// it.
 pub fn are_near(matrix: Rows<'_>) -> bool {
     /// Rows to look at.
     const N_ROWS: usize = 512;
-    /// So many are no chance.
+    /// A surplus that is no chance.
     const N_MORE: usize = 8;
     let n_rows = matrix.n_rows();
     let distance = |a: usize, b: usize| -> f64 {
@@ -53,20 +53,20 @@ pub fn are_near(matrix: Rows<'_>) -> bool {
     n_nearer > 2 * n_farther + N_MORE
 }
 
-/// What rows before a row may tell of it better than the last one does: none, or those of each kind that tell it best.
-/// Of a large block, for which time counts as well, only how the last row changes.
+/// The lags and gradients that predict rows better than the last row does: the best of each kind, or none. For large
+/// blocks, where time counts as well, only gradients, and only if rows are near each other.
 pub fn earlier(matrix: Rows<'_>, is_large: bool) -> Vec<Before> {
-    /// The most rows between those that may have to do with each other.
+    /// The largest lag.
     const MAX_LAG: usize = 4096;
-    /// Rows and classes that are looked at for all lags; and rows of all classes for the best of them, of which there
-    /// are so many at most.
+    /// Rows and classes that are looked at for all lags; rows, of all classes, for the best lags, and the number of
+    /// these.
     const N_ROWS: usize = 64;
     const N_CLASSES: usize = 4;
     const N_ROWS_OF_BEST: usize = 1024;
     const N_BEST: usize = 8;
-    /// Of what the best is off by: others are as good.
+    /// Errors up to so many times the least are as good.
     const MOST_OF_BEST: f64 = 1.1;
-    /// So many rows are no chance.
+    /// A surplus of rows that is no chance.
     const N_MORE: usize = 16;
     if is_large && !are_near(matrix) {
         return Vec::new();
@@ -81,7 +81,7 @@ pub fn earlier(matrix: Rows<'_>, is_large: bool) -> Vec<Before> {
     };
     let value = |row: usize, class: usize| matrix.values()[row * n_classes + class];
     let last = Before::last(Caution::LEAST);
-    // By how much what is predicted of these classes in a row is off; what is no number, as the last row is.
+    // The error of what is predicted of these classes in a row; where that is no number, of the last row.
     let off = |before: Before, classes: &[usize], row: usize| -> f64 {
         let lag = before.lag as usize;
         let offs = classes.iter().map(|&class| {
@@ -98,7 +98,7 @@ pub fn earlier(matrix: Rows<'_>, is_large: bool) -> Vec<Before> {
     let error = |before: Before, classes: &[usize], n_rows: usize| -> f64 {
         rows(n_rows).map(|row| off(before, classes, row)).sum()
     };
-    // Those that change most, of which the others are mostly a part.
+    // The classes that change most; the others mostly change with them.
     let all: Vec<usize> = (0..n_classes).collect();
     let changes = all.iter().map(|&class| error(last, &[class], N_ROWS));
     let changes: Vec<f64> = changes.collect();
@@ -122,7 +122,7 @@ pub fn earlier(matrix: Rows<'_>, is_large: bool) -> Vec<Before> {
             *error_of = error(*before, &all, N_ROWS_OF_BEST);
         }
         let least = tried.iter().map(|of| of.1).fold(f64::MAX, f64::min);
-        // What comes again does so after twice as many rows, too: the first of those that are about as good.
+        // What repeats does so after twice as many rows, too: take the smallest of the lags that are about as good.
         let good = tried.into_iter().filter(|of| of.1 <= MOST_OF_BEST * least);
         let best = good.map(|of| of.0).min_by_key(|before| before.lag)?;
         let (mut n_nearer, mut n_farther) = (0, 0);
@@ -159,7 +159,7 @@ mod tests {
         assert!(has_runs(&of_tops((0..400).map(|row| row / 4 % 4))));
         assert!(!has_runs(&of_tops((0..400).map(|row| row * 7919 / 31 % 4))));
         assert!(!has_runs(&of_tops((0..400).map(|row| row % 4))));
-        // The same in all rows costs nothing anyway, and few rows do not pay for more symbols.
+        // Equal top classes cost nothing anyway, and few rows do not pay for more symbols.
         assert!(!has_runs(&of_tops((0..400).map(|_| 2))));
         assert!(!has_runs(&of_tops((0..8).map(|row| row / 2))));
         assert!(!has_runs(&[]));
@@ -177,7 +177,7 @@ mod tests {
         };
         assert!(has_runs_of_tops(Rows::new(2, &two([0.9, 0.9]))));
         assert!(!has_runs_of_tops(Rows::new(2, &two([1.0, 0.9]))));
-        // Many classes, whose low bits stand beside their symbols, in any order.
+        // Many classes, in any order; their low bits are extra bits.
         let mut many = vec![0.0; 200 * 3000];
         for (row, values) in many.chunks_exact_mut(3000).enumerate() {
             values[row * 7919 % 3000] = 0.9;
@@ -195,7 +195,7 @@ mod tests {
         let of_noise = |i| noise(i) as f32 / (1u64 << 32) as f32;
         let noise: Vec<f32> = (0..2000).map(of_noise).collect();
         assert_eq!(earlier(&noise), []);
-        // A walk, of which the last row is all that there is to know.
+        // A walk, of which the last row says all there is to know.
         let mut at = [0.0, 0.0];
         let walk: Vec<f32> = noise
             .chunks_exact(2)
@@ -205,16 +205,16 @@ mod tests {
             })
             .collect();
         assert_eq!(earlier(&walk), []);
-        // What moves evenly.
+        // Rows that move evenly.
         let smooth: Vec<f32> = (0..2000).map(|i| (i as f32 / 700.0).sin() * 9.0).collect();
         assert!(earlier(&smooth).contains(&(1, true)));
         let of_large = super::earlier(Rows::new(2, &smooth), true);
         assert!(of_large.iter().all(|before| before.is_gradient) && !of_large.is_empty());
-        // What comes again after 37 rows, all but for some noise.
+        // Rows that repeat after 37, but for some noise.
         let again: Vec<f32> = (0..2000).map(|i| noise[i % 74] + noise[i] / 16.0).collect();
         assert_eq!(earlier(&again)[0], (37, false));
         assert_eq!(super::earlier(Rows::new(2, &again), true), []);
-        // An image of 50 columns, of which each row is as another, and higher.
+        // An image of 50 columns, each line of which is another one plus a constant.
         let image: Vec<f32> = (0..2000)
             .map(|i| noise[i % 100] + noise[i / 100] + noise[i] / 64.0)
             .collect();
@@ -227,7 +227,7 @@ mod tests {
         with_no_number[1234] = f32::NAN;
         with_no_number[432] = f32::INFINITY;
         assert!(has_image(&with_no_number));
-        // Rows that differ but seldom, and masked scores, in any order.
+        // Rows that seldom differ, and masked scores, in any order.
         let mut seldom = vec![0.0; 32_000];
         let mut masked = vec![0.0; 32_000];
         for (i, (seldom, masked)) in seldom.iter_mut().zip(&mut masked).enumerate() {

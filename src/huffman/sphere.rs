@@ -6,11 +6,12 @@ use super::quantizer::TWO_TO_52;
 use super::tokens::{FINE_LEVELS, LEVELS, Tokens};
 use crate::matrix::Rows;
 
-/// Probabilities to levels on a sphere and back, of all classes but the top one: the roots of the probabilities are a
+/// Probabilities of all classes but the top one to levels on a sphere and back: the roots of the probabilities are a
 /// point on the unit sphere, projected stereographically from the point opposite to the top class.
 ///
 /// The divergence is about the square of the distance on the sphere, and the projection keeps distances alike in all
-/// directions, whatever is left for the top class. Of few classes, the levels of [`Root`](super::quantizer::Root) are not as even.
+/// directions, whatever is left for the top class. For few classes, the levels of [`Root`](super::quantizer::Root) are
+/// less even.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sphere {
     scale: u32,
@@ -21,7 +22,7 @@ impl Sphere {
     /// The largest scale. Format-stable: the weights of a row have a sum below 2^63.
     const MAX_SCALE: u32 = 1 << 14;
 
-    /// The quantizer that a block states.
+    /// The quantizer of a scale that a block states.
     ///
     /// # Errors
     /// [`Corrupt`] if the scale is 0 or too large.
@@ -35,7 +36,7 @@ impl Sphere {
         }
     }
 
-    /// About the coarsest one from whose levels all rows that are not stored exactly come back within a divergence in bits;
+    /// About the coarsest sphere from whose levels all rows that are not exact decode within a divergence in bits;
     /// `None` if there is none.
     pub fn of(rows: Rows<'_>, is_exact: &[bool], max_kl: f64) -> Option<Self> {
         pulp::Arch::new().dispatch(CoarsestSphere {
@@ -45,7 +46,7 @@ impl Sphere {
         })
     }
 
-    /// The same, with tokens for single levels even where these are not small: where few levels occur.
+    /// The same sphere, with tokens for single levels even where these are not small: for few different levels.
     pub fn with_fine_tokens(self) -> Self {
         Self {
             has_fine_tokens: true,
@@ -53,7 +54,7 @@ impl Sphere {
         }
     }
 
-    /// Whether it has such tokens.
+    /// Whether the sphere has fine tokens.
     pub fn has_fine_tokens(self) -> bool {
         self.has_fine_tokens
     }
@@ -71,7 +72,7 @@ impl Sphere {
         self.scale
     }
 
-    /// Fills in the levels of all classes but the top one, which gets 0.
+    /// Fills in the levels of all classes; the top one gets 0.
     #[inline(always)]
     pub fn quantize(self, row: &[f32], top: usize, levels: &mut [u32]) {
         let sum: f64 = row.iter().map(|&p| f64::from(p)).sum();
@@ -82,11 +83,11 @@ impl Sphere {
         levels[top] = 0;
     }
 
-    /// Decodes a row from the levels of all classes but the top one, which has 0. Format-stable: one IEEE division in f64
-    /// each, rounded to f32.
+    /// Decodes a row from the levels of all classes but the top one, which has 0. Format-stable: one IEEE division in
+    /// f64 each, rounded to f32.
     ///
     /// # Errors
-    /// [`Corrupt`] if these leave nothing for the top class.
+    /// [`Corrupt`] if the levels leave nothing for the top class, or one exceeds the scale.
     #[inline(always)]
     pub fn dequantize_row(
         self,
@@ -110,7 +111,7 @@ impl Sphere {
         }
         let left = of_scale.checked_sub(squares);
         let left = left.ok_or(Corrupt("the levels of a row are too large"))?;
-        // Below 2^62, as the squares are no more than that of the scale.
+        // Below 2^62, as the squares sum to at most that of the scale.
         let sum = of_scale * (32 * squares + n_zeros);
         let of_top = (8 * left * left).max(weight(largest));
         let sum = (sum + of_top) as f64;
@@ -121,9 +122,9 @@ impl Sphere {
         Ok(())
     }
 
-    /// The divergences of rows side by side, of which each class has a column, from what they come back as; infinite
-    /// where levels leave nothing for the top class. As [`quantize`](Self::quantize) and
-    /// [`dequantize_row`](Self::dequantize_row) have it, but for the rounding of the largest weights.
+    /// The divergences of rows side by side (a column for each class) from what they decode as; infinite where levels
+    /// leave nothing for the top class. They are those of [`quantize`](Self::quantize) and
+    /// [`dequantize_row`](Self::dequantize_row), but for the rounding of the largest weights.
     #[inline(always)]
     fn divergences<const N: usize>(
         self,
@@ -141,7 +142,7 @@ impl Sphere {
             }
         }
         let (mut squares, mut largest, mut n_zeros) = ([0.0; N], [0.0f64; N], [0.0; N]);
-        // 1 until the top class has come.
+        // 1 until the top class of the row has come.
         let mut n_tops_left = [1.0; N];
         for (column, levels) in columns.iter().zip(&mut *levels) {
             for row in 0..N {
@@ -195,7 +196,7 @@ impl Sphere {
     }
 }
 
-/// The level that a top class has among those of others.
+/// The level that marks a top class among the others.
 const NONE: f64 = -1.0;
 
 /// The search for the coarsest sphere, with the vector instructions of this machine.
@@ -226,7 +227,7 @@ impl pulp::WithSimd for CoarsestSphere<'_> {
                         column[row] = value.into();
                     }
                 }
-                // The last rows have others beside them, which do not count.
+                // The last batch may have columns without rows, which do not count.
                 let is_kept = |sphere: Sphere, levels: &mut [[f64; N]]| {
                     let divergences = sphere.divergences(&columns, levels);
                     let rows = divergences.iter().zip(is_exact);
@@ -238,7 +239,7 @@ impl pulp::WithSimd for CoarsestSphere<'_> {
                     sphere = Sphere::new(sphere.scale + 1 + sphere.scale / 64).ok()?;
                 }
             }
-            // What a coarser one has kept, a finer one may not.
+            // A finer sphere may not keep what a coarser one has kept.
             if sphere.scale == scale_before {
                 return Some(sphere);
             }
@@ -263,8 +264,8 @@ mod tests {
         let mut decoded = [0.0; 2];
         for (max_kl, scale) in [(1e-2, 17.0), (1e-3, 53.7), (1e-4, 169.9), (1e-6, 1699.0)] {
             let sphere = Sphere::of(rows, &all, max_kl).unwrap();
-            // Between two levels, the divergence is about 2 / ln 2 times the square of half a step, the reciprocal of the
-            // scale.
+            // Between two levels, the divergence is about 2 / ln 2 times the square of half a step, which is the
+            // reciprocal of the scale.
             let ratio = f64::from(sphere.scale()) / scale;
             assert!((0.93..1.07).contains(&ratio), "{} {scale}", sphere.scale());
             for row in rows.rows() {
@@ -275,13 +276,13 @@ mod tests {
                 assert!(decoded[top] >= decoded[1 - top] && decoded[1 - top] > 0.0);
             }
         }
-        // No row has a divergence below 0; rows stored exactly do not count.
+        // No row has a divergence below 0; exact rows do not count.
         assert_eq!(Sphere::of(rows, &all, -1.0), None);
         let none = vec![true; rows.n_rows()];
         assert!(Sphere::of(rows, &none, -1.0).is_some());
         assert!(Sphere::new(0).is_err() && Sphere::new((1 << 14) + 1).is_err());
         let sphere = Sphere::new(1 << 14).unwrap();
-        // Weights that have no sum of 64 bits.
+        // The sum of these weights exceeds 64 bits.
         let all = [1 << 14; 40];
         assert!(sphere.dequantize_row(&all, 0, &mut [0.0; 40]).is_err());
         let mut decoded = [0.0; 3];

@@ -1,4 +1,4 @@
-//! What models make of rows: symbols of alphabets with extra bits beside them; classes as such.
+//! What models make of rows: symbols of alphabets, with extra bits; and classes as symbols.
 
 use super::Corrupt;
 use super::bitstream::BitReader;
@@ -26,7 +26,7 @@ impl Symbol {
         )
     }
 
-    /// A token as a symbol, with its extra bits.
+    /// The symbol of a token, with its extra bits.
     #[inline]
     pub fn with_extra(alphabet: usize, token: Token) -> Self {
         Self {
@@ -37,7 +37,7 @@ impl Symbol {
         }
     }
 
-    /// A row bit for bit: each value is the only symbol of an alphabet, which costs nothing, and extra bits.
+    /// The symbols of an exact row: each value is the only symbol of an alphabet, which costs nothing, and extra bits.
     pub fn of_bits(alphabet: usize, row: &[f32]) -> impl Iterator<Item = Self> {
         row.iter().map(move |value| {
             let bits = Token {
@@ -57,7 +57,7 @@ impl Symbol {
         }
     }
 
-    /// Which alphabet it is of.
+    /// The alphabet of the symbol.
     pub fn alphabet(&self) -> usize {
         self.alphabet.into()
     }
@@ -78,7 +78,7 @@ impl Symbol {
     }
 }
 
-/// Classes as symbols: the low bits of many classes stand outside, so that the alphabet stays small.
+/// Classes as symbols: of many classes, the low bits are extra bits, so that the alphabet stays small.
 #[derive(Debug, Clone, Copy)]
 pub struct ClassSymbols {
     n_classes: usize,
@@ -125,17 +125,17 @@ impl ClassSymbols {
     }
 }
 
-/// The top classes of rows as symbols, one row after another. If they are told after the row before, the first symbol
-/// is the top class of that row, at first class 0, and the others come after it.
+/// The top classes of rows as symbols, one row after another. If they are coded given the previous row, the first
+/// symbol is the top class of that row, at first class 0, and the others come after it.
 #[derive(Debug, Clone)]
 pub struct TopClasses {
     classes: ClassSymbols,
-    /// That of the row before, where it has a symbol.
+    /// The top class of the previous row, if that has a symbol.
     before: Option<usize>,
 }
 
 impl TopClasses {
-    /// Those of rows of `n_classes`.
+    /// The symbols at the first of some rows of `n_classes`.
     pub fn new(n_classes: usize, are_after: bool) -> Self {
         Self {
             classes: ClassSymbols::new(n_classes),
@@ -148,7 +148,7 @@ impl TopClasses {
         self.classes.n_classes
     }
 
-    /// Whether they are told after the row before.
+    /// Whether top classes are coded given the previous row.
     pub fn are_after(&self) -> bool {
         self.before.is_some()
     }
@@ -171,7 +171,7 @@ impl TopClasses {
         token
     }
 
-    /// The next top class, of a symbol, whose extra bits follow.
+    /// The top class of the next row, given its symbol; its extra bits follow.
     ///
     /// # Errors
     /// [`Corrupt`] as [`ClassSymbols::read`].
@@ -196,7 +196,7 @@ mod tests {
         let tops = [0, 0, 3, 3, 3, 1, 3, 0];
         for (are_after, count, symbols) in [
             (false, 5, [0, 0, 3, 3, 3, 1, 3, 0]),
-            // The first row comes after class 0.
+            // The first row has class 0 before it.
             (true, 6, [0, 0, 4, 0, 0, 2, 4, 1]),
         ] {
             let mut told = TopClasses::new(5, are_after);
@@ -210,7 +210,7 @@ mod tests {
             );
             assert!(read.read(count as u32, &mut reader).is_err());
         }
-        // Of many classes, low bits follow, but not for that of the row before.
+        // With many classes, low bits follow, but not for the class of the previous row.
         let mut told = TopClasses::new(3000, true);
         assert_eq!(told.count(), 751);
         let tokens = [2999, 2999, 5].map(|top| told.token(top));

@@ -1,5 +1,5 @@
-//! Values that come again and again, as averages of few votes do: each is a place in a table, in the context of its
-//! class or of another value (FORMAT.md, section 12). Values that come once are stored bit for bit.
+//! Values that repeat often, as averages of few votes do: each is a place in a table, coded in the context of its class
+//! or of another value (FORMAT.md, section 12). Values that occur once are stored bit for bit.
 
 use super::Corrupt;
 use super::bitstream::{BitReader, BitWriter, Coder};
@@ -15,27 +15,27 @@ use crate::matrix::Rows;
 const RAW: usize = 0;
 const N_ALPHABETS: usize = 1;
 const N_BANDS: usize = 1;
-/// The place of values that the table has not. Format-stable.
+/// The place of values that are not in the table. Format-stable.
 const NOT_THERE: u32 = 0;
-/// The largest number of values of a table. Format-stable.
+/// The largest number of values in a table. Format-stable.
 const MAX_VALUES: usize = 1 << 16;
 
-/// What the context of a value is. Format-stable.
+/// What gives the context of a value. Format-stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     /// Its class.
     Class,
     /// The place of the value before it in the row.
     Before,
-    /// The place of the value of the same class in the row before.
+    /// The place of the value of the same class in the previous row.
     Above,
 }
 
 impl By {
-    /// All of them, each at its number.
+    /// All kinds, each at its number.
     pub const ALL: [Self; 3] = [Self::Class, Self::Before, Self::Above];
 
-    /// The context, given the places of the row so far and of the row before, if there is one.
+    /// The context, given the places of the row so far and those of the previous row, if there is one.
     #[inline(always)]
     fn context(self, class: usize, n_classes: usize, places: &[u32], above: &[u32]) -> usize {
         const NONE: usize = N_POSITIONS - 1;
@@ -50,11 +50,10 @@ impl By {
     }
 }
 
-/// Values in the order of their places: the commonest have the first ones. The numbers of places that share a token
-/// ascend.
+/// Values in the order of their places: the commonest have the first ones, but those whose places share a token ascend.
 #[derive(Debug, PartialEq)]
 pub struct Table {
-    /// As [`ordered`] integers; the first has place 1.
+    /// The values as [`ordered`] integers; the first has place 1.
     numbers: Vec<i32>,
 }
 
@@ -65,7 +64,7 @@ fn is_same_part(index: usize) -> bool {
 }
 
 impl Table {
-    /// Whether so many of the first values come again that a table is likely to be worth its time.
+    /// Whether so many of the first values repeat that a table is likely to be worth its time.
     pub fn is_likely(values: &[f32]) -> bool {
         const N_SAMPLED: usize = 1 << 12;
         let mut numbers = sorted(&values[..values.len().min(N_SAMPLED)]);
@@ -74,7 +73,7 @@ impl Table {
         numbers.len() * 8 < n * 7
     }
 
-    /// That of all values that come more than once.
+    /// The table of all values that occur more than once.
     fn of(values: &[f32]) -> Self {
         let numbers = sorted(values);
         let same = numbers
@@ -94,7 +93,7 @@ impl Table {
         Self { numbers }
     }
 
-    /// Number and place of all values, ascending.
+    /// The numbers and places of all values, ascending.
     fn places(&self) -> Vec<(i32, u32)> {
         let mut places: Vec<(i32, u32)> = self.numbers.iter().copied().zip(1..).collect();
         places.sort_unstable();
@@ -115,7 +114,7 @@ impl Table {
             if part.len() == 1 {
                 continue;
             }
-            // How much more than 1 each is above the one before.
+            // By how much more than 1 each is above the previous one.
             let gaps = part
                 .windows(2)
                 .map(|pair| pair[1].wrapping_sub(pair[0]) as u32 - 1);
@@ -123,7 +122,7 @@ impl Table {
                 let of_gap = |gap: u32| 2 * (u64::from(gap >> n_low) + 1).ilog2() + 1 + n_low;
                 gaps.clone().map(|gap| u64::from(of_gap(gap))).sum()
             };
-            // What is above the low bits must not be too much for gamma.
+            // What is above the low bits must fit gamma.
             let largest = gaps.clone().max().unwrap_or(0);
             let least_low = (u32::BITS - largest.leading_zeros()).saturating_sub(24);
             let n_low = (least_low..u32::BITS)
@@ -140,7 +139,7 @@ impl Table {
     /// Reads what [`write_to`](Self::write_to) wrote.
     ///
     /// # Errors
-    /// [`Corrupt`] if it is no table.
+    /// [`Corrupt`] if the bits are no table.
     fn read_from(reader: &mut BitReader) -> Result<Self, Corrupt> {
         const CORRUPT: Corrupt = Corrupt("the values of a table do not ascend");
         let n_values = read_gamma(reader)? as usize - 1;
@@ -196,7 +195,7 @@ pub fn encode(matrix: Rows<'_>, by: By, coder: Coder) -> Coded {
         for (class, &value) in row.iter().enumerate() {
             let number = ordered(value);
             let place = match last {
-                // Many values are like the one before.
+                // Many values equal the previous one.
                 Some((number_before, place)) if number_before == number => place,
                 _ => place_of(number),
             };

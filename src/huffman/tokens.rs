@@ -1,14 +1,14 @@
-//! Numbers as symbols of small alphabets (FORMAT.md, section 6): a token, which a coder takes, and the
-//! number's lowest bits as they are.
+//! Numbers as symbols of small alphabets (FORMAT.md, section 6): a token, which is coded, and the number's lowest bits,
+//! which are stored as they are.
 
-/// A scheme: numbers below `2^n_direct_bits` are their own token; each power of two above has
-/// `2^n_mantissa_bits` tokens, which tell its leading bits.
+/// A scheme of tokens: numbers below `2^n_direct_bits` are their own token; each power of two above has
+/// `2^n_mantissa_bits` tokens, by its leading bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tokens {
     n_direct_bits: u32,
     n_mantissa_bits: u32,
     n_bits: u32,
-    /// The most bits that a token leaves: where one leaves so many, all later ones leave as many.
+    /// The largest number of extra bits: tokens that would have more have this many.
     max_extra_bits: u32,
 }
 
@@ -20,7 +20,7 @@ pub const LEVELS: Tokens = Tokens {
     max_extra_bits: u32::BITS,
 };
 
-/// As many tokens, of levels below 2^22 of which few large ones occur, again and again.
+/// The tokens of levels below 2^22 of which few large ones occur, again and again; as many as [`LEVELS`] has.
 pub const FINE_LEVELS: Tokens = Tokens {
     n_direct_bits: 6,
     n_mantissa_bits: 2,
@@ -51,7 +51,7 @@ pub struct Token {
     pub value: u32,
     /// Bits that follow its code as they are.
     pub extra: u32,
-    /// How many of them.
+    /// The number of these bits.
     pub n_extra_bits: u32,
 }
 
@@ -62,7 +62,7 @@ impl Tokens {
             as usize
     }
 
-    /// As many tokens, none of which leaves more than so many bits.
+    /// The same scheme with at most `max_extra_bits` extra bits a token; it has as many tokens.
     pub const fn limited_to(self, max_extra_bits: u32) -> Self {
         Self {
             max_extra_bits,
@@ -93,7 +93,7 @@ impl Tokens {
         }
     }
 
-    /// The number that a token stands for if all its extra bits are 0, and how many of these follow.
+    /// The least number that a token stands for, and the number of its extra bits.
     pub fn meaning(self, value: u32) -> (u32, u32) {
         let Some(above) = value.checked_sub(1 << self.n_direct_bits) else {
             return (value, 0);

@@ -12,7 +12,7 @@ use super::promise::{Bound, Figures, Promise};
 use super::{Error, FrameHeader, Summary, rounding};
 use crate::matrix::{PredictionMatrix, Rows};
 
-/// How many blocks the trial of models on the first of them is good for.
+/// Number of blocks that share a choice, which is made on the first of them.
 const BLOCKS_PER_CHOICE: usize = 64;
 
 /// Writes a frame. Rows become blocks of [`rows_per_block`], coded by all threads of the current rayon
@@ -22,7 +22,7 @@ pub struct FrameWriter<W> {
     writer: W,
     header: FrameHeader,
     index: Index,
-    /// The model of the blocks at hand.
+    /// The choice for the blocks at hand.
     choice: Option<Choice>,
     /// Values of rows that do not make a block yet, and those of the reference beside them.
     pending: Vec<f32>,
@@ -86,7 +86,7 @@ impl<W: Write> FrameWriter<W> {
         self.write_rows(matrix, &[])
     }
 
-    /// As [`write`](Self::write), with the same rows of the reference that the header names.
+    /// Compresses rows as [`write`](Self::write) does, given the same rows of the reference that the header names.
     ///
     /// # Errors
     /// As [`write`](Self::write), and [`Error::ReferenceTooShort`].
@@ -109,7 +109,7 @@ impl<W: Write> FrameWriter<W> {
         self.append(matrix.values(), &[], reference)
     }
 
-    /// As [`write`](Self::write), with rows of float64: the promise is kept of the float64 values.
+    /// Compresses rows of float64 as [`write`](Self::write) does: the promise is kept of the float64 values.
     ///
     /// # Errors
     /// As [`write`](Self::write); [`Error::NotFloat32`] for a value that would not come back exactly as promised,
@@ -123,7 +123,8 @@ impl<W: Write> FrameWriter<W> {
         self.write_f64_rows(values, &[])
     }
 
-    /// As [`write_f64`](Self::write_f64), with the same rows of the reference that the header names.
+    /// Compresses rows as [`write_f64`](Self::write_f64) does, given the same rows of the reference that the header
+    /// names.
     ///
     /// # Errors
     /// As [`write_f64`](Self::write_f64), and [`Error::ReferenceTooShort`].
@@ -145,7 +146,7 @@ impl<W: Write> FrameWriter<W> {
         let rounded = rounding::round(values, self.header.classes, &promise, first_row)?;
         promise.check(rounded.view(), first_row)?;
         match promise.bound {
-            // What is rounded is the same.
+            // Rounding has changed no value.
             Bound::Exact => self.append(rounded.values(), &[], reference),
             _ => self.append(rounded.values(), values, reference),
         }
@@ -172,8 +173,8 @@ impl<W: Write> FrameWriter<W> {
         self.summary.n_rows + (self.pending.len() / self.header.classes) as u64
     }
 
-    /// Writes values, what they were rounded from, if anything, and beside those of the reference, if there
-    /// is one.
+    /// Writes values: whole blocks now, the rest when there are more. `originals` are what they were rounded from,
+    /// `reference` is the rows of the reference; both may be empty.
     fn append(
         &mut self,
         mut values: &[f32],
@@ -240,8 +241,8 @@ impl<W: Write> FrameWriter<W> {
         Ok((self.writer, self.summary, self.bit_counts))
     }
 
-    /// Writes blocks of [`rows_per_block`]; the last may have fewer rows. `originals` are what the values were
-    /// rounded from, and `reference` what stands beside them, if anything.
+    /// Writes blocks of [`rows_per_block`]; the last may have fewer rows. `originals` are what the values were rounded
+    /// from, `reference` is the rows of the reference; both may be empty.
     fn write_blocks(
         &mut self,
         values: &[f32],
@@ -261,7 +262,8 @@ impl<W: Write> FrameWriter<W> {
                     [] => None,
                     known => Some(Rows::new(n_classes, known)),
                 };
-                // A small block can afford to try everything, unless it is what is left of large ones.
+                // Chosen once for 64 large blocks. A small last block keeps that choice; a file of one small block has
+                // none and tries everything.
                 if choice::is_large(rows) && number.is_multiple_of(BLOCKS_PER_CHOICE) {
                     self.choice = Some(choice::choose(rows, known, &promise));
                 }
@@ -289,15 +291,15 @@ impl<W: Write> FrameWriter<W> {
     }
 }
 
-/// Takes `n` values, or all if they are fewer, off the front.
+/// Takes `n` values off the front, or all if they are fewer.
 fn take_first<'a, T>(values: &mut &'a [T], n: usize) -> &'a [T] {
     let (first, rest) = values.split_at(n.min(values.len()));
     *values = rest;
     first
 }
 
-/// Codes the rows of a block so that each of them keeps the promise; `originals` are what they were rounded
-/// from, if anything.
+/// Codes the rows of a block so that each of them keeps the promise; `originals` are what they were rounded from, or
+/// empty.
 fn encode(
     rows: Rows<'_>,
     originals: &[f64],
@@ -333,11 +335,10 @@ fn encode(
     }
 }
 
-/// Measures decoded rows, and marks those that are not what was promised; with the vector instructions of
-/// this machine.
+/// Measures decoded rows, and marks those that break the promise; with the vector instructions of this machine.
 struct Measure<'a> {
     rows: Rows<'a>,
-    /// What the rows were rounded from, if anything.
+    /// The values that the rows were rounded from, or empty.
     originals: &'a [f64],
     decoded: Rows<'a>,
     promise: &'a Promise,
@@ -368,7 +369,7 @@ impl pulp::WithSimd for Measure<'_> {
                 continue;
             }
             match *is_exact {
-                // Nothing to measure: zeros of the original are kept as they are.
+                // A row that the promise cannot measure (zeros under max_kl) must at least be bit for bit the original.
                 true => assert!(is_same(original, decoded)),
                 false => {
                     *is_exact = true;
@@ -409,7 +410,7 @@ mod tests {
         const N_CLASSES: usize = 200;
         const N_LEFT: usize = 100;
         let n_rows = rows_per_block(N_CLASSES) + N_LEFT;
-        // In each of the last rows, one value tells the others.
+        // In each of the last rows, one value determines the others.
         let value = |i: usize| match i / N_CLASSES < n_rows - N_LEFT {
             true => noise(i) as f32 / (1u64 << 32) as f32,
             false => noise(i / N_CLASSES) as f32 / (1u64 << 32) as f32 * (i % N_CLASSES) as f32,
