@@ -94,11 +94,11 @@ impl Block {
         let needed = n_payload_bytes + 4 * n_values;
         check_memory(PART, needed, memory)?;
         let payload = part.bytes(n_payload_bytes)?;
+        let n_bytes = 1 + part.check(|| name(n_rows))?;
         let (n_classes, keep_top) = (header.classes, header.promise.keep_top);
         let n_working_bytes =
             block::n_working_bytes(&payload, n_rows as usize, n_classes, keep_top);
         check_memory(PART, needed + n_working_bytes, memory)?;
-        let n_bytes = 1 + part.check(|| name(n_rows))?;
         let block = Self {
             reference: None,
             n_rows: n_rows as usize,
