@@ -80,16 +80,16 @@ struct Seen {
     cautions: BTreeSet<(u64, u64)>,
     /// Models after the row before that have exact rows before others.
     models_after_exact_rows: BTreeSet<u64>,
-    /// Models beside earlier rows, *g*, and whether *l* is 1.
+    /// Models given earlier rows, whether there is a gradient, and whether the lag is 1.
     earlier: BTreeSet<(u64, bool, bool)>,
     /// Block-sorted models, and their scans.
     scans: BTreeSet<(u64, u64)>,
     /// Those that are coded with rANS, or not.
     sorted_with_rans: BTreeSet<(u64, bool)>,
-    /// Codes of sorted numbers, at most 3, and their contexts.
-    sorted_codes: BTreeSet<u32>,
+    /// Ranks of sorted numbers, at most 3, and their contexts.
+    sorted_ranks: BTreeSet<u32>,
     sorted_contexts: BTreeSet<usize>,
-    /// Codes above 2, and how many of *b* and *c* had smaller distances.
+    /// Of ranks above 2, how many of *b* and *c* had smaller distances.
     n_skipped: BTreeSet<usize>,
 }
 
@@ -1667,46 +1667,50 @@ fn f(x: f64) -> f32 {
     ((q - 1) as f64 + z / 2f64.powi(q as i32)) as f32
 }
 
-/// Section 16, models 59 to 63: which earlier rows a row is told beside.
+/// Section 16, models 59 to 63: which earlier rows a row is coded given.
 struct Earlier {
-    l: usize,
-    g: bool,
+    lag: usize,
+    has_gradient: bool,
     /// Of models 59 and 60.
-    e: Option<f32>,
+    j: Option<f32>,
     /// The rows of the block up to now, before section 9; exact ones, too.
     rows: Vec<Vec<f32>>,
 }
 
 impl Earlier {
     /// The last parameters, of the models that have them.
-    fn read(bits: &mut Bits, model: u64, e: Option<f32>) -> Option<Self> {
+    fn read(bits: &mut Bits, model: u64, j: Option<f32>) -> Option<Self> {
         if !matches!(model, 59..=63) {
             return None;
         }
-        let l = bits.gamma() as usize;
-        let g = bits.bit() == 1;
-        assert!(l > 1 || g, "the row before");
-        bits.seen.earlier.insert((model, g, l == 1));
-        let rows = Vec::new();
-        Some(Self { l, g, e, rows })
+        let lag = bits.gamma() as usize;
+        let has_gradient = bits.bit() == 1;
+        assert!(lag > 1 || has_gradient, "the row before");
+        bits.seen.earlier.insert((model, has_gradient, lag == 1));
+        Some(Self {
+            lag,
+            has_gradient,
+            j,
+            rows: Vec::new(),
+        })
     }
 
-    /// What the next row is told beside.
+    /// What the next row is coded given.
     fn y(&self, n: usize) -> Vec<f32> {
-        let (k, l) = (self.rows.len(), self.l);
+        let (k, lag) = (self.rows.len(), self.lag);
         if k == 0 {
             return vec![0.0; n];
         }
         let b = &self.rows[k - 1];
-        if !self.g && k >= l {
-            return self.rows[k - l].clone();
+        if !self.has_gradient && k >= lag {
+            return self.rows[k - lag].clone();
         }
-        if !self.g || k <= l {
+        if !self.has_gradient || k <= lag {
             return b.clone();
         }
-        let (t, d) = (&self.rows[k - l], &self.rows[k - l - 1]);
-        let Some(e) = self.e else {
-            let y = |c: usize| match (b[c] + t[c]) - d[c] {
+        let (t, h) = (&self.rows[k - lag], &self.rows[k - lag - 1]);
+        let Some(j) = self.j else {
+            let y = |c: usize| match (b[c] + t[c]) - h[c] {
                 y if y.is_nan() => b[c],
                 y => y,
             };
@@ -1714,7 +1718,7 @@ impl Earlier {
         };
         let x: Vec<f32> = (0..n)
             .map(|c| {
-                let x = ((b[c] + e) * (t[c] + e)) / (d[c] + e) - e;
+                let x = ((b[c] + j) * (t[c] + j)) / (h[c] + j) - j;
                 if x >= 0.0 { x } else { 0.0 }
             })
             .collect();
@@ -1740,11 +1744,11 @@ fn expected_rows_beside(
         _ => 1,
     };
     // Section 16.
-    let e = match n_levels {
+    let j = match n_levels {
         Some(n_levels) => 0.5 / n_levels as f32,
         None => 2f32.powi(-14),
     };
-    let mut earlier = Earlier::read(bits, model, Some(e));
+    let mut earlier = Earlier::read(bits, model, Some(j));
     let mut contexts = Contexts::read(bits, if basis == 8 { 5 } else { 6 });
     bits.before_codebooks();
     let exact_codebook = bits.codebook(1, 1);
@@ -2076,7 +2080,7 @@ fn n_digits(x: u32) -> u32 {
     u32::BITS - x.leading_zeros()
 }
 
-/// Section 17: *L*, as codes in contexts.
+/// Section 17: *L*, as ranks in contexts.
 fn sorted_numbers(bits: &mut Bits, contexts: &mut Contexts, n: usize) -> Vec<i32> {
     let [mut a, mut b, mut c] = [0i32, 1, 2];
     let (mut r, mut o) = (0, 0);
@@ -2084,18 +2088,18 @@ fn sorted_numbers(bits: &mut Bits, contexts: &mut Contexts, n: usize) -> Vec<i32
     for _ in 0..n {
         let z = if o <= 3 { o } else { 1 + n_digits(o) };
         let context = (12 * n_digits(r).min(7) + z.min(11)) as usize;
-        let code = contexts.number(bits, context);
+        let rank = contexts.number(bits, context);
         bits.seen.sorted_contexts.insert(context);
-        bits.seen.sorted_codes.insert(code.min(3));
-        match code {
+        bits.seen.sorted_ranks.insert(rank.min(3));
+        match rank {
             0 => (),
             1 => [a, b] = [b, a],
             2 => [a, b, c] = [c, a, b],
             _ => {
                 let mut others = [b, c].map(|other| u64::from(to_zigzag(other.wrapping_sub(a))));
                 others.sort();
-                // From the code that it has if none of both is smaller.
-                let mut distance = u64::from(code) - 2;
+                // From the rank that it has if none of both is smaller.
+                let mut distance = u64::from(rank) - 2;
                 let mut n_skipped = 0;
                 for other in others {
                     if other <= distance {
@@ -2108,7 +2112,7 @@ fn sorted_numbers(bits: &mut Bits, contexts: &mut Contexts, n: usize) -> Vec<i32
                 [a, b, c] = [v, a, b];
             }
         }
-        (r, o) = if code == 0 { (r + 1, o) } else { (0, code) };
+        (r, o) = if rank == 0 { (r + 1, o) } else { (0, rank) };
         numbers.push(a);
     }
     numbers
@@ -3997,7 +4001,7 @@ fn a_decoder_written_from_the_specification_reads_block_sorted_rows() {
     }
     assert!(seen.exact_models.contains(&28));
     assert!([10, 7].iter().all(|&m| seen.mantissas.contains(&(31, m))));
-    assert_eq!(seen.sorted_codes, (0..=3).collect());
+    assert_eq!(seen.sorted_ranks, (0..=3).collect());
     assert_eq!(seen.sorted_contexts, (0..96).collect());
     assert_eq!(seen.n_skipped, (0..=2).collect());
     assert!(seen.n_set_apart > 0);
