@@ -178,6 +178,44 @@ pub fn decode_beside(
     decode_watched(payload, n_rows, n_classes, reference, keep_top, ())
 }
 
+/// Decodes a payload as [`decode_beside`] does, and hands its rows over in order; ranked ones some at a time, so that
+/// whoever looks at them finds them in the cache.
+///
+/// # Errors
+/// As [`decode_beside`]. Some rows may have been handed over.
+pub fn decode_in_parts(
+    payload: &[u8],
+    n_rows: usize,
+    n_classes: usize,
+    reference: Option<Rows<'_>>,
+    keep_top: usize,
+    mut take: impl FnMut(Rows<'_>),
+) -> Result<(), Error> {
+    /// About how many values are handed over at a time.
+    const PART: usize = 1 << 12;
+    let mut reader = BitReader::new(payload);
+    if !FirstByte::of(payload).is_repeated()
+        && let way = Way::read_from(&mut reader, reference)?
+        && let RowModel::Ranked(uniform) = way.model.rows
+    {
+        reader.expect(way.coder);
+        let tops = TopClasses::new(n_classes, way.model.against == Against::TopBefore);
+        let (mut decoder, mut reader) =
+            ranked::RowDecoder::read_from(&mut reader, tops, uniform, keep_top, ())?;
+        let n_rows_of_part = (PART / n_classes).max(1);
+        let mut part = vec![0.0; n_rows_of_part.min(n_rows) * n_classes];
+        for first in (0..n_rows).step_by(n_rows_of_part) {
+            let part = &mut part[..n_rows_of_part.min(n_rows - first) * n_classes];
+            part.fill(0.0);
+            decoder.rows(&mut reader, part)?;
+            take(Rows::new(n_classes, part));
+        }
+        return Ok(decoder.finish(reader)?);
+    }
+    take(decode_beside(payload, n_rows, n_classes, reference, keep_top)?.view());
+    Ok(())
+}
+
 /// Decodes a payload as [`decode_beside`] does, and counts where its bits went.
 ///
 /// # Errors

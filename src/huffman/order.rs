@@ -41,6 +41,7 @@ pub struct Order {
     /// The first classes of the row at hand, largest first.
     first: Vec<usize>,
     is_placed: Vec<bool>,
+    /// The classes that share the largest level among those left, of which the next one is told.
     candidates: Vec<usize>,
 }
 
@@ -77,27 +78,28 @@ impl Order {
         mut choose: impl FnMut(usize, &[usize]) -> Result<usize, Corrupt>,
     ) -> Result<(), Corrupt> {
         self.first.clear();
+        self.candidates.clear();
         for position in 0..self.keep_top {
             let class = match top {
                 Some(top) if position == 0 => top,
                 _ => {
-                    self.find_candidates(levels);
-                    match self.candidates[..] {
-                        [class] => class,
-                        _ => {
-                            if let Some(&top) = self.first.first() {
-                                let ranks = &self.ranks;
-                                self.candidates
-                                    .sort_unstable_by_key(|&c| ranks.rank(top, c));
-                            }
-                            let chosen = choose(position, &self.candidates)?;
-                            self.candidates[chosen]
-                        }
+                    // The classes that are left of a level come before all others.
+                    if self.candidates.is_empty() {
+                        self.find_candidates(levels);
+                        self.sort_candidates();
                     }
+                    let chosen = match self.candidates.len() {
+                        1 => 0,
+                        _ => choose(position, &self.candidates)?,
+                    };
+                    self.candidates.remove(chosen)
                 }
             };
             self.first.push(class);
             self.is_placed[class] = true;
+            if position == 0 && self.keep_top > 1 {
+                self.sort_candidates();
+            }
         }
         for &class in &self.first {
             self.is_placed[class] = false;
@@ -108,6 +110,15 @@ impl Order {
             }
         }
         Ok(())
+    }
+
+    /// Puts the candidates in the order of their ranks beside the first class, once it is known.
+    fn sort_candidates(&mut self) {
+        if let Some(&top) = self.first.first() {
+            let ranks = &self.ranks;
+            self.candidates
+                .sort_unstable_by_key(|&class| ranks.rank(top, class));
+        }
     }
 
     /// Finds the classes of the largest level among those not placed yet.
@@ -206,16 +217,21 @@ impl Order {
     }
 
     /// Raises the first classes, the last of them first, where they do not come before all that follow.
-    fn set_apart(&self, values: &mut [f32]) {
+    fn set_apart(&mut self, values: &mut [f32]) {
         if self.first.len() == 1 && argmax(values) == self.first[0] {
             return;
         }
+        for &class in &self.first {
+            self.is_placed[class] = true;
+        }
         let mut next: Option<usize> = None;
         for class in 0..values.len() {
-            if !self.first.contains(&class) && next.is_none_or(|next| values[class] > values[next])
-            {
+            if !self.is_placed[class] && next.is_none_or(|next| values[class] > values[next]) {
                 next = Some(class);
             }
+        }
+        for &class in &self.first {
+            self.is_placed[class] = false;
         }
         for &class in self.first.iter().rev() {
             if let Some(next) = next {

@@ -646,59 +646,27 @@ fn number(context: usize, number: u32) -> Symbol {
 /// [`Corrupt`] if the payload is not what an encoder writes.
 pub fn decode(
     reader: &mut BitReader,
-    mut tops: TopClasses,
+    tops: TopClasses,
     quantizer: Uniform,
     keep_top: usize,
     values: &mut [f32],
     watch: impl Watch,
 ) -> Result<(), Corrupt> {
-    let n_classes = tops.n_classes();
-    let parameters = Parameters::read_from(reader)?;
-    let n_kinds = parameters.n_kinds;
-    let mut order = Order::new(keep_top, n_classes, true, parameters.n_groups());
-    let alphabets = parameters.alphabets(tops.count(), keep_top);
-    let (tables, [mut reader]) = Tables::read_from(reader, &alphabets, watch)?;
-    let reader = &mut reader;
-    let mut decoder = RowDecoder {
-        tables,
-        parameters,
-        quantizer,
-        ranks: Ranks::new(n_classes),
-        n_classes,
-        levels: Vec::new(),
-        left_out: Vec::with_capacity(MAX_LEFT_OUT),
-        is_present: vec![false; n_classes],
-    };
-    for row in values.chunks_exact_mut(n_classes) {
-        let head = decoder.number(reader, Family::Head.first_context())?;
-        if head == tops.count() as u32 * n_kinds {
-            // The family has one context, alone in its group.
-            let group = decoder.parameters.group_of[Family::Raw.first_context()];
-            decoder.tables.bits(group.into(), reader, row)?;
-            continue;
-        }
-        let top = tops.read(head / n_kinds, reader)?;
-        let mut kind = Kind(head % n_kinds);
-        if kind.0 == n_kinds - 1 {
-            let rest = decoder.number(reader, Family::Kind.first_context())?;
-            kind.0 = kind.0.saturating_add(rest);
-        }
-        let is_tied = decoder.row(reader, top, kind, row)?;
-        if keep_top > 1 {
-            order.decode(row, Some(top), &decoder.tables, reader)?;
-        } else if is_tied {
-            // As the order would, without a look at every class.
-            row[top] = row[top].next_up();
-        }
-    }
-    decoder.tables.finish(std::mem::take(reader))
+    let (mut decoder, mut reader) =
+        RowDecoder::read_from(reader, tops, quantizer, keep_top, watch)?;
+    decoder.rows(&mut reader, values)?;
+    decoder.finish(reader)
 }
 
-struct RowDecoder<W> {
+/// Decodes the rows of a block, some at a time.
+pub struct RowDecoder<W> {
     parameters: Parameters,
     tables: Tables<W>,
     quantizer: Uniform,
+    tops: TopClasses,
     ranks: Ranks,
+    keep_top: usize,
+    order: Order,
     n_classes: usize,
     /// Class and level of the row at hand, the top class first.
     levels: Vec<(usize, u32)>,
@@ -709,6 +677,77 @@ struct RowDecoder<W> {
 }
 
 impl<W: Watch> RowDecoder<W> {
+    /// Reads what stands before the rows; also returns the bitstream of the rows.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if it is not what an encoder writes.
+    pub fn read_from<'a>(
+        reader: &mut BitReader<'a>,
+        tops: TopClasses,
+        quantizer: Uniform,
+        keep_top: usize,
+        watch: W,
+    ) -> Result<(Self, BitReader<'a>), Corrupt> {
+        let n_classes = tops.n_classes();
+        let parameters = Parameters::read_from(reader)?;
+        let order = Order::new(keep_top, n_classes, true, parameters.n_groups());
+        let alphabets = parameters.alphabets(tops.count(), keep_top);
+        let (tables, [rows]) = Tables::read_from(reader, &alphabets, watch)?;
+        let decoder = Self {
+            parameters,
+            tables,
+            quantizer,
+            tops,
+            ranks: Ranks::new(n_classes),
+            keep_top,
+            order,
+            n_classes,
+            levels: Vec::new(),
+            left_out: Vec::with_capacity(MAX_LEFT_OUT),
+            is_present: vec![false; n_classes],
+        };
+        Ok((decoder, rows))
+    }
+
+    /// Decodes the next rows into `values`, which are 0.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if the bitstream is not what an encoder writes; the decoder is of no use then.
+    pub fn rows(&mut self, reader: &mut BitReader, values: &mut [f32]) -> Result<(), Corrupt> {
+        let n_kinds = self.parameters.n_kinds;
+        for row in values.chunks_exact_mut(self.n_classes) {
+            let head = self.number(reader, Family::Head.first_context())?;
+            if head == self.tops.count() as u32 * n_kinds {
+                // The family has one context, alone in its group.
+                let group = self.parameters.group_of[Family::Raw.first_context()];
+                self.tables.bits(group.into(), reader, row)?;
+                continue;
+            }
+            let top = self.tops.read(head / n_kinds, reader)?;
+            let mut kind = Kind(head % n_kinds);
+            if kind.0 == n_kinds - 1 {
+                let rest = self.number(reader, Family::Kind.first_context())?;
+                kind.0 = kind.0.saturating_add(rest);
+            }
+            let is_tied = self.row(reader, top, kind, row)?;
+            if self.keep_top > 1 {
+                self.order.decode(row, Some(top), &self.tables, reader)?;
+            } else if is_tied {
+                // As the order would, without a look at every class.
+                row[top] = row[top].next_up();
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends with the bitstream.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if something is left of it.
+    pub fn finish(&self, reader: BitReader) -> Result<(), Corrupt> {
+        self.tables.finish(reader)
+    }
+
     /// Decodes the values of a row that are not 0; returns whether a class before the top one has become as large.
     fn row(
         &mut self,

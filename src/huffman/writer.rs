@@ -307,27 +307,37 @@ fn encode(
     promise: &Promise,
     choice: Option<Choice>,
 ) -> Result<EncodedBlock, Error> {
-    let mut is_exact = vec![false; rows.n_rows()];
+    let (n_rows, n_classes) = (rows.n_rows(), rows.n_classes());
+    let mut is_exact = vec![false; n_rows];
     loop {
         let Payload {
             bytes: payload,
             counts: bit_counts,
         } = choice::encode(rows, reference, &mut is_exact, promise, choice);
-        let (n_rows, n_classes) = (rows.n_rows(), rows.n_classes());
-        let decoded =
-            block::decode_beside(&payload, n_rows, n_classes, reference, promise.keep_top)?;
-        let (mut figures, is_kept) = pulp::Arch::new().dispatch(Measure {
+        let mut check = Check {
             rows,
             originals,
-            decoded: decoded.view(),
             promise,
             is_exact: &mut is_exact,
-        });
+            n_checked: 0,
+            figures: Figures::default(),
+            is_kept: true,
+        };
+        let take = |decoded: Rows<'_>| check.add(decoded);
+        block::decode_in_parts(
+            &payload,
+            n_rows,
+            n_classes,
+            reference,
+            promise.keep_top,
+            take,
+        )?;
+        let (mut figures, is_kept) = (check.figures, check.is_kept);
         if is_kept {
             figures.n_exact_rows = is_exact.iter().filter(|&&exact| exact).count() as u64;
             return Ok(EncodedBlock {
-                bytes: block_bytes(rows.n_rows(), &payload),
-                n_rows: rows.n_rows() as u32,
+                bytes: block_bytes(n_rows, &payload),
+                n_rows: n_rows as u32,
                 figures,
                 bit_counts,
             });
@@ -335,49 +345,66 @@ fn encode(
     }
 }
 
-/// Measures decoded rows, and marks those that break the promise; with the vector instructions of this machine.
-struct Measure<'a> {
+/// Measures rows as they are decoded, and marks those that break the promise.
+struct Check<'a> {
     rows: Rows<'a>,
     /// The values that the rows were rounded from, or empty.
     originals: &'a [f64],
-    decoded: Rows<'a>,
     promise: &'a Promise,
     is_exact: &'a mut [bool],
+    n_checked: usize,
+    /// Of the rows that keep the promise.
+    figures: Figures,
+    /// Whether no row had to be marked.
+    is_kept: bool,
 }
 
-impl pulp::WithSimd for Measure<'_> {
-    /// The figures, and whether no row had to be marked.
-    type Output = (Figures, bool);
+impl Check<'_> {
+    /// Checks the next rows, with the vector instructions of this machine.
+    fn add(&mut self, decoded: Rows<'_>) {
+        pulp::Arch::new().dispatch(CheckRows(self, decoded));
+    }
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(mut self, _: S) -> Self::Output {
-        let mut figures = Figures::default();
-        let mut is_kept = true;
-        let rows = self.rows.rows().zip(self.decoded.rows());
-        for ((original, decoded), is_exact) in rows.zip(self.is_exact) {
-            let is_row_kept = match take_first(&mut self.originals, original.len()) {
-                [] => self.promise.add_measured(original, decoded, &mut figures),
-                original => match self.promise.measure_f64(original, decoded) {
-                    Some(of_row) => {
-                        figures.add(&of_row);
-                        true
-                    }
-                    None => false,
-                },
-            };
-            if is_row_kept {
-                continue;
-            }
-            match *is_exact {
-                // A row that the promise cannot measure (zeros under max_kl) must at least be bit for bit the original.
-                true => assert!(is_same(original, decoded)),
-                false => {
-                    *is_exact = true;
-                    is_kept = false;
+    fn add_row(&mut self, decoded: &[f32]) {
+        let row = self.n_checked;
+        self.n_checked += 1;
+        let original = self.rows.row(row);
+        let is_kept = match take_first(&mut self.originals, original.len()) {
+            [] => self
+                .promise
+                .add_measured(original, decoded, &mut self.figures),
+            originals => match self.promise.measure_f64(originals, decoded) {
+                Some(of_row) => {
+                    self.figures.add(&of_row);
+                    true
                 }
+                None => false,
+            },
+        };
+        if is_kept {
+            return;
+        }
+        match self.is_exact[row] {
+            // A row that the promise cannot measure (zeros under max_kl) must at least be bit for bit the original.
+            true => assert!(is_same(original, decoded)),
+            false => {
+                self.is_exact[row] = true;
+                self.is_kept = false;
             }
         }
-        (figures, is_kept)
+    }
+}
+
+struct CheckRows<'a, 'b>(&'a mut Check<'b>, Rows<'a>);
+
+impl pulp::WithSimd for CheckRows<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let Self(check, decoded) = self;
+        decoded.rows().for_each(|row| check.add_row(row));
     }
 }
 

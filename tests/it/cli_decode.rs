@@ -307,7 +307,7 @@ fn a_memory_limit_is_kept() {
     folder.fails(
         "decode x.huff --force --memory-limit 100K",
         "x.huff: a block needs ",
-        "raise the limit to read it",
+        "raise it with --memory-limit",
     );
 }
 
