@@ -33,23 +33,94 @@ pub(super) const EMPTY: Corrupt = Corrupt("a symbol is coded with an empty codeb
 /// # Panics
 /// If the used symbols do not fit: more than `2^limit`.
 pub fn code_lengths(frequencies: &[u64], limit: u8) -> Vec<u8> {
-    let mut leaves: Vec<(u64, usize)> = frequencies
+    let mut used: Vec<(u64, usize)> = frequencies
         .iter()
         .enumerate()
         .filter(|&(_, &frequency)| frequency > 0)
         .map(|(symbol, &frequency)| (frequency, symbol))
         .collect();
     let mut lengths = vec![0; frequencies.len()];
-    if leaves.len() < 2 {
+    if used.len() < 2 {
         return lengths;
     }
     assert!(
-        leaves.len() <= 1 << limit,
+        used.len() <= 1 << limit,
         "{} symbols have no code of at most {limit} bits",
-        leaves.len()
+        used.len()
     );
-    leaves.sort_unstable();
+    used.sort_unstable();
+    let leaves: Vec<u64> = used.iter().map(|&(frequency, _)| frequency).collect();
+    let mut of_leaves = huffman_lengths(&leaves);
+    // The rarest symbol has the longest code.
+    if of_leaves[0] > limit {
+        of_leaves = package_merge(&leaves, limit);
+    }
+    for ((_, symbol), length) in used.into_iter().zip(of_leaves) {
+        lengths[symbol] = length;
+    }
+    lengths
+}
 
+/// The bits of symbols of these frequencies in an optimal code without a limit on lengths: the sum of all inner nodes
+/// of its tree.
+pub fn huffman_bits(frequencies: &[u64]) -> u64 {
+    let mut leaves: Vec<u64> = frequencies.iter().copied().filter(|&n| n > 0).collect();
+    leaves.sort_unstable();
+    join_all(&leaves, |_, _| ()).iter().sum()
+}
+
+/// A node of the tree of a code, by its place among leaves or inner nodes.
+enum Node {
+    Leaf(usize),
+    Inner(usize),
+}
+
+/// Joins leaves of ascending weights to the tree of an optimal code; returns the weights of the inner nodes, which are
+/// made in ascending order (van Leeuwen, "On the construction of Huffman trees", 1976), the root last. `join` gets each
+/// node and the inner node above it. Of equal weights, leaves come first, which keeps the longest code short.
+fn join_all(leaves: &[u64], mut join: impl FnMut(Node, usize)) -> Vec<u64> {
+    let mut inner: Vec<u64> = Vec::with_capacity(leaves.len());
+    let (mut next_leaf, mut next_inner) = (0, 0);
+    for above in 0..leaves.len().saturating_sub(1) {
+        let mut take_least = || match (leaves.get(next_leaf), inner.get(next_inner)) {
+            (Some(&leaf), node) if node.is_none_or(|&node| leaf <= node) => {
+                join(Node::Leaf(next_leaf), above);
+                next_leaf += 1;
+                leaf
+            }
+            _ => {
+                join(Node::Inner(next_inner), above);
+                next_inner += 1;
+                inner[next_inner - 1]
+            }
+        };
+        let weight = take_least() + take_least();
+        inner.push(weight);
+    }
+    inner
+}
+
+/// The lengths of an optimal code for two or more symbols of ascending frequencies, without a limit.
+fn huffman_lengths(leaves: &[u64]) -> Vec<u8> {
+    let n_inner = leaves.len() - 1;
+    let (mut above_leaves, mut above_inner) = (vec![0; leaves.len()], vec![0; n_inner]);
+    join_all(leaves, |node, above| match node {
+        Node::Leaf(leaf) => above_leaves[leaf] = above,
+        Node::Inner(inner) => above_inner[inner] = above,
+    });
+    // From the root down.
+    let mut depths = vec![0u8; n_inner];
+    for inner in (0..n_inner - 1).rev() {
+        depths[inner] = depths[above_inner[inner]] + 1;
+    }
+    let of_leaf = |above: usize| depths[above] + 1;
+    above_leaves.into_iter().map(of_leaf).collect()
+}
+
+/// The lengths of an optimal code for two or more symbols of ascending frequencies, none above `limit`: package-merge
+/// (Larmore and Hirschberg, "A fast algorithm for optimal length-limited Huffman codes", 1990). Where no length of
+/// [`huffman_lengths`] is above the limit, these are the same.
+fn package_merge(leaves: &[u64], limit: u8) -> Vec<u8> {
     // Row `r` holds the leaves merged with the pairs ("packages") of row `r - 1`, by weight; only the
     // order of leaves and packages has to be kept, as one bit each.
     let mut is_package: Vec<BitVec> = Vec::with_capacity(usize::from(limit));
@@ -61,12 +132,12 @@ pub fn code_lengths(frequencies: &[u64], limit: u8) -> Vec<u8> {
             .peekable();
         let mut row = Vec::with_capacity(leaves.len() + weights.len() / 2);
         let mut kinds = BitVec::with_capacity(row.capacity());
-        for &(frequency, _) in &leaves {
-            while let Some(package) = packages.next_if(|&package| package < frequency) {
+        for &leaf in leaves {
+            while let Some(package) = packages.next_if(|&package| package < leaf) {
                 row.push(package);
                 kinds.push(true);
             }
-            row.push(frequency);
+            row.push(leaf);
             kinds.push(false);
         }
         for package in packages {
@@ -79,39 +150,16 @@ pub fn code_lengths(frequencies: &[u64], limit: u8) -> Vec<u8> {
 
     // The first 2n - 2 items of the last row are taken; every package among them stands for two items of the previous
     // row. Each time a leaf is taken, its code grows by a bit.
+    let mut lengths = vec![0; leaves.len()];
     let mut n_taken = 2 * leaves.len() - 2;
     for kinds in is_package.iter().rev() {
         let n_packages = kinds[..n_taken].count_ones();
-        for &(_, symbol) in &leaves[..n_taken - n_packages] {
-            lengths[symbol] += 1;
+        for length in &mut lengths[..n_taken - n_packages] {
+            *length += 1;
         }
         n_taken = 2 * n_packages;
     }
     lengths
-}
-
-/// The bits of symbols of these frequencies in an optimal code without a limit on lengths: the sum of all inner nodes
-/// of its tree, which are made in ascending order (van Leeuwen, "On the construction of Huffman trees", 1976).
-pub fn huffman_bits(frequencies: &[u64]) -> u64 {
-    let mut leaves: Vec<u64> = frequencies.iter().copied().filter(|&n| n > 0).collect();
-    leaves.sort_unstable();
-    let mut nodes: Vec<u64> = Vec::with_capacity(leaves.len());
-    let (mut next_leaf, mut next_node) = (0, 0);
-    for _ in 1..leaves.len() {
-        let mut take_least = || match (leaves.get(next_leaf), nodes.get(next_node)) {
-            (Some(&leaf), node) if node.is_none_or(|&node| leaf <= node) => {
-                next_leaf += 1;
-                leaf
-            }
-            _ => {
-                next_node += 1;
-                nodes[next_node - 1]
-            }
-        };
-        let sum = take_least() + take_least();
-        nodes.push(sum);
-    }
-    nodes.iter().sum()
 }
 
 /// The canonical codes of `lengths`, by symbol, bits reversed so that they can be written as they are.
@@ -788,6 +836,9 @@ mod tests {
                 if *unlimited.iter().max().unwrap() <= MAX_CODE_LENGTH {
                     assert_eq!(total_bits(&frequencies, &lengths), bits);
                 }
+                let mut leaves = frequencies.clone();
+                leaves.sort_unstable();
+                assert_eq!(package_merge(&leaves, 62), huffman_lengths(&leaves));
             }
         }
     }
