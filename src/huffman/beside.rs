@@ -14,7 +14,7 @@ pub enum Beside<'a> {
     /// The rows of a reference.
     Reference(Rows<'a>),
     /// Rows before each in the block.
-    Before(Before),
+    EarlierRows(EarlierRows),
 }
 
 impl<'a> Beside<'a> {
@@ -22,14 +22,14 @@ impl<'a> Beside<'a> {
     pub fn reference_row(self, index: usize) -> Option<&'a [f32]> {
         match self {
             Self::Reference(rows) => Some(rows.row(index)),
-            Self::Before(_) => None,
+            Self::EarlierRows(_) => None,
         }
     }
 }
 
 /// The rows before it that a row is predicted from, and how far they are trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Before {
+pub struct EarlierRows {
     /// How many rows ago the one is that counts.
     pub lag: u32,
     /// Whether the last row is taken to change as the one *lag* rows ago did from the row before that: for a lag of 1,
@@ -39,7 +39,7 @@ pub struct Before {
     pub caution: Caution,
 }
 
-impl Before {
+impl EarlierRows {
     /// The last row that is not exact.
     pub fn last(caution: Caution) -> Self {
         Self {
@@ -100,7 +100,7 @@ impl Before {
 /// The known rows: one for each row of a block, given which it is coded. Encoder and decoder both know them.
 pub struct KnownRows<'a> {
     beside: Beside<'a>,
-    /// The floor of [`Before::fill`], for probabilities.
+    /// The floor of [`EarlierRows::fill`], for probabilities.
     floor: Option<f32>,
     /// The rows before, as they were decoded, if more than the last one counts.
     before: Vec<f32>,
@@ -112,7 +112,7 @@ impl<'a> KnownRows<'a> {
     /// The rows known when a block of `n_rows` begins.
     pub fn new(beside: Beside<'a>, floor: Option<f32>, n_rows: usize, n_classes: usize) -> Self {
         let n_kept = match beside {
-            Beside::Before(before) if !before.is_last() => n_rows * n_classes,
+            Beside::EarlierRows(before) if !before.is_last() => n_rows * n_classes,
             _ => 0,
         };
         Self {
@@ -128,8 +128,8 @@ impl<'a> KnownRows<'a> {
     pub fn row(&mut self, index: usize) -> &[f32] {
         match self.beside {
             Beside::Reference(rows) => return rows.row(index),
-            Beside::Before(before) if before.is_last() => {}
-            Beside::Before(before) => before.fill(&self.before, self.floor, &mut self.row),
+            Beside::EarlierRows(before) if before.is_last() => {}
+            Beside::EarlierRows(before) => before.fill(&self.before, self.floor, &mut self.row),
         }
         &self.row
     }
@@ -139,12 +139,12 @@ impl<'a> KnownRows<'a> {
     pub fn take(&mut self, row: &[f32], is_exact: bool) {
         match self.beside {
             Beside::Reference(_) => {}
-            Beside::Before(before) if before.is_last() => {
+            Beside::EarlierRows(before) if before.is_last() => {
                 if !is_exact {
                     self.row.copy_from_slice(row);
                 }
             }
-            Beside::Before(_) => self.before.extend_from_slice(row),
+            Beside::EarlierRows(_) => self.before.extend_from_slice(row),
         }
     }
 }
@@ -302,7 +302,7 @@ mod tests {
     fn rows_before_tell_what_is_between_them() {
         let fill = |lag, is_gradient, floor, rows: &[f32]| {
             let caution = Caution::LEAST;
-            let before = Before {
+            let before = EarlierRows {
                 lag,
                 is_gradient,
                 caution,

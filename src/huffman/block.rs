@@ -9,7 +9,7 @@ use super::bitstream::{BitReader, BitWriter, Coder};
 use super::codebook::{read_gamma, write_gamma};
 use super::coded::{Coded, Payload, write_rows};
 use super::meter::{Meter, PayloadBits, Watch};
-use super::models::{Against, FirstByte, N_STREAMS, RowModel, Way, id};
+use super::models::{FirstByte, Given, Method, N_STREAMS, RowModel, id};
 use super::repeats::{self, Repeats};
 use super::symbols::TopClasses;
 use super::tabled;
@@ -130,22 +130,22 @@ impl<'a> Repeated<'a> {
 /// Encodes the rows of `matrix` in one way: those marked in `is_exact` bit for bit, the others beside those of a
 /// reference if the model needs it. Rows that cannot be coded otherwise get marked.
 pub fn encode(
-    way: Way,
+    method: Method,
     matrix: Rows<'_>,
     reference: Option<Rows<'_>>,
     is_exact: &mut [bool],
     keep_top: usize,
 ) -> Payload {
     let coded = pulp::Arch::new().dispatch(Coding {
-        way,
+        method,
         matrix,
         reference,
         is_exact,
         keep_top,
     });
     let mut writer = BitWriter::new();
-    way.write_to(reference, &mut writer);
-    write_rows(way.coder, way.n_streams, coded, writer)
+    method.write_to(reference, &mut writer);
+    write_rows(method.coder, method.n_streams, coded, writer)
 }
 
 /// Decodes a payload of `n_rows` rows of `n_classes`, the order of whose first `keep_top` is kept.
@@ -195,11 +195,11 @@ pub fn decode_in_parts(
     const PART: usize = 1 << 12;
     let mut reader = BitReader::new(payload);
     if !FirstByte::of(payload).is_repeated()
-        && let way = Way::read_from(&mut reader, reference)?
-        && let RowModel::Ranked(uniform) = way.model.rows
+        && let method = Method::read_from(&mut reader, reference)?
+        && let RowModel::Ranked(uniform) = method.model.rows
     {
-        reader.expect(way.coder);
-        let tops = TopClasses::new(n_classes, way.model.against == Against::TopBefore);
+        reader.expect(method.coder);
+        let tops = TopClasses::new(n_classes, method.model.given == Given::PreviousTop);
         let (mut decoder, mut reader) =
             ranked::RowDecoder::read_from(&mut reader, tops, uniform, keep_top, ())?;
         let n_rows_of_part = (PART / n_classes).max(1);
@@ -266,11 +266,11 @@ fn decode_watched(
         return repeated.decode_rows(n_rows, &distinct, watch);
     }
     let mut reader = BitReader::new(payload);
-    let way = Way::read_from(&mut reader, reference)?;
-    reader.expect(way.coder);
+    let method = Method::read_from(&mut reader, reference)?;
+    reader.expect(method.coder);
     let mut values = vec![0.0; n_rows * n_classes];
     pulp::Arch::new().dispatch(Decoding {
-        way,
+        method,
         reference,
         reader: &mut reader,
         n_classes,
@@ -284,7 +284,7 @@ fn decode_watched(
 /// Encoding with the vector instructions of this machine, which compute as the others do: nothing is fused or
 /// reordered.
 struct Coding<'a> {
-    way: Way,
+    method: Method,
     matrix: Rows<'a>,
     reference: Option<Rows<'a>>,
     is_exact: &'a mut [bool],
@@ -297,13 +297,13 @@ impl pulp::WithSimd for Coding<'_> {
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) -> Coded {
         let (matrix, is_exact, keep_top) = (self.matrix, self.is_exact, self.keep_top);
-        let Way {
+        let Method {
             model,
             coder,
             n_streams,
-        } = self.way;
-        let tops = TopClasses::new(matrix.n_classes(), model.against == Against::TopBefore);
-        match (model.rows, beside(model.against, self.reference)) {
+        } = self.method;
+        let tops = TopClasses::new(matrix.n_classes(), model.given == Given::PreviousTop);
+        match (model.rows, beside(model.given, self.reference)) {
             (RowModel::Ranked(uniform), _) => {
                 ranked::encode(matrix, is_exact, uniform, tops, keep_top)
             }
@@ -338,17 +338,17 @@ impl pulp::WithSimd for Coding<'_> {
 }
 
 /// The rows given which others are coded.
-fn beside(against: Against, reference: Option<Rows<'_>>) -> Option<Beside<'_>> {
-    match against {
-        Against::Nothing | Against::TopBefore => None,
+fn beside(given: Given, reference: Option<Rows<'_>>) -> Option<Beside<'_>> {
+    match given {
+        Given::Nothing | Given::PreviousTop => None,
         // Such a model is chosen, or read, only where there is one.
-        Against::Reference => Some(Beside::Reference(reference.expect("a reference"))),
-        Against::Before(before) => Some(Beside::Before(before)),
+        Given::Reference => Some(Beside::Reference(reference.expect("a reference"))),
+        Given::EarlierRows(before) => Some(Beside::EarlierRows(before)),
     }
 }
 
 struct Decoding<'a, 'b, W> {
-    way: Way,
+    method: Method,
     reference: Option<Rows<'a>>,
     reader: &'a mut BitReader<'b>,
     n_classes: usize,
@@ -364,24 +364,24 @@ impl<W: Watch> pulp::WithSimd for Decoding<'_, '_, W> {
     fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
         let (reader, n_classes, keep_top) = (self.reader, self.n_classes, self.keep_top);
         let watch = self.watch;
-        let model = self.way.model;
-        let tops = TopClasses::new(n_classes, model.against == Against::TopBefore);
+        let model = self.method.model;
+        let tops = TopClasses::new(n_classes, model.given == Given::PreviousTop);
         let rows = self.rows;
-        match (model.rows, beside(model.against, self.reference)) {
+        match (model.rows, beside(model.given, self.reference)) {
             (RowModel::Ranked(uniform), _) => {
                 ranked::decode(reader, tops, uniform, keep_top, rows, watch)
             }
             (RowModel::Expected(levels), Some(beside)) => {
                 expected_beside::decode(reader, n_classes, beside, levels, keep_top, rows, watch)
             }
-            (RowModel::Expected(levels), None) => match self.way.n_streams {
+            (RowModel::Expected(levels), None) => match self.method.n_streams {
                 1 => expected::decode::<1>(reader, tops, levels, keep_top, rows, watch),
                 _ => expected::decode::<N_STREAMS>(reader, tops, levels, keep_top, rows, watch),
             },
             (RowModel::Predicted(numbers), Some(beside)) => {
                 predicted_beside::decode(reader, n_classes, beside, numbers, keep_top, rows, watch)
             }
-            (RowModel::Predicted(numbers), None) => match self.way.n_streams {
+            (RowModel::Predicted(numbers), None) => match self.method.n_streams {
                 1 => predicted::decode::<1>(reader, n_classes, numbers, keep_top, rows, watch),
                 _ => predicted::decode::<N_STREAMS>(
                     reader, n_classes, numbers, keep_top, rows, watch,
@@ -403,7 +403,7 @@ impl<W: Watch> pulp::WithSimd for Decoding<'_, '_, W> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::beside::{self, Before, Caution};
+    use super::super::beside::{self, Caution, EarlierRows};
     use super::super::block_sorted::{BlockSorted, Scan, Values};
     use super::super::candidates::models_of_bits;
     use super::super::choice;
@@ -432,8 +432,8 @@ mod tests {
         RowModel::Predicted(Numbers::OrderedBits(Minifloat::F32)),
         RowModel::Predicted(Numbers::Bits(Minifloat::F32)),
         RowModel::Tabled(By::Class),
-        RowModel::Tabled(By::Before),
-        RowModel::Tabled(By::Above),
+        RowModel::Tabled(By::PreviousValue),
+        RowModel::Tabled(By::PreviousRow),
     ];
     const EVERY_ROW: [bool; 1000] = [false; 1000];
 
@@ -457,16 +457,19 @@ mod tests {
     fn alone_and_after(rows: RowModel) -> impl Iterator<Item = Model> {
         let [least, .., more, most] = Caution::ALL;
         let earlier = [(1, true, least), (2, false, more), (3, true, most)];
-        let earlier = earlier.map(|(lag, is_gradient, caution)| Before {
+        let earlier = earlier.map(|(lag, is_gradient, caution)| EarlierRows {
             lag,
             is_gradient,
             caution,
         });
-        let before = Caution::ALL.map(Before::last).into_iter().chain(earlier);
-        let all = [Against::Nothing, Against::TopBefore]
+        let before = Caution::ALL
+            .map(EarlierRows::last)
             .into_iter()
-            .chain(before.map(Against::Before));
-        all.filter_map(move |against| rows.against(against))
+            .chain(earlier);
+        let all = [Given::Nothing, Given::PreviousTop]
+            .into_iter()
+            .chain(before.map(Given::EarlierRows));
+        all.filter_map(move |given| rows.given(given))
     }
 
     fn every_row_model() -> Vec<RowModel> {
@@ -522,20 +525,20 @@ mod tests {
     }
 
     /// Every model in each way.
-    fn every_way() -> impl Iterator<Item = Way> {
-        every_model().into_iter().flat_map(ways)
+    fn every_method() -> impl Iterator<Item = Method> {
+        every_model().into_iter().flat_map(methods)
     }
 
     /// All ways to code with a model.
-    fn ways(model: Model) -> impl Iterator<Item = Way> {
-        let n_streams: &[usize] = match (model.rows, model.against) {
-            (RowModel::Expected(_), Against::Nothing | Against::TopBefore)
-            | (RowModel::Predicted(_), Against::Nothing) => &[1, N_STREAMS],
+    fn methods(model: Model) -> impl Iterator<Item = Method> {
+        let n_streams: &[usize] = match (model.rows, model.given) {
+            (RowModel::Expected(_), Given::Nothing | Given::PreviousTop)
+            | (RowModel::Predicted(_), Given::Nothing) => &[1, N_STREAMS],
             _ => &[1],
         };
         let coders = [Coder::Huffman, Coder::Ans].into_iter();
         coders.flat_map(move |coder| {
-            n_streams.iter().map(move |&n_streams| Way {
+            n_streams.iter().map(move |&n_streams| Method {
                 model,
                 coder,
                 n_streams,
@@ -563,18 +566,18 @@ mod tests {
     }
 
     fn assert_kept(rows: RowModel, matrix: &PredictionMatrix, promise: &Promise) {
-        for way in alone_and_after(rows).flat_map(ways) {
-            assert_kept_beside(way, matrix, None, promise);
+        for method in alone_and_after(rows).flat_map(methods) {
+            assert_kept_beside(method, matrix, None, promise);
         }
-        for way in rows.against(Against::Reference).into_iter().flat_map(ways) {
+        for method in rows.given(Given::Reference).into_iter().flat_map(methods) {
             for reference in references(matrix) {
-                assert_kept_beside(way, matrix, Some(reference.view()), promise);
+                assert_kept_beside(method, matrix, Some(reference.view()), promise);
             }
         }
     }
 
     fn assert_kept_beside(
-        way: Way,
+        method: Method,
         matrix: &PredictionMatrix,
         reference: Option<Rows<'_>>,
         promise: &Promise,
@@ -584,14 +587,14 @@ mod tests {
         let Payload {
             bytes: payload,
             counts,
-        } = encode(way, matrix.view(), reference, &mut is_exact, keep_top);
+        } = encode(method, matrix.view(), reference, &mut is_exact, keep_top);
         assert_eq!(
             FirstByte::of(&payload).needs_reference(),
             reference.is_some()
         );
-        let version = match way.model.rows {
-            _ if way.model.id() >= 59 => 12,
-            _ if way.model.is_after() => 9,
+        let version = match method.model.rows {
+            _ if method.model.id() >= 59 => 12,
+            _ if method.model.is_after() => 9,
             RowModel::Predicted(Numbers::OrderedBits(of) | Numbers::Bits(of)) if !of.is_f32() => 6,
             RowModel::Expected(Levels::Root { roots, .. }) if roots != Roots::HALVING => 7,
             RowModel::Expected(Levels::Uniform(uniform))
@@ -603,21 +606,21 @@ mod tests {
             RowModel::Tabled(_) => 5,
             RowModel::BlockSorted(_) => 11,
             RowModel::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => 5,
-            RowModel::Expected(_) if way.n_streams > 1 => 4,
-            _ if way.coder == Coder::Ans || way.n_streams > 1 => 3,
+            RowModel::Expected(_) if method.n_streams > 1 => 4,
+            _ if method.coder == Coder::Ans || method.n_streams > 1 => 3,
             _ => 1,
         };
         assert_eq!(FirstByte::of(&payload).first_version(), version);
-        let n_streams = way.n_streams as u64;
+        let n_streams = method.n_streams as u64;
         let spent = counts.codebooks + counts.codes + counts.raw;
         // Each bitstream but the last ends with padding.
         assert!(payload.len() as u64 >= spent.div_ceil(8));
         assert!(payload.len() as u64 <= (spent + 7 * (n_streams - 1)).div_ceil(8));
         // The first state of rANS holds up to 16 bits of symbols, and where states are rounded to shares, some
         // sequences take a little less than their entropy.
-        let least = match way.coder {
+        let least = match method.coder {
             Coder::Huffman => counts.entropy - 1e-6 * (1.0 + counts.entropy),
-            Coder::Ans => 0.94 * counts.entropy - 16.0 * way.n_streams as f64,
+            Coder::Ans => 0.94 * counts.entropy - 16.0 * method.n_streams as f64,
         };
         assert!(counts.codes as f64 >= least, "{counts:?}");
         let found = measure(&payload, n_rows, n_classes, reference, keep_top).unwrap();
@@ -630,7 +633,7 @@ mod tests {
         for (original, decoded) in matrix.rows().zip(decoded.rows()) {
             assert!(
                 promise.measure(original, decoded).is_some(),
-                "{promise:?} {way:?}: {original:?} {decoded:?}"
+                "{promise:?} {method:?}: {original:?} {decoded:?}"
             );
         }
     }
@@ -709,10 +712,10 @@ mod tests {
         };
         let read = |lag, is_gradient| {
             let payload = payload(lag, is_gradient);
-            Way::read_from(&mut BitReader::new(&payload), None)
+            Method::read_from(&mut BitReader::new(&payload), None)
         };
         for (lag, is_gradient) in [(1, true), (2, false), (1000, true), ((1 << 24) + 5, false)] {
-            let Against::Before(before) = read(lag, is_gradient).unwrap().model.against else {
+            let Given::EarlierRows(before) = read(lag, is_gradient).unwrap().model.given else {
                 panic!("{lag}");
             };
             assert_eq!((before.lag, before.is_gradient), (lag, is_gradient));
@@ -764,12 +767,12 @@ mod tests {
         let matrix = PredictionMatrix::new(2, vec![f32::NAN, -7.5, 0.25, 0.75]);
         let steps = RowModel::Predicted(Numbers::Steps(Step::new(0.1, 1.0).unwrap()));
         let models = uniform_models(0.1).into_iter().chain([steps]);
-        for way in models.map(RowModel::alone).flat_map(ways) {
+        for method in models.map(RowModel::alone).flat_map(methods) {
             let mut is_exact = [true, false];
             let Payload {
                 bytes: payload,
                 counts,
-            } = encode(way, matrix.view(), None, &mut is_exact, 1);
+            } = encode(method, matrix.view(), None, &mut is_exact, 1);
             assert_eq!(counts.raw, 64);
             let decoded = decode(&payload, 2, 2, 1).unwrap();
             let bits: Vec<u32> = decoded.values()[..2].iter().map(|v| v.to_bits()).collect();
@@ -781,15 +784,15 @@ mod tests {
     #[test]
     fn certain_rows_cost_nothing_beyond_the_codebook() {
         let matrix = PredictionMatrix::new(100, [vec![1.0], vec![0.0; 99]].concat().repeat(1000));
-        for way in every_way() {
+        for method in every_method() {
             let mut is_exact = EVERY_ROW;
-            let payload = encode(way, matrix.view(), None, &mut is_exact, 1).bytes;
-            match way.model.rows {
+            let payload = encode(method, matrix.view(), None, &mut is_exact, 1).bytes;
+            match method.model.rows {
                 RowModel::Bits | RowModel::Multiples(_) | RowModel::Tabled(_) => {}
                 _ => {
                     // Every further bitstream costs a length and a state.
-                    let below = 100 + 5 * (way.n_streams - 1);
-                    assert!(payload.len() < below, "{} bytes: {way:?}", payload.len());
+                    let below = 100 + 5 * (method.n_streams - 1);
+                    assert!(payload.len() < below, "{} bytes: {method:?}", payload.len());
                 }
             }
         }
@@ -801,9 +804,9 @@ mod tests {
             .map(|i| ((i * 7919) % 97) as f32 / 97.0 * if i % 5 == 0 { 0.9 } else { 0.02 })
             .collect();
         let matrix = PredictionMatrix::new(10, values);
-        for (way, keep_top) in every_way().flat_map(|way| [(way, 1), (way, 4)]) {
+        for (method, keep_top) in every_method().flat_map(|method| [(method, 1), (method, 4)]) {
             let mut is_exact = [false; 30];
-            let payload = encode(way, matrix.view(), None, &mut is_exact, keep_top).bytes;
+            let payload = encode(method, matrix.view(), None, &mut is_exact, keep_top).bytes;
             for bit in 0..payload.len() * 8 {
                 let mut damaged = payload.clone();
                 damaged[bit / 8] ^= 1 << (bit % 8);
@@ -840,13 +843,13 @@ mod tests {
     fn every_flipped_bit_beside_a_reference_decodes_or_is_refused_without_a_panic() {
         let (matrix, reference) = alike();
         let reference = Some(reference.view());
-        for way in every_row_model()
+        for method in every_row_model()
             .into_iter()
-            .filter_map(|rows| rows.against(Against::Reference))
-            .flat_map(ways)
+            .filter_map(|rows| rows.given(Given::Reference))
+            .flat_map(methods)
         {
             let mut is_exact = [false; 30];
-            let payload = encode(way, matrix.view(), reference, &mut is_exact, 4).bytes;
+            let payload = encode(method, matrix.view(), reference, &mut is_exact, 4).bytes;
             for bit in 0..payload.len() * 8 {
                 let mut damaged = payload.clone();
                 damaged[bit / 8] ^= 1 << (bit % 8);
@@ -973,7 +976,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(
-            model in (0u8..64, 0u8..4).prop_map(|(id, way)| id | way << 6),
+            model in (0u8..64, 0u8..4).prop_map(|(id, coding)| id | coding << 6),
             keep_top in 1usize..5,
             mut bytes in prop::collection::vec(any::<u8>(), 1..200),
         ) {
@@ -997,8 +1000,8 @@ mod tests {
                 .map(|i| ((i * 7919 + seed * 31) % 97) as f32 / 97.0 / n_classes as f32)
                 .collect();
             let matrix = PredictionMatrix::new(n_classes, values);
-            for way in every_way() {
-                let mut payload = encode(way, matrix.view(), None, &mut [false; 60], 2).bytes;
+            for method in every_method() {
+                let mut payload = encode(method, matrix.view(), None, &mut [false; 60], 2).bytes;
                 for flip in &flips {
                     let bit = flip.index(payload.len() * 8);
                     payload[bit / 8] ^= 1 << (bit % 8);

@@ -509,7 +509,7 @@ mod tests {
 
     use super::super::block;
     use super::super::contexts::N_POSITIONS;
-    use super::super::models::{RowModel, Way, id};
+    use super::super::models::{Method, RowModel, id};
     use super::*;
 
     #[test]
@@ -588,14 +588,14 @@ mod tests {
                 values: Values::Steps(step),
                 scan: Scan::ByRow,
             };
-            let way = Way {
+            let method = Method {
                 model: RowModel::BlockSorted(sorted).alone(),
                 coder: Coder::Huffman,
                 n_streams: 1,
             };
             let values = [level as f32];
             let matrix = Rows::new(1, &values);
-            let payload = block::encode(way, matrix, None, &mut [false], 1).bytes;
+            let payload = block::encode(method, matrix, None, &mut [false], 1).bytes;
             let decoded = block::decode(&payload, 1, 1, 1).unwrap();
             assert_eq!(decoded.values(), values);
             // The same numbers as levels, without the number of the model and the step.

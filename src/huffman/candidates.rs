@@ -1,13 +1,13 @@
 //! The models that keep a promise of some rows, with parameters that suit these. [`choice`](super::choice) tries them
 //! and takes the smallest.
 
-use super::beside::{Before, Caution};
+use super::beside::{Caution, EarlierRows};
 use super::block_sorted::{BlockSorted, Scan, Values};
 use super::codebook::entropy_bits;
 use super::expected::Levels;
 use super::fineness;
 use super::minifloat::Minifloat;
-use super::models::{Against, Model, RowModel, id};
+use super::models::{Given, Model, RowModel, id};
 use super::plain::Multiples;
 use super::predicted::Numbers;
 use super::promise::{Bound, Kind, Promise};
@@ -48,26 +48,26 @@ pub fn candidates(
     search: Search,
 ) -> Vec<Model> {
     let rows = row_models(matrix, is_exact, promise, search);
-    let against = |against: Against| rows.iter().filter_map(move |rows| rows.against(against));
+    let given = |given: Given| rows.iter().filter_map(move |rows| rows.given(given));
     let is_after = |is_worth_it: fn(Rows<'_>) -> bool| match search {
         Search::Like(model) => model.is_after(),
         Search::Small | Search::Large => is_worth_it(matrix),
     };
-    let have_tops = against(Against::TopBefore).next().is_some();
+    let have_tops = given(Given::PreviousTop).next().is_some();
     let are_after_tops = have_tops && is_after(row_order::has_runs_of_tops);
-    let after_tops = |rows: &RowModel| rows.against(Against::TopBefore).filter(|_| are_after_tops);
+    let after_tops = |rows: &RowModel| rows.given(Given::PreviousTop).filter(|_| are_after_tops);
     let alone = rows
         .iter()
         .map(|rows| after_tops(rows).unwrap_or(rows.alone()));
     let mut models: Vec<Model> = alone.collect();
     if reference.is_some() {
-        models.extend(against(Against::Reference));
+        models.extend(given(Given::Reference));
     }
-    let last = Before::last(Caution::LEAST);
-    if against(Against::Before(last)).next().is_some() {
+    let last = EarlierRows::last(Caution::LEAST);
+    if given(Given::EarlierRows(last)).next().is_some() {
         let befores = match search {
             Search::Like(Model {
-                against: Against::Before(before),
+                given: Given::EarlierRows(before),
                 ..
             }) => vec![before],
             Search::Like(_) => Vec::new(),
@@ -89,7 +89,7 @@ pub fn candidates(
 /// ones.
 pub fn candidates_beside(
     matrix: Rows<'_>,
-    earlier: &[Before],
+    earlier: &[EarlierRows],
     is_exact: &mut [bool],
     promise: &Promise,
 ) -> Vec<Model> {
@@ -98,19 +98,19 @@ pub fn candidates_beside(
 }
 
 /// The models of `rows` beside earlier rows, with all cautions that are looked for.
-fn beside(rows: &[RowModel], befores: &[Before], search: Search) -> Vec<Model> {
-    let with_cautions = |&before: &Before| {
+fn beside(rows: &[RowModel], befores: &[EarlierRows], search: Search) -> Vec<Model> {
+    let with_cautions = |&before: &EarlierRows| {
         let cautions = match search {
             Search::Small => &Caution::ALL[..],
             Search::Large => &Caution::OF_LARGE,
             Search::Like(_) => &[before.caution],
         };
-        let with = |&caution: &Caution| Against::Before(Before { caution, ..before });
+        let with = |&caution: &Caution| Given::EarlierRows(EarlierRows { caution, ..before });
         cautions.iter().map(with).collect::<Vec<_>>()
     };
-    let befores: Vec<Against> = befores.iter().flat_map(with_cautions).collect();
+    let befores: Vec<Given> = befores.iter().flat_map(with_cautions).collect();
     let of_rows = |rows: &RowModel| {
-        let of_befores = befores.iter().filter_map(|&before| rows.against(before));
+        let of_befores = befores.iter().filter_map(|&before| rows.given(before));
         let mut models: Vec<Model> = of_befores.collect();
         // Expected rows ignore the caution: drop equal models.
         models.dedup();
@@ -202,7 +202,7 @@ fn models_within_divergence(
         },
         Search::Small | Search::Large => {
             let is_large = matches!(search, Search::Large);
-            let roots = fineness::suiting(matrix, is_exact, max_kl, is_large);
+            let roots = fineness::choose_roots(matrix, is_exact, max_kl, is_large);
             match matrix.n_classes() >= MANY_CLASSES {
                 true => vec![roots, roots.linear()],
                 false => vec![roots],
@@ -251,7 +251,7 @@ fn exact_models(matrix: Rows<'_>, search: Search) -> Vec<RowModel> {
     let sorted: Vec<RowModel> = sorted.collect();
     let mut models = vec![RowModel::Bits];
     models.extend(of_bits);
-    if search.wants(&[id::BY_CLASS, id::BY_BEFORE, id::BY_ABOVE])
+    if search.wants(&[id::BY_CLASS, id::BY_PREVIOUS_VALUE, id::BY_PREVIOUS_ROW])
         && Table::is_likely(matrix.values())
     {
         models.extend(By::ALL.map(RowModel::Tabled));

@@ -10,7 +10,7 @@ use super::block_sorted::{self, BlockSorted};
 use super::candidates::{Search, candidates, candidates_beside};
 use super::coded::Payload;
 use super::minifloat::Minifloat;
-use super::models::{Against, Model, RowModel, Way};
+use super::models::{Given, Method, Model, RowModel};
 use super::promise::{Bound, Promise};
 use super::repeats::Repeats;
 use super::row_order;
@@ -20,20 +20,20 @@ use crate::matrix::{PredictionMatrix, Rows};
 /// The choice made for large blocks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Choice {
-    of_all: Suiting,
+    of_all: Pick,
     /// The choice for the distinct rows, if repeated rows are to be coded once.
-    of_distinct: Option<Suiting>,
+    of_distinct: Option<Pick>,
 }
 
 /// The model and coder that suit some rows best, and the bytes that a value took with them.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Suiting {
+struct Pick {
     model: Model,
     coder: Coder,
     bytes_a_value: f64,
 }
 
-impl Suiting {
+impl Pick {
     /// Estimated bytes of `rows`, coded this way.
     fn n_bytes(self, rows: Rows<'_>) -> f64 {
         self.bytes_a_value * rows.values().len() as f64
@@ -61,7 +61,7 @@ pub fn choose(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) ->
 }
 
 /// Chooses model and coder for rows that are coded one by one, whether they repeat or not.
-fn choose_model(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) -> Suiting {
+fn choose_model(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) -> Pick {
     let samples = |n_rows: usize, n_together: usize| {
         let sample = |rows| sample(rows, n_rows, n_together);
         (sample(rows), reference.map(sample))
@@ -154,7 +154,7 @@ pub fn encode(
     };
     // For a large block, an estimate of what all rows take is enough.
     let n_bytes = repeated.bytes.len();
-    if of_all.is_some_and(|suiting| n_bytes as f64 <= suiting.n_bytes(matrix)) {
+    if of_all.is_some_and(|pick| n_bytes as f64 <= pick.n_bytes(matrix)) {
         return repeated;
     }
     let mut marked = is_exact.to_vec();
@@ -167,17 +167,13 @@ pub fn encode(
 }
 
 /// Encodes each distinct row once; `None` where too few rows come again, or some would be stored exactly.
-fn encode_repeated(
-    matrix: Rows<'_>,
-    promise: &Promise,
-    suiting: Option<Suiting>,
-) -> Option<Payload> {
+fn encode_repeated(matrix: Rows<'_>, promise: &Promise, pick: Option<Pick>) -> Option<Payload> {
     let repeats = Repeats::of(matrix)?;
     let values = repeats.distinct(matrix);
     let distinct = Rows::new(matrix.n_classes(), &values);
     let mut is_exact = vec![false; distinct.n_rows()];
-    let suiting = suiting.filter(|_| is_large(distinct));
-    let of_distinct = encode_all(distinct, None, &mut is_exact, promise, suiting);
+    let pick = pick.filter(|_| is_large(distinct));
+    let of_distinct = encode_all(distinct, None, &mut is_exact, promise, pick);
     if is_exact.contains(&true) {
         return None;
     }
@@ -195,24 +191,24 @@ fn encode_all(
     reference: Option<Rows<'_>>,
     is_exact: &mut [bool],
     promise: &Promise,
-    suiting: Option<Suiting>,
+    pick: Option<Pick>,
 ) -> Payload {
     let is_large = is_large(matrix);
     // The values of this block may not have the chosen model.
-    let way = |suiting: Suiting, is_exact: &mut [bool]| {
-        let search = Search::Like(suiting.model);
+    let method = |pick: Pick, is_exact: &mut [bool]| {
+        let search = Search::Like(pick.model);
         let models = candidates(matrix, reference, is_exact, promise, search);
         let mut models = models.into_iter();
-        let model = models.find(|model| model.id() == suiting.model.id())?;
-        let bytes_a_value = Some(suiting.bytes_a_value);
-        Some(Way::of(model, suiting.coder, matrix, bytes_a_value))
+        let model = models.find(|model| model.id() == pick.model.id())?;
+        let bytes_a_value = Some(pick.bytes_a_value);
+        Some(Method::of(model, pick.coder, matrix, bytes_a_value))
     };
-    let chosen = suiting.and_then(|suiting| {
-        let way_chosen = way(suiting, is_exact);
-        way_chosen.or_else(|| way(choose_model(matrix, reference, promise), is_exact))
+    let chosen = pick.and_then(|pick| {
+        let method_chosen = method(pick, is_exact);
+        method_chosen.or_else(|| method(choose_model(matrix, reference, promise), is_exact))
     });
     let payload = match chosen {
-        Some(way) => block::encode(way, matrix, reference, is_exact, promise.keep_top),
+        Some(method) => block::encode(method, matrix, reference, is_exact, promise.keep_top),
         None => {
             let search = match is_large {
                 true => Search::Large,
@@ -222,7 +218,7 @@ fn encode_all(
             encode_best(&models, matrix, reference, is_exact, promise, is_large).0
         }
     };
-    let of_bits = encode_bits_if_likely(&payload, matrix, reference, is_exact, promise, suiting);
+    let of_bits = encode_bits_if_likely(&payload, matrix, reference, is_exact, promise, pick);
     match of_bits {
         Some((of_bits, marked)) if of_bits.bytes.len() < payload.bytes.len() => {
             // Where all rows are coded bit for bit, those that had to be stay marked.
@@ -243,7 +239,7 @@ fn encode_bits_if_likely(
     reference: Option<Rows<'_>>,
     is_exact: &[bool],
     promise: &Promise,
-    suiting: Option<Suiting>,
+    pick: Option<Pick>,
 ) -> Option<(Payload, Vec<bool>)> {
     let is_large = is_large(matrix);
     let is_of_bits = is_of_bits(&payload.bytes);
@@ -266,7 +262,7 @@ fn encode_bits_if_likely(
         bound: Bound::Exact,
         ..*promise
     };
-    let suiting = match is_large && !are_many {
+    let pick = match is_large && !are_many {
         true => {
             let of_bits = choose_model(matrix, reference, &exact);
             if of_bits.n_bytes(matrix) >= n_bytes as f64 {
@@ -274,10 +270,10 @@ fn encode_bits_if_likely(
             }
             Some(of_bits)
         }
-        false => suiting.filter(|_| is_of_bits),
+        false => pick.filter(|_| is_of_bits),
     };
     let mut marked = vec![false; matrix.n_rows()];
-    let of_bits = encode_all(matrix, reference, &mut marked, &exact, suiting);
+    let of_bits = encode_all(matrix, reference, &mut marked, &exact, pick);
     Some((of_bits, marked))
 }
 
@@ -304,13 +300,13 @@ fn encode_best(
     is_exact: &mut [bool],
     promise: &Promise,
     is_large: bool,
-) -> (Payload, Suiting) {
+) -> (Payload, Pick) {
     let encode = |model: Model, coder: Coder| {
         let mut marked = is_exact.to_vec();
-        let way = Way::of(model, coder, matrix, None);
-        let payload = block::encode(way, matrix, reference, &mut marked, promise.keep_top);
+        let method = Method::of(model, coder, matrix, None);
+        let payload = block::encode(method, matrix, reference, &mut marked, promise.keep_top);
         Tried {
-            suiting: Suiting {
+            pick: Pick {
                 model,
                 coder,
                 bytes_a_value: payload.bytes.len() as f64 / matrix.values().len() as f64,
@@ -333,7 +329,7 @@ fn encode_best(
     let least = least(&tried);
     // Where ranked rows are compared first, slower models must take this much less.
     let most_beside_ranked = match tried.first() {
-        Some(first) if is_large && is_ranked(first.suiting.model) && reference.is_none() => {
+        Some(first) if is_large && is_ranked(first.pick.model) && reference.is_none() => {
             MOST_BESIDE_RANKED * first.n_bytes()
         }
         _ => f64::MAX,
@@ -347,7 +343,7 @@ fn encode_best(
         .into_par_iter()
         .map(|with_huffman| {
             let most = most_of_ans * with_huffman.n_bytes();
-            let model = with_huffman.suiting.model;
+            let model = with_huffman.pick.model;
             let most_to_be_chosen = match is_slow(model) {
                 true => most_beside_ranked.min(least / MOST_BESIDE_RANKED),
                 false => least / MOST_BESIDE_RANKED,
@@ -363,7 +359,7 @@ fn encode_best(
         })
         .collect();
     let better = |best: Tried, other: Tried| {
-        let most = most_share(best.suiting, other.suiting.model, is_large);
+        let most = most_share(best.pick, other.pick.model, is_large);
         match other.n_bytes() < most * best.n_bytes() {
             true => other,
             false => best,
@@ -371,7 +367,7 @@ fn encode_best(
     };
     let best = tried.into_iter().reduce(better).expect("a model");
     is_exact.copy_from_slice(&best.marked);
-    (best.payload, best.suiting)
+    (best.payload, best.pick)
 }
 
 fn is_ranked(model: Model) -> bool {
@@ -416,28 +412,28 @@ fn sorted_that_may_pay(
 
 /// The largest share of the best payload's bytes that another model may take to replace it: a slower one must be worth
 /// its time, more so if the block, or the one that the rows are a sample of, `is_large`.
-fn most_share(best: Suiting, other: Model, is_large: bool) -> f64 {
+fn most_share(best: Pick, other: Model, is_large: bool) -> f64 {
     let is_fast = is_ranked(best.model) && (is_large || best.coder == Coder::Huffman);
     let is_predicted = |model: Model| matches!(model.rows, RowModel::Predicted(_));
-    match (best.model.against, other.against) {
+    match (best.model.given, other.given) {
         _ if is_block_sorted(other) => match is_block_sorted(best.model) {
             true => 1.0,
             false if is_large => MOST_OF_SORTED_IN_LARGE,
             false if is_fast => MOST_BESIDE_RANKED,
             false => MOST_OF_SLOWER,
         },
-        (_, Against::Nothing | Against::TopBefore | Against::Before(_))
+        (_, Given::Nothing | Given::PreviousTop | Given::EarlierRows(_))
             if is_fast && is_slow(other) =>
         {
             MOST_BESIDE_RANKED
         }
-        (Against::Before(_), Against::Before(_))
+        (Given::EarlierRows(_), Given::EarlierRows(_))
             if is_predicted(best.model) && is_predicted(other) =>
         {
             1.0
         }
-        (_, Against::Before(_)) if is_large => MOST_OF_BEFORE_IN_LARGE,
-        (_, Against::Reference | Against::Before(_)) => MOST_OF_SLOWER,
+        (_, Given::EarlierRows(_)) if is_large => MOST_OF_BEFORE_IN_LARGE,
+        (_, Given::Reference | Given::EarlierRows(_)) => MOST_OF_SLOWER,
         _ => 1.0,
     }
 }
@@ -458,7 +454,7 @@ const MOST_OF_SORTED_IN_LARGE: f64 = 0.9;
 
 /// A model and a coder, and what they made of some rows.
 struct Tried {
-    suiting: Suiting,
+    pick: Pick,
     payload: Payload,
     /// The rows stored exactly.
     marked: Vec<bool>,
@@ -568,9 +564,9 @@ mod tests {
                 assert_eq!(choice.is_some(), n_rows == 9000);
                 let mut is_exact = vec![false; n_rows];
                 let payload = encode(matrix.view(), None, &mut is_exact, &promise, choice).bytes;
-                let way = Way::read_from(&mut BitReader::new(&payload), None).unwrap();
-                let RowModel::BlockSorted(sorted) = way.model.rows else {
-                    panic!("{way:?}");
+                let method = Method::read_from(&mut BitReader::new(&payload), None).unwrap();
+                let RowModel::BlockSorted(sorted) = method.model.rows else {
+                    panic!("{method:?}");
                 };
                 assert_eq!(sorted.scan, scan, "{n_rows}");
             }
@@ -595,15 +591,15 @@ mod tests {
             let choice = is_large(matrix.view()).then(|| choose(matrix.view(), None, promise));
             let mut is_exact = vec![false; matrix.n_rows()];
             let payload = encode(matrix.view(), None, &mut is_exact, promise, choice).bytes;
-            let way = Way::read_from(&mut BitReader::new(&payload), None).unwrap();
+            let method = Method::read_from(&mut BitReader::new(&payload), None).unwrap();
             let decoded = block::decode(&payload, matrix.n_rows(), matrix.n_classes(), 1).unwrap();
             let rows = matrix.rows().zip(decoded.rows());
             for (row, decoded) in rows {
                 assert!(promise.measure(row, decoded).is_some());
             }
-            match way.model.against {
-                Against::Before(before) if before.is_gradient => before.lag,
-                against => panic!("{against:?}"),
+            match method.model.given {
+                Given::EarlierRows(before) if before.is_gradient => before.lag,
+                given => panic!("{given:?}"),
             }
         };
         let of_logits = Promise::new(Kind::Logits, Bound::MaxError(0.01));

@@ -95,7 +95,7 @@ impl Walk {
         let columns = Columns::new(n_classes);
         let ridge = match beside {
             Beside::Reference(_) => RIDGE,
-            Beside::Before(_) => RIDGE_OF_BEFORE,
+            Beside::EarlierRows(_) => RIDGE_OF_BEFORE,
         };
         Self {
             known: Known::nothing(n_classes),
@@ -180,7 +180,7 @@ pub fn encode(
         match beside {
             Beside::Reference(reference) => walk.known.take(reference.row(row)),
             // How the rows before will be decoded is not known yet: take the originals.
-            Beside::Before(before) => {
+            Beside::EarlierRows(before) => {
                 let rows = &matrix.values()[..row * n_classes];
                 before.fill(rows, Some(floor(levels)), &mut decoded);
                 walk.known.take(&decoded);
@@ -221,7 +221,7 @@ pub fn encode(
             let distance = quantized.distance(&row_levels);
             sequence.push_number(rest_context(others.n), zigzag(distance));
         }
-        if let Beside::Before(_) = beside {
+        if let Beside::EarlierRows(_) = beside {
             scale
                 .dequantize_row(&row_levels, top, &mut decoded)
                 .expect("the levels of a row of probabilities");

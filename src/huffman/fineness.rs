@@ -298,7 +298,12 @@ impl FinenessFinder {
 
 /// The steps of finenesses with which rows, as far as the first of them show, take about the fewest bits; finer steps
 /// take more time, so that they must save something in a large block.
-pub(super) fn suiting(matrix: Rows<'_>, is_exact: &[bool], max_kl: f64, is_large: bool) -> Roots {
+pub(super) fn choose_roots(
+    matrix: Rows<'_>,
+    is_exact: &[bool],
+    max_kl: f64,
+    is_large: bool,
+) -> Roots {
     const N_ROWS: usize = 512;
     /// In bits for each level, which takes about four.
     const LEAST_SAVING: f32 = 0.03;
@@ -496,7 +501,7 @@ mod tests {
             }
             let none_exact = vec![false; 200];
             let matrix = Rows::new(n_classes, &values);
-            suiting(matrix, &none_exact, 1e-3, is_large).log_n_steps()
+            choose_roots(matrix, &none_exact, 1e-3, is_large).log_n_steps()
         };
         let many = of(100, false);
         assert!(many >= 2 && of(100, true) == many && of(2, true) == 0);

@@ -1,6 +1,6 @@
 //! The models of rows, their numbers, and what a payload begins with: how its rows are coded (FORMAT.md, section 5).
 
-use super::beside::{self, Before, Caution};
+use super::beside::{self, Caution, EarlierRows};
 use super::bitstream::{BitReader, BitWriter, Coder};
 use super::block_sorted::{self, BlockSorted, Scan, Values};
 use super::codebook::{read_gamma, write_gamma};
@@ -18,7 +18,7 @@ use crate::matrix::Rows;
 
 /// How the rows of a block are coded.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Way {
+pub struct Method {
     /// How symbols are made of rows.
     pub model: Model,
     /// How symbols are written.
@@ -27,18 +27,18 @@ pub struct Way {
     pub n_streams: usize,
 }
 
-impl Way {
-    /// The way with the number of bitstreams that suits the rows, whose values take about `bytes_a_value` each; if that
+impl Method {
+    /// The method with the number of bitstreams that suits the rows, whose values take about `bytes_a_value` each; if that
     /// is not known, expected rows get one.
     pub fn of(model: Model, coder: Coder, matrix: Rows<'_>, bytes_a_value: Option<f64>) -> Self {
         /// Of expected rows, runs of zeros end with each bitstream: up to 250 bytes were seen to be lost in a block.
         const MANY_BYTES: f64 = (1 << 16) as f64;
         let n_values = matrix.values().len();
-        let is_worth_it = match (model.rows, model.against) {
-            (RowModel::Expected(_), Against::Nothing | Against::TopBefore) => {
+        let is_worth_it = match (model.rows, model.given) {
+            (RowModel::Expected(_), Given::Nothing | Given::PreviousTop) => {
                 bytes_a_value.is_some_and(|bytes| bytes * n_values as f64 >= MANY_BYTES)
             }
-            (RowModel::Predicted(_), Against::Nothing) => n_values >= LARGE,
+            (RowModel::Predicted(_), Given::Nothing) => n_values >= LARGE,
             _ => false,
         };
         let n_streams = match is_worth_it && matrix.n_rows() >= 8 * N_STREAMS {
@@ -52,9 +52,9 @@ impl Way {
         }
     }
 
-    /// Writes the way, and the checksum of the rows of the reference if its model codes rows given these.
+    /// Writes the method, and the checksum of the rows of the reference if its model codes rows given these.
     pub fn write_to(self, reference: Option<Rows<'_>>, writer: &mut BitWriter) {
-        let first = FirstByte::of_way(self);
+        let first = FirstByte::of_method(self);
         writer.write(first.0.into(), 8);
         if let Some(reference) = reference.filter(|_| first.needs_reference()) {
             writer.write(beside::checksum(reference), 32);
@@ -62,10 +62,10 @@ impl Way {
         self.model.write_to(writer);
     }
 
-    /// Reads a way; one beside a reference only if there is one.
+    /// Reads a method; one beside a reference only if there is one.
     ///
     /// # Errors
-    /// [`Error::WrongReference`] if rows were coded given another one; [`Corrupt`] if there is no such way.
+    /// [`Error::WrongReference`] if rows were coded given another one; [`Corrupt`] if there is no such method.
     pub fn read_from(reader: &mut BitReader, reference: Option<Rows<'_>>) -> Result<Self, Error> {
         let first = FirstByte(reader.read(8)? as u8);
         if first.n_streams() > 1 && !first.may_have_streams() {
@@ -100,7 +100,7 @@ pub struct Model {
     /// How each row is coded.
     pub rows: RowModel,
     /// The rows that it is conditioned on.
-    pub against: Against,
+    pub given: Given,
 }
 
 /// How a row is coded.
@@ -124,15 +124,15 @@ pub enum RowModel {
 
 /// The rows that a row is conditioned on.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Against {
+pub enum Given {
     /// Nothing.
     Nothing,
     /// The top class on that of the previous row.
-    TopBefore,
+    PreviousTop,
     /// The row on the same row of a reference.
     Reference,
     /// The row on those before it.
-    Before(Before),
+    EarlierRows(EarlierRows),
 }
 
 impl RowModel {
@@ -140,37 +140,35 @@ impl RowModel {
     pub fn alone(self) -> Model {
         Model {
             rows: self,
-            against: Against::Nothing,
+            given: Given::Nothing,
         }
     }
 
     /// The model of these rows conditioned on `against`, with the levels that it has; `None` if there is no such model.
-    pub fn against(self, against: Against) -> Option<Model> {
-        let (rows, against) = match (self, against) {
-            (_, Against::Nothing)
-            | (Self::Ranked(_) | Self::Expected(_), Against::TopBefore)
-            | (Self::Predicted(_), Against::Reference) => (self, against),
+    pub fn given(self, given: Given) -> Option<Model> {
+        let (rows, given) = match (self, given) {
+            (_, Given::Nothing)
+            | (Self::Ranked(_) | Self::Expected(_), Given::PreviousTop)
+            | (Self::Predicted(_), Given::Reference) => (self, given),
             // Minifloats go beside the previous row only: beside earlier rows, their numbers would not fit 6 bits.
-            (Self::Predicted(numbers), Against::Before(before))
+            (Self::Predicted(numbers), Given::EarlierRows(before))
                 if before.is_last() || !numbers.are_minifloats() =>
             {
-                (self, against)
+                (self, given)
             }
-            (Self::Expected(levels), Against::Reference) => {
-                (Self::Expected(levels.beside()?), against)
-            }
-            (Self::Expected(levels), Against::Before(before)) => {
+            (Self::Expected(levels), Given::Reference) => (Self::Expected(levels.beside()?), given),
+            (Self::Expected(levels), Given::EarlierRows(before)) => {
                 let levels = match levels {
                     Levels::Root { roots, .. } if !roots.are_linear() => levels,
                     _ => levels.beside()?,
                 };
                 let caution = Caution::LEAST;
-                let before = Before { caution, ..before };
-                (Self::Expected(levels), Against::Before(before))
+                let before = EarlierRows { caution, ..before };
+                (Self::Expected(levels), Given::EarlierRows(before))
             }
             _ => return None,
         };
-        Some(Model { rows, against })
+        Some(Model { rows, given })
     }
 
     /// The number of the model of these rows, conditioned on nothing.
@@ -200,8 +198,8 @@ impl RowModel {
             Self::Multiples(_) => id::MULTIPLES,
             Self::Bits => id::BITS,
             Self::Tabled(By::Class) => id::BY_CLASS,
-            Self::Tabled(By::Before) => id::BY_BEFORE,
-            Self::Tabled(By::Above) => id::BY_ABOVE,
+            Self::Tabled(By::PreviousValue) => id::BY_PREVIOUS_VALUE,
+            Self::Tabled(By::PreviousRow) => id::BY_PREVIOUS_ROW,
             Self::BlockSorted(sorted) => match sorted.values {
                 Values::Steps(_) => id::SORTED_STEPS,
                 Values::Bits(of) if of.is_f32() => id::SORTED_BITS,
@@ -280,8 +278,8 @@ impl RowModel {
             }),
             id::BITS => Self::Bits,
             id::BY_CLASS => Self::Tabled(By::Class),
-            id::BY_BEFORE => Self::Tabled(By::Before),
-            id::BY_ABOVE => Self::Tabled(By::Above),
+            id::BY_PREVIOUS_VALUE => Self::Tabled(By::PreviousValue),
+            id::BY_PREVIOUS_ROW => Self::Tabled(By::PreviousRow),
             id::SHARES => Self::Expected(Levels::Uniform(uniform(reader)?.into_shares()?)),
             id::ORDERED_MINIFLOATS => {
                 Self::Predicted(Numbers::OrderedBits(read_minifloat(reader)?))
@@ -318,29 +316,29 @@ impl RowModel {
 impl Model {
     /// Whether rows, or only their top classes, are coded given rows before them.
     pub fn is_after(self) -> bool {
-        matches!(self.against, Against::TopBefore | Against::Before(_))
+        matches!(self.given, Given::PreviousTop | Given::EarlierRows(_))
     }
 
     /// The number of the model.
     pub fn id(self) -> u32 {
-        match self.against {
-            Against::Nothing => self.rows.id(),
-            Against::TopBefore => id::AFTER + self.rows.id(),
-            Against::Reference => self.rows.id_beside(),
-            Against::Before(before) if before.is_last() => id::AFTER + self.rows.id_beside(),
-            Against::Before(_) => self.rows.id_beside() - id::EXPECTED_BESIDE + id::EARLIER,
+        match self.given {
+            Given::Nothing => self.rows.id(),
+            Given::PreviousTop => id::AFTER + self.rows.id(),
+            Given::Reference => self.rows.id_beside(),
+            Given::EarlierRows(before) if before.is_last() => id::AFTER + self.rows.id_beside(),
+            Given::EarlierRows(_) => self.rows.id_beside() - id::EXPECTED_BESIDE + id::EARLIER,
         }
     }
 
     /// Writes the parameters of the model.
     fn write_to(self, writer: &mut BitWriter) {
-        match (self.rows, self.against) {
-            (RowModel::Expected(Levels::Root { roots, .. }), Against::Before(_)) => {
+        match (self.rows, self.given) {
+            (RowModel::Expected(Levels::Root { roots, .. }), Given::EarlierRows(_)) => {
                 writer.write(roots.log_n_steps(), 2);
             }
             (rows, _) => rows.write_to(writer),
         }
-        if let Against::Before(before) = self.against {
+        if let Given::EarlierRows(before) = self.given {
             if let RowModel::Predicted(_) = self.rows {
                 writer.write(before.caution.number(), 2);
             }
@@ -366,12 +364,12 @@ impl Model {
             alone => alone,
         };
         let rows = RowModel::read_from(of_rows, reader)?;
-        let against = match (is_after, is_beside(base)) {
-            (false, false) => Against::Nothing,
-            (true, false) => Against::TopBefore,
-            (false, true) => Against::Reference,
+        let given = match (is_after, is_beside(base)) {
+            (false, false) => Given::Nothing,
+            (true, false) => Given::PreviousTop,
+            (false, true) => Given::Reference,
             (true, true) => {
-                let mut before = Before::last(match rows {
+                let mut before = EarlierRows::last(match rows {
                     RowModel::Predicted(_) => Caution::from_number(reader.read(2)?),
                     _ => Caution::LEAST,
                 });
@@ -381,10 +379,10 @@ impl Model {
                         return Err(Error::Corrupt("the row before is that of another model"));
                     }
                 }
-                Against::Before(before)
+                Given::EarlierRows(before)
             }
         };
-        Ok(rows.against(against).ok_or(Corrupt(UNKNOWN_MODEL))?)
+        Ok(rows.given(given).ok_or(Corrupt(UNKNOWN_MODEL))?)
     }
 }
 
@@ -404,8 +402,8 @@ pub(super) mod id {
     pub const ORDERED_BESIDE: u32 = 11;
     pub const BITS_BESIDE: u32 = 12;
     pub const BY_CLASS: u32 = 13;
-    pub const BY_BEFORE: u32 = 14;
-    pub const BY_ABOVE: u32 = 15;
+    pub const BY_PREVIOUS_VALUE: u32 = 14;
+    pub const BY_PREVIOUS_ROW: u32 = 15;
     pub const SHARES: u32 = 16;
     pub const ORDERED_MINIFLOATS: u32 = 17;
     pub const MINIFLOATS: u32 = 18;
@@ -453,13 +451,17 @@ impl FirstByte {
         Self(payload.first().copied().unwrap_or_default())
     }
 
-    fn of_way(way: Way) -> Self {
-        let streams = if way.n_streams > 1 { Self::STREAMS } else { 0 };
-        let coder = match way.coder {
+    fn of_method(method: Method) -> Self {
+        let streams = if method.n_streams > 1 {
+            Self::STREAMS
+        } else {
+            0
+        };
+        let coder = match method.coder {
             Coder::Huffman => 0,
             Coder::Ans => Self::ANS,
         };
-        Self(way.model.id() as u8 | streams | coder)
+        Self(method.model.id() as u8 | streams | coder)
     }
 
     /// The number of the model.
@@ -699,7 +701,7 @@ mod tests {
             writer.write(Minifloat::F32.n_mantissa_bits(), 5);
             let payload = writer.finish();
             let mut reader = BitReader::new(&payload);
-            let error = Way::read_from(&mut reader, Some(reference.view())).unwrap_err();
+            let error = Method::read_from(&mut reader, Some(reference.view())).unwrap_err();
             assert!(
                 matches!(error, Error::Corrupt(what) if what.contains("another model")),
                 "{model}: {error}"

@@ -75,7 +75,7 @@ impl Walk {
         let columns = Columns::new(n_classes);
         let own = match beside {
             Beside::Reference(_) => 0.0,
-            Beside::Before(before) => before.caution.own_ridge(),
+            Beside::EarlierRows(before) => before.caution.own_ridge(),
         };
         let ridge = Ridge {
             own,
@@ -88,12 +88,12 @@ impl Walk {
             first: Vec::new(),
             first_known: Vec::new(),
             before: match beside {
-                Beside::Before(before) if before.is_row_before() => Some(Vec::new()),
+                Beside::EarlierRows(before) if before.is_row_before() => Some(Vec::new()),
                 _ => None,
             },
             are_classes_trusted: match beside {
                 Beside::Reference(_) => true,
-                Beside::Before(before) => before.is_last() || !before.caution.is_most(),
+                Beside::EarlierRows(before) => before.is_last() || !before.caution.is_most(),
             },
             exponents: vec![0; n_classes],
             features: vec![0.0; columns.count()],
@@ -230,7 +230,7 @@ pub fn encode(
         if !walk.first.is_empty() {
             walk.push_row(&row_numbers, known_rows.row(row_number), sequence);
         }
-        if let Beside::Before(_) = beside {
+        if let Beside::EarlierRows(_) = beside {
             numbers.dequantize_row(row_numbers.iter().copied(), &mut decoded);
             known_rows.take(&decoded, false);
         }

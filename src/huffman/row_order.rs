@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::beside::{Before, Caution};
+use super::beside::{Caution, EarlierRows};
 use super::codebook::entropy_bits;
 use super::symbols::TopClasses;
 use crate::matrix::{Rows, argmax};
@@ -55,7 +55,7 @@ pub fn are_near(matrix: Rows<'_>) -> bool {
 
 /// The lags and gradients that predict rows better than the last row does: the best of each kind, or none. For large
 /// blocks, where time counts as well, only gradients, and only if rows are near each other.
-pub fn earlier(matrix: Rows<'_>, is_large: bool) -> Vec<Before> {
+pub fn earlier(matrix: Rows<'_>, is_large: bool) -> Vec<EarlierRows> {
     /// The largest lag.
     const MAX_LAG: usize = 4096;
     /// Rows and classes that are looked at for all lags; rows, of all classes, for the best lags, and the number of
@@ -80,9 +80,9 @@ pub fn earlier(matrix: Rows<'_>, is_large: bool) -> Vec<Before> {
         rows.step_by(step)
     };
     let value = |row: usize, class: usize| matrix.values()[row * n_classes + class];
-    let last = Before::last(Caution::LEAST);
+    let last = EarlierRows::last(Caution::LEAST);
     // The error of what is predicted of these classes in a row; where that is no number, of the last row.
-    let off = |before: Before, classes: &[usize], row: usize| -> f64 {
+    let off = |before: EarlierRows, classes: &[usize], row: usize| -> f64 {
         let lag = before.lag as usize;
         let offs = classes.iter().map(|&class| {
             let (now, last) = (value(row, class), value(row - 1, class));
@@ -95,7 +95,7 @@ pub fn earlier(matrix: Rows<'_>, is_large: bool) -> Vec<Before> {
         });
         offs.sum()
     };
-    let error = |before: Before, classes: &[usize], n_rows: usize| -> f64 {
+    let error = |before: EarlierRows, classes: &[usize], n_rows: usize| -> f64 {
         rows(n_rows).map(|row| off(before, classes, row)).sum()
     };
     // The classes that change most; the others mostly change with them.
@@ -109,13 +109,13 @@ pub fn earlier(matrix: Rows<'_>, is_large: bool) -> Vec<Before> {
     classes.sort_by(|&a, &b| changes[b].total_cmp(&changes[a]));
     classes.truncate(N_CLASSES);
     let best = |is_gradient: bool, lags: RangeInclusive<usize>| {
-        let befores = lags.map(|lag| Before {
+        let befores = lags.map(|lag| EarlierRows {
             lag: lag as u32,
             is_gradient,
             ..last
         });
         let tried = befores.map(|before| (before, error(before, &classes, N_ROWS)));
-        let mut tried: Vec<(Before, f64)> = tried.collect();
+        let mut tried: Vec<(EarlierRows, f64)> = tried.collect();
         tried.sort_by(|a, b| a.1.total_cmp(&b.1));
         tried.truncate(N_BEST);
         for (before, error_of) in &mut tried {

@@ -26,14 +26,14 @@ pub enum By {
     /// Its class.
     Class,
     /// The place of the value before it in the row.
-    Before,
+    PreviousValue,
     /// The place of the value of the same class in the previous row.
-    Above,
+    PreviousRow,
 }
 
 impl By {
     /// All kinds, each at its number.
-    pub const ALL: [Self; 3] = [Self::Class, Self::Before, Self::Above];
+    pub const ALL: [Self; 3] = [Self::Class, Self::PreviousValue, Self::PreviousRow];
 
     /// The context, given the places of the row so far and those of the previous row, if there is one.
     #[inline(always)]
@@ -44,8 +44,8 @@ impl By {
         match self {
             Self::Class if n_classes <= N_POSITIONS => class,
             Self::Class => class * N_POSITIONS / n_classes,
-            Self::Before => of_place(places.last()),
-            Self::Above => of_place(above.get(class)),
+            Self::PreviousValue => of_place(places.last()),
+            Self::PreviousRow => of_place(above.get(class)),
         }
     }
 }
