@@ -72,7 +72,8 @@ fn choose_model(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) 
     let models = candidates(sample, known, &mut is_exact, promise, Search::Large);
     let (_, best) = encode_best(&models, sample, known, &mut is_exact, promise, true);
 
-    let earlier = row_order::earlier(rows, true);
+    // Of few classes, even many rows are coded in no time.
+    let earlier = row_order::earlier(rows, rows.values().len() >= LARGE);
     if earlier.is_empty() {
         return best;
     }
@@ -624,6 +625,26 @@ mod tests {
                 let lag = lag_chosen(matrix, &promise);
                 assert!(lag.is_multiple_of(width as u32), "{lag} {promise:?}");
             }
+        }
+    }
+
+    #[test]
+    fn rows_nearly_as_those_a_while_ago_are_coded_given_these_unless_time_counts() {
+        const LAG: usize = 1500;
+        for (n_classes, is_given) in [(3, true), (40, false)] {
+            let value = |i: usize| {
+                let of_period = noise(i % (LAG * n_classes)) as f32 / (1u64 << 29) as f32;
+                of_period + noise(i) as f32 / (1u64 << 36) as f32
+            };
+            let values = (0..8000 * n_classes).map(value).collect();
+            let matrix = PredictionMatrix::new(n_classes, values);
+            let promise = Promise::new(Kind::Logits, Bound::MaxError(0.05));
+            let choice = choose(matrix.view(), None, &promise);
+            let lag = match choice.of_all.model.given {
+                Given::EarlierRows(earlier) => Some(earlier.lag as usize),
+                _ => None,
+            };
+            assert_eq!(lag, is_given.then_some(LAG));
         }
     }
 
