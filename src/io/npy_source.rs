@@ -174,6 +174,7 @@ fn unfit_shape(header: &NpyHeader) -> Error {
         found: header.shape.clone(),
         expected: match header.shape.len() {
             1 => "(rows, classes); x[:, None] makes an array of one dimension rows of one class, x[None, :] makes it one row".to_owned(),
+            3.. => "(rows, classes); x.reshape(-1, x.shape[-1]) makes rows of what has its classes last, as pixels or tokens have".to_owned(),
             _ => "(rows, classes), with one class or more".to_owned(),
         },
     }

@@ -336,7 +336,7 @@ fn arrays_that_are_no_matrix_of_floats_are_refused() {
     );
     fails(
         &npy("<f4", false, &[1, 2, 2], &[0; 16]),
-        "shape [1, 2, 2]; expected (rows, classes)",
+        "shape [1, 2, 2]; expected (rows, classes); x.reshape(-1, x.shape[-1]) makes rows of what has its classes last",
         "",
     );
     fails(
