@@ -410,6 +410,7 @@ mod tests {
     use super::super::expected::Levels;
     use super::super::minifloat::Minifloat;
     use super::super::models::Model;
+    use super::super::noise;
     use super::super::plain::Multiples;
     use super::super::predicted::Numbers;
     use super::super::promise::{Bound, Kind, Promise};
@@ -722,6 +723,48 @@ mod tests {
         }
         let error = read(1, false).unwrap_err().to_string();
         assert!(error.contains("that of another model"), "{error}");
+    }
+
+    #[test]
+    fn rows_handed_over_in_parts_are_those_decoded_at_once() {
+        let uniform = Uniform::new(0.01).unwrap();
+        let models = [Given::Nothing, Given::PreviousTop]
+            .map(|given| RowModel::Ranked(uniform).given(given).unwrap());
+        for (n_classes, n_rows) in [(3, 5000), (100, 130), (5000, 3), (7, 0)] {
+            let value = |i: usize| match noise(i) % n_classes as u32 {
+                0 => 0.5,
+                1 => 0.1,
+                _ => 0.0,
+            };
+            let values = (0..n_rows * n_classes).map(value).collect();
+            let matrix = PredictionMatrix::new(n_classes, values);
+            let all = models.into_iter().flat_map(methods);
+            for (method, keep_top) in all.flat_map(|method| [(method, 1), (method, 3)]) {
+                let mut is_exact: Vec<bool> = (0..n_rows).map(|row| row % 9 == 4).collect();
+                let mut payload =
+                    encode(method, matrix.view(), None, &mut is_exact, keep_top).bytes;
+                assert_same_in_parts(&payload, n_rows, n_classes, keep_top);
+                // Damage, from the parameters to the last rows.
+                for bit in (8..8 * payload.len()).step_by(payload.len() / 20 + 7) {
+                    payload[bit / 8] ^= 1 << (bit % 8);
+                    assert_same_in_parts(&payload, n_rows, n_classes, keep_top);
+                    payload[bit / 8] ^= 1 << (bit % 8);
+                }
+            }
+        }
+    }
+
+    fn assert_same_in_parts(payload: &[u8], n_rows: usize, n_classes: usize, keep_top: usize) {
+        let mut parts: Vec<u32> = Vec::new();
+        let take = |rows: Rows<'_>| parts.extend(rows.values().iter().map(|v| v.to_bits()));
+        let in_parts = decode_in_parts(payload, n_rows, n_classes, None, keep_top, take);
+        match decode(payload, n_rows, n_classes, keep_top) {
+            Ok(whole) => {
+                in_parts.unwrap();
+                assert!(whole.values().iter().map(|v| v.to_bits()).eq(parts));
+            }
+            Err(error) => assert_eq!(in_parts.unwrap_err().to_string(), error.to_string()),
+        }
     }
 
     #[test]

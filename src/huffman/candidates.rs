@@ -136,8 +136,8 @@ fn row_models(
     }
 }
 
-/// How far values may be from the fractions that they are taken for: as far as sums of float32 are off, and no more, lest
-/// other values be taken for fractions.
+/// How far values may be from the fractions that they are taken for: as far as sums of float32 are off, and no more,
+/// lest other values be taken for fractions.
 const FRACTION_TOLERANCE: f64 = 1e-6;
 
 /// The models of probabilities within an error.

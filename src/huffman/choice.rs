@@ -72,8 +72,9 @@ fn choose_model(rows: Rows<'_>, reference: Option<Rows<'_>>, promise: &Promise) 
     let models = candidates(sample, known, &mut is_exact, promise, Search::Large);
     let (_, best) = encode_best(&models, sample, known, &mut is_exact, promise, true);
 
-    // Of few classes, even many rows are coded in no time.
-    let earlier = row_order::earlier(rows, rows.values().len() >= LARGE);
+    // Of few classes, many rows are few values still.
+    let time_counts = rows.values().len() >= LARGE;
+    let earlier = row_order::earlier(rows, time_counts);
     if earlier.is_empty() {
         return best;
     }
@@ -224,7 +225,9 @@ fn encode_all(
         Some((of_bits, marked)) if of_bits.bytes.len() < payload.bytes.len() => {
             // Where all rows are coded bit for bit, those that had to be stay marked.
             if !is_of_bits(&of_bits.bytes) {
-                is_exact.copy_from_slice(&marked);
+                for (is_exact, marked) in is_exact.iter_mut().zip(marked) {
+                    *is_exact |= marked;
+                }
             }
             of_bits
         }

@@ -710,7 +710,7 @@ pub(super) fn write_gamma(writer: &mut BitWriter, value: u32) {
 pub(super) fn read_gamma(reader: &mut BitReader) -> Result<u32, Corrupt> {
     let n_bits = reader.peek().trailing_zeros();
     if n_bits > 24 {
-        return Err(Corrupt("a gamma code has more than 24 bits"));
+        return Err(Corrupt("a gamma code stands for a number of 2^25 or more"));
     }
     reader.consume(n_bits + 1)?;
     Ok(1 << n_bits | reader.read(n_bits)?)
@@ -838,7 +838,10 @@ mod tests {
                 }
                 let mut leaves = frequencies.clone();
                 leaves.sort_unstable();
-                assert_eq!(package_merge(&leaves, 62), huffman_lengths(&leaves));
+                let unlimited = huffman_lengths(&leaves);
+                for limit in [unlimited[0], 62] {
+                    assert_eq!(package_merge(&leaves, limit), unlimited);
+                }
             }
         }
     }

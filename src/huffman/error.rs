@@ -156,7 +156,7 @@ pub enum Error {
     },
     /// Rows of a reference other than those given which rows were coded.
     #[error(
-        "the reference has other rows than those that it was compressed against; name the file whose SHA-256 its header states, and read it with the pc that wrote it"
+        "the rows of the reference are not those that it was compressed against: it is damaged, or another pc has written it, which reads the reference in another way"
     )]
     WrongReference,
     /// Rows of a reference that cannot be read.

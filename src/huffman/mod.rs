@@ -75,7 +75,7 @@ pub use quantizer::{MAX_MAX_ERROR, MAX_MAX_KL, MIN_MAX_ERROR, MIN_MAX_KL, diverg
 pub use reader::{Block, FrameReader, ReferenceRows, first_moved_class};
 pub use writer::FrameWriter;
 
-/// Values from which on a block is large: time counts as well as bytes then, models are chosen on some of the rows, and
+/// Values from which on time counts as well as bytes: models of a block are chosen on some of its rows then, and
 /// predicted rows stand in several bitstreams.
 const LARGE: usize = 1 << 18;
 

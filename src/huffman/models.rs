@@ -76,7 +76,7 @@ impl Method {
         if first.needs_reference() {
             let Some(reference) = reference else {
                 return Err(Error::Corrupt(
-                    "a block is compressed against a reference that its frame does not name",
+                    "a block is compressed against a reference where there can be none",
                 ));
             };
             if reader.read(32)? != beside::checksum(reference) {
@@ -144,7 +144,7 @@ impl RowModel {
         }
     }
 
-    /// The model of these rows conditioned on `against`, with the levels that it has; `None` if there is no such model.
+    /// The model of these rows conditioned on `given`, with the levels that it has; `None` if there is no such model.
     pub fn given(self, given: Given) -> Option<Model> {
         let (rows, given) = match (self, given) {
             (_, Given::Nothing)
@@ -220,7 +220,7 @@ impl RowModel {
             id::PREDICTED_BITS => id::BITS_BESIDE,
             id::ORDERED_MINIFLOATS => id::ORDERED_MINIFLOATS_BESIDE,
             id::MINIFLOATS => id::MINIFLOATS_BESIDE,
-            _ => unreachable!("no such rows are told against a reference"),
+            _ => unreachable!("no such rows are given a reference"),
         }
     }
 
@@ -575,11 +575,12 @@ struct ModelInfo {
     name: &'static str,
     /// The first version of the format that has it.
     first_version: u8,
-    /// Some of those below.
+    /// Bits of [`BESIDE`] and the following.
     properties: u8,
 }
 
-/// Its rows are coded beside those of a reference; beside earlier ones in the model of a number higher.
+/// Its rows are coded given those of a reference. The model of the same rows from [`id::AFTER`] on has earlier rows in
+/// their place.
 const BESIDE: u8 = 1;
 /// There is a model of the same rows that codes the top class after that of the row before.
 const AFTER: u8 = 2;

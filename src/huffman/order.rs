@@ -70,7 +70,7 @@ impl Order {
     }
 
     /// Walks down a row of levels; `choose` gets the position in the order and two or more classes of the same level,
-    /// and returns which of them comes next.
+    /// and returns which of them comes next. After an error of it, the order is of no use.
     fn walk<T: PartialOrd + Copy>(
         &mut self,
         levels: &[T],

@@ -53,9 +53,9 @@ pub fn are_near(matrix: Rows<'_>) -> bool {
     n_nearer > 2 * n_farther + N_MORE
 }
 
-/// The lags and gradients that predict rows better than the last row does: the best of each kind, or none. For large
-/// blocks, where time counts as well, only gradients, and only if rows are near each other.
-pub fn earlier(matrix: Rows<'_>, is_large: bool) -> Vec<EarlierRows> {
+/// The lags and gradients that predict rows better than the last row does: the best of each kind, or none. Where time
+/// counts as well as bytes, only gradients, and only if rows are near each other.
+pub fn earlier(matrix: Rows<'_>, time_counts: bool) -> Vec<EarlierRows> {
     /// The largest lag.
     const MAX_LAG: usize = 4096;
     /// Rows and classes that are looked at for all lags; rows, of all classes, for the best lags, and the number of
@@ -68,7 +68,7 @@ pub fn earlier(matrix: Rows<'_>, is_large: bool) -> Vec<EarlierRows> {
     const MOST_OF_BEST: f64 = 1.1;
     /// A surplus of rows that is no chance.
     const N_MORE: usize = 16;
-    if is_large && !are_near(matrix) {
+    if time_counts && !are_near(matrix) {
         return Vec::new();
     }
     let n_classes = matrix.n_classes();
@@ -136,7 +136,7 @@ pub fn earlier(matrix: Rows<'_>, is_large: bool) -> Vec<EarlierRows> {
     let kinds = [(false, 2..=max_lag), (true, 1..=1), (true, 2..=max_lag)];
     let of_kinds = kinds
         .into_iter()
-        .filter(|&(is_gradient, _)| is_gradient || !is_large)
+        .filter(|&(is_gradient, _)| is_gradient || !time_counts)
         .filter_map(|(is_gradient, lags)| best(is_gradient, lags));
     of_kinds.collect()
 }

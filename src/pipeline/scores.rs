@@ -145,7 +145,9 @@ fn score_decoded(
     kind: Kind,
     references: &References,
 ) -> Result<Scores> {
-    let mut frames = FrameReader::new(BufReader::with_capacity(1 << 16, reader))?;
+    // What this process has written asks for no more than it has.
+    let reader = BufReader::with_capacity(1 << 16, reader);
+    let mut frames = FrameReader::with_memory_limit(reader, u64::MAX)?;
     let mut scores = Scores::default();
     let mut waiting = Vec::new();
     while let Some(block) = frames.next_block_with(|needed| references.find(needed))? {

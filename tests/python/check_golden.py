@@ -1,4 +1,5 @@
-"""Golden files decode to the bits that are listed, with a `pc` built as users build it. Usage: check_golden.py PC
+"""Golden files decode to the bits that are listed, with a `pc` built as users build it. Usage: check_golden.py PC"""
+
 import pathlib
 import subprocess
 import sys
