@@ -403,7 +403,7 @@ pub struct DecodeArgs {
     /// end is damaged, all from the first damage on is lost
     #[arg(long)]
     pub skip_damaged: bool,
-    /// The reference that the rows are compressed against, if the input has been compressed with --reference; may be repeated
+    /// The reference, if the input has been compressed with --reference; may be repeated
     #[arg(long, value_name = "OLD")]
     pub reference: Vec<PathBuf>,
     /// How much memory files may ask for
@@ -442,7 +442,7 @@ pub struct InspectArgs {
     /// Decode all rows to tell the parts of the blocks, and the entropy of their symbols
     #[arg(long)]
     pub entropy: bool,
-    /// The reference that the rows are compressed against, if a file has been compressed with --reference; may be repeated
+    /// The reference, if a file has been compressed with --reference; may be repeated
     #[arg(long, value_name = "OLD", requires = "entropy")]
     pub reference: Vec<PathBuf>,
     /// How much memory files may ask for
@@ -471,7 +471,7 @@ pub struct VerifyArgs {
     /// Where in the original the matrix is
     #[command(flatten)]
     pub source: SourceArgs,
-    /// The reference that the rows are compressed against, if the file has been compressed with --reference; may be repeated
+    /// The reference, if the file has been compressed with --reference; may be repeated
     #[arg(long, value_name = "OLD")]
     pub reference: Vec<PathBuf>,
     /// How much memory files may ask for
@@ -548,7 +548,7 @@ pub struct EvalArgs {
     /// Where in the predictions the matrix is
     #[command(flatten)]
     pub source: SourceArgs,
-    /// The reference that the rows are compressed against, if a .huff file has been compressed with --reference; may be repeated
+    /// The reference, if a .huff file has been compressed with --reference; may be repeated
     #[arg(long, value_name = "OLD", requires = "predictions")]
     pub reference: Vec<PathBuf>,
     /// What the predictions are [default: what a .huff file says; else as pc compress finds it, logits if there
