@@ -61,6 +61,7 @@ pub enum Command {
 /// reported after each epoch, never used for choosing.
 #[derive(Debug, Args)]
 #[command(
+    mut_arg("memory_limit", |limit| limit.requires("teacher")),
     after_help = "Examples:\n  pc train\n  pc train --data mnist/\n  pc train --data mnist.npz --hidden 300,100 --validation 0.1 -o lenet.safetensors"
 )]
 pub struct TrainArgs {
@@ -785,6 +786,7 @@ mod tests {
             "train --average 1",
             "train --patience 0",
             "train --temperature 2",
+            "train --memory-limit 1G",
             "train --teacher a.huff --temperature 0",
             "train --teacher a.huff --mix 1.5",
             "train --resume a --seed 3",

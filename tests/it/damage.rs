@@ -218,6 +218,11 @@ fn what_a_version_brought_is_refused_in_those_before() {
                 }
             };
             assert_refused(of(version_before), is_of_version);
+            // The block is whole: the index says what is wrong with it, too, and does not call it damaged.
+            let mut fields = Fields::new();
+            of(version_before)(&mut fields);
+            let error = read_by_index(&fields.to_bytes()).unwrap_err();
+            assert!(is_of_version(&error), "{error}");
             assert_refused(of(version_before + 1), is_other);
         }
     }
