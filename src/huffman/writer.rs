@@ -75,8 +75,8 @@ impl<W: Write> FrameWriter<W> {
     /// exactly instead.
     ///
     /// # Errors
-    /// As [`Promise::check`] for values that the promise is not about, before any block of `matrix` is
-    /// written; [`Error::Io`].
+    /// As [`Promise::check`] for values that the promise is not about: of `matrix`, at most blocks before them are
+    /// written then; [`Error::Io`].
     ///
     /// # Panics
     /// If the matrix has other classes than the header, rows of float64 are waiting to be written, or the header names
@@ -105,7 +105,6 @@ impl<W: Write> FrameWriter<W> {
 
     fn write_rows(&mut self, matrix: &PredictionMatrix, reference: &[f32]) -> Result<(), Error> {
         assert_eq!(matrix.n_classes(), self.header.classes);
-        self.header.promise.check(matrix.view(), self.next_row())?;
         self.append(matrix.values(), &[], reference)
     }
 
@@ -144,7 +143,6 @@ impl<W: Write> FrameWriter<W> {
         let promise = self.header.promise;
         let first_row = self.next_row();
         let rounded = rounding::round(values, self.header.classes, &promise, first_row)?;
-        promise.check(rounded.view(), first_row)?;
         match promise.bound {
             // Rounding has changed no value.
             Bound::Exact => self.append(rounded.values(), &[], reference),
@@ -195,13 +193,12 @@ impl<W: Write> FrameWriter<W> {
         );
         let block_values = rows_per_block(self.header.classes) * self.header.classes;
         if !self.pending.is_empty() {
-            let n_missing = (block_values - self.pending.len()).min(values.len());
-            self.pending
-                .extend_from_slice(take_first(&mut values, n_missing));
-            self.pending_f64
-                .extend_from_slice(take_first(&mut originals, n_missing));
-            self.pending_reference
-                .extend_from_slice(take_first(&mut reference, n_missing));
+            let n_missing = block_values - self.pending.len();
+            self.keep(
+                take_first(&mut values, n_missing),
+                take_first(&mut originals, n_missing),
+                take_first(&mut reference, n_missing),
+            )?;
             if self.pending.len() < block_values {
                 return Ok(());
             }
@@ -213,6 +210,13 @@ impl<W: Write> FrameWriter<W> {
             take_first(&mut originals, n_whole),
             take_first(&mut reference, n_whole),
         )?;
+        self.keep(values, originals, reference)
+    }
+
+    /// Keeps values until there are enough for a block.
+    fn keep(&mut self, values: &[f32], originals: &[f64], reference: &[f32]) -> Result<(), Error> {
+        let rows = Rows::new(self.header.classes, values);
+        self.header.promise.check(rows, self.next_row())?;
         self.pending.extend_from_slice(values);
         self.pending_f64.extend_from_slice(originals);
         self.pending_reference.extend_from_slice(reference);
@@ -255,6 +259,7 @@ impl<W: Write> FrameWriter<W> {
         // wait for the last of them.
         for batch in values.chunks(block_values * rayon::current_num_threads() * 8) {
             let mut blocks = Vec::new();
+            let mut first_row = self.summary.n_rows;
             for (values, number) in batch.chunks(block_values).zip(self.index.blocks.len()..) {
                 let rows = Rows::new(n_classes, values);
                 let originals = take_first(&mut originals, values.len());
@@ -264,18 +269,25 @@ impl<W: Write> FrameWriter<W> {
                 };
                 // Chosen once for 64 large blocks. A small last block keeps that choice; a file of one small block has
                 // none and tries everything.
-                if choice::is_large(rows) && number.is_multiple_of(BLOCKS_PER_CHOICE) {
+                if choice::is_large(rows)
+                    && number.is_multiple_of(BLOCKS_PER_CHOICE)
+                    && promise.check(rows, first_row).is_ok()
+                {
                     self.choice = Some(choice::choose(rows, known, &promise));
                 }
-                blocks.push((rows, originals, known, self.choice));
+                blocks.push((first_row, rows, originals, known, self.choice));
+                first_row += rows.n_rows() as u64;
             }
-            let blocks: Vec<EncodedBlock> = blocks
+            let blocks: Vec<Result<EncodedBlock, Error>> = blocks
                 .into_par_iter()
-                .map(|(rows, originals, known, choice)| {
+                .map(|(first_row, rows, originals, known, choice)| {
+                    // Only now, so that the rows are read from memory once.
+                    promise.check(rows, first_row)?;
                     encode(rows, originals, known, &promise, choice)
                 })
-                .collect::<Result<_, _>>()?;
+                .collect();
             for block in blocks {
+                let block = block?;
                 self.writer.write_all(&block.bytes)?;
                 self.index.blocks.push(IndexEntry {
                     n_rows: block.n_rows,
@@ -431,6 +443,53 @@ mod tests {
     use super::super::noise;
     use super::super::promise::Kind;
     use super::*;
+
+    #[test]
+    fn the_first_row_that_is_not_fit_is_named_wherever_it_is() {
+        const N_CLASSES: usize = 16;
+        let block = rows_per_block(N_CLASSES);
+        let writer = || {
+            let promise = Promise::new(Kind::Probabilities, Bound::MaxError(0.01));
+            let header = FrameHeader::new(N_CLASSES, promise).unwrap();
+            FrameWriter::new(Vec::new(), header).unwrap()
+        };
+        let matrix = |n_rows: usize, unfit: &[usize]| {
+            let mut values = vec![0.5; n_rows * N_CLASSES];
+            for row in unfit {
+                values[row * N_CLASSES + 7] = f32::NAN;
+            }
+            values
+        };
+        let write = |writer: &mut FrameWriter<Vec<u8>>, values: &[f32]| {
+            let matrix = PredictionMatrix::new(N_CLASSES, values.to_vec());
+            match writer.write(&matrix) {
+                Ok(()) => None,
+                Err(Error::NotAProbability { row, class: 7, .. }) => Some(row as usize),
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let n_rows = 2 * block + 100;
+        let unfit = [3, block - 1, block, 2 * block, n_rows - 1];
+        for (index, &row) in unfit.iter().enumerate() {
+            let values = matrix(n_rows, &unfit[index..]);
+            for n_at_once in [n_rows, block, 300] {
+                let mut writer = writer();
+                let mut parts = values.chunks(n_at_once * N_CLASSES);
+                let mut named = parts.by_ref().map(|values| write(&mut writer, values));
+                // By the call that it came with.
+                let part = named.position(|named| named == Some(row));
+                assert_eq!(part, Some(row / n_at_once));
+            }
+        }
+        // Rows before, which wait, are not lost; and another block comes before the one that models are chosen on.
+        let mut writer = writer();
+        assert_eq!(write(&mut writer, &matrix(10, &[])), None);
+        assert_eq!(write(&mut writer, &matrix(block, &[5])), Some(15));
+        assert_eq!(writer.next_row(), 10);
+        let (first, second) = (62 * block, 64 * block);
+        let of_many = matrix(65 * block, &[first, second]);
+        assert_eq!(write(&mut writer, &of_many), Some(10 + first));
+    }
 
     #[test]
     fn what_is_left_of_large_blocks_is_coded_as_these() {
