@@ -109,7 +109,7 @@ impl BitWriter {
 }
 
 /// Reads bit fields from a byte slice, lowest bit first, and holds the state of rANS, if symbols are coded so.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct BitReader<'a> {
     /// The index of this bitstream among those of the block's rows.
     pub index: usize,
@@ -202,9 +202,8 @@ impl<'a> BitReader<'a> {
     /// The next 48 bits or more without taking them; bits past the end read as zero.
     #[inline]
     pub fn peek(&mut self) -> u64 {
-        if self.n_pending < 48 {
-            self.refill();
-        }
+        // Even if there are enough: whether there are could not be foreseen.
+        self.refill();
         self.pending
     }
 

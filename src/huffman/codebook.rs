@@ -8,6 +8,8 @@
 //! A codebook of one symbol spends no bits on it; a codebook of no symbols decodes nothing. Alphabets, and how lengths
 //! are written, are here for codebooks of [rANS](super::ans) as well.
 
+use std::hint::select_unpredictable;
+
 use bitvec::prelude::*;
 
 use super::Corrupt;
@@ -224,6 +226,10 @@ pub(super) struct Meaning {
 }
 
 impl Meaning {
+    fn is_run(self) -> bool {
+        self.kind > 0
+    }
+
     /// The number, whose extra bits are the lowest of `bits`; if it is the length of a run, also the follower that ends
     /// it, counted from 1; 0 if that is not stated.
     #[inline(always)]
@@ -508,6 +514,7 @@ pub struct DecodeTable {
     entries: Vec<Entry>,
     index_bits: u32,
     long_bits: u32,
+    has_runs: bool,
 }
 
 /// The meaning of a pattern of bits.
@@ -558,9 +565,11 @@ impl DecodeTable {
         let index_bits = longest.min(Self::MAX_INDEX_BITS);
         let long_bits = longest - index_bits;
         let mut entries = vec![Entry::default(); 1 << index_bits];
+        let mut has_runs = false;
         let codes = canonical_codes(lengths);
         for (symbol, (&code, &length)) in codes.iter().zip(lengths).enumerate() {
             let entry = Entry::new(symbol, length, meanings);
+            has_runs |= length > 0 && meanings.of(symbol).is_run();
             let code = usize::from(code);
             match u32::from(length).checked_sub(index_bits) {
                 _ if length == 0 => {}
@@ -593,6 +602,7 @@ impl DecodeTable {
             entries,
             index_bits,
             long_bits,
+            has_runs,
         })
     }
 
@@ -602,6 +612,7 @@ impl DecodeTable {
             entries: vec![Entry::new(symbol, 0, meanings)],
             index_bits: 0,
             long_bits: 0,
+            has_runs: meanings.of(symbol).is_run(),
         }
     }
 
@@ -611,6 +622,7 @@ impl DecodeTable {
             entries: Vec::new(),
             index_bits: 0,
             long_bits: 0,
+            has_runs: false,
         }
     }
 
@@ -643,6 +655,12 @@ impl DecodeTable {
         }
     }
 
+    /// Whether a symbol that occurs stands for a run.
+    #[inline(always)]
+    pub fn has_runs(&self) -> bool {
+        self.has_runs
+    }
+
     /// The next code, with a one above its bits, and its length; no bits if there is none.
     pub fn upcoming(&self, reader: &mut BitReader) -> (u32, u32) {
         let bits = reader.peek();
@@ -671,6 +689,18 @@ impl DecodeTable {
     /// [`Corrupt`] if the bitstream ends, or the codebook is empty.
     #[inline(always)]
     pub fn decode(&self, reader: &mut BitReader) -> Result<(u32, Option<usize>), Corrupt> {
+        let (number, kind) = self.decode_if(true, reader)?;
+        Ok((number, kind.checked_sub(1)))
+    }
+
+    /// Decodes as [`decode`](Self::decode) does if there `is` a symbol; else takes no bits, and returns anything. In
+    /// place of the follower, 0 for a number; for the length of a run, 1 more than the follower. Without branches on
+    /// what cannot be foreseen.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode); an empty codebook is refused in any case.
+    #[inline(always)]
+    pub fn decode_if(&self, is: bool, reader: &mut BitReader) -> Result<(u32, usize), Corrupt> {
         // Written out: calling [`entry`](Self::entry) takes 2 to 4% more of the time to decode.
         let bits = reader.peek();
         let index = bits & ((1 << self.index_bits) - 1);
@@ -681,9 +711,9 @@ impl DecodeTable {
         }
         let n_extra_bits = u32::from(entry.n_extra_bits);
         let extra = bits >> entry.code_length & ((1 << n_extra_bits) - 1);
-        reader.consume(u32::from(entry.code_length) + n_extra_bits)?;
-        let run = entry.kind.checked_sub(1).map(usize::from);
-        Ok((entry.base + extra as u32, run))
+        let n_bits = u32::from(entry.code_length) + n_extra_bits;
+        reader.consume(select_unpredictable(is, n_bits, 0))?;
+        Ok((entry.base + extra as u32, entry.kind.into()))
     }
 }
 

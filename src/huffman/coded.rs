@@ -341,6 +341,30 @@ impl<W: Watch> Tables<W> {
         }
     }
 
+    /// The decode table of an alphabet; `None` if the coder is rANS.
+    #[inline(always)]
+    pub fn huffman(&self, alphabet: usize) -> Option<&codebook::DecodeTable> {
+        self.huffman.get(alphabet)
+    }
+
+    /// Decodes with the table of the alphabet, as [`codebook::DecodeTable::decode_if`] does.
+    ///
+    /// # Errors
+    /// [`Corrupt`] as that.
+    #[inline(always)]
+    pub fn decode_if(
+        &self,
+        is: bool,
+        (alphabet, table): (usize, &codebook::DecodeTable),
+        reader: &mut BitReader,
+    ) -> Result<(u32, usize), Corrupt> {
+        if is {
+            self.watch
+                .symbol(alphabet, reader, |reader| table.upcoming(reader));
+        }
+        table.decode_if(is, reader)
+    }
+
     /// The part of [`number_or_run`](Self::number_or_run) for rANS; a call, so that it takes no registers from the
     /// usual coder.
     #[inline(never)]

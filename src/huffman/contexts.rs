@@ -7,13 +7,14 @@
 //! are: in small blocks mostly all of them.
 
 use std::cmp::Reverse;
+use std::hint::select_unpredictable;
 use std::sync::LazyLock;
 
 use super::Corrupt;
 use super::LARGE;
 use super::bitstream::{BitReader, BitWriter, Coder};
 use super::codebook::{
-    Alphabet, Code, Codebook, entropy_bits, huffman_bits, read_gamma, write_gamma,
+    Alphabet, Code, Codebook, DecodeTable, entropy_bits, huffman_bits, read_gamma, write_gamma,
 };
 use super::coded::{N_FIELDS, Tables, write_if_many};
 use super::logarithm::log2;
@@ -842,12 +843,15 @@ struct Decoding {
     /// Numbers until any symbol may follow again: those left of a run, and the other number after it. 0 outside runs.
     n_left: u32,
     run_number: u32,
-    /// The number after the run, if the symbol of the run includes it.
-    next: Option<u32>,
+    /// The number after the run, or [`NOT_TOLD`].
+    next: u32,
 }
 
-/// The numbers after a run by its symbol: none for 0, then the followers.
-type Followers = [Option<u32>; 1 + MAX_FOLLOWERS];
+/// In place of a number after a run, which is smaller: the symbol of the run does not include it.
+const NOT_TOLD: u32 = u32::MAX;
+
+/// The numbers after a run by its symbol: [`NOT_TOLD`] for 0, then the followers.
+type Followers = [u32; 1 + MAX_FOLLOWERS];
 
 /// Decodes numbers in contexts.
 #[derive(Debug)]
@@ -899,15 +903,15 @@ impl ContextDecoder {
                 widths.push(width);
                 let run_number = read_gamma(reader)? - 1;
                 let n_followers = read_gamma(reader)? as usize - 1;
-                let mut followers = [None; 1 + MAX_FOLLOWERS];
+                let mut followers = [NOT_TOLD; 1 + MAX_FOLLOWERS];
                 for follower in followers.get_mut(1..=n_followers).ok_or(CORRUPT)? {
-                    *follower = Some(read_gamma(reader)? - 1);
+                    *follower = read_gamma(reader)? - 1;
                 }
                 followers_of_groups.push((followers, n_followers));
                 groups.push(Decoding {
                     n_left: 0,
                     run_number,
-                    next: None,
+                    next: NOT_TOLD,
                 });
             }
             if n_grouped != N_POSITIONS || n_banded > n_bands {
@@ -969,6 +973,9 @@ impl ContextDecoder {
     }
 }
 
+/// The error of a run that cannot be.
+const CORRUPT_RUN: Corrupt = Corrupt("a run is empty, or is followed by its own number");
+
 /// Decodes numbers of a group.
 #[derive(Debug, Clone, Copy)]
 pub struct GroupDecoder<'a, W> {
@@ -985,7 +992,6 @@ impl<W: Watch> GroupDecoder<'_, W> {
     /// [`Corrupt`] if the bitstream ends, or for a run that cannot be.
     #[inline(always)]
     pub fn number(self, stream: &mut Stream) -> Result<u32, Corrupt> {
-        const CORRUPT: Corrupt = Corrupt("a run is empty, or is followed by its own number");
         let group = &mut stream.groups[self.index];
         match group.n_left {
             0 => {
@@ -996,7 +1002,7 @@ impl<W: Watch> GroupDecoder<'_, W> {
                     return Ok(number);
                 };
                 if number == 0 {
-                    return Err(CORRUPT);
+                    return Err(CORRUPT_RUN);
                 }
                 group.n_left = number;
                 group.next = self.followers[self.index].0[follower];
@@ -1005,11 +1011,11 @@ impl<W: Watch> GroupDecoder<'_, W> {
             1 => {
                 group.n_left = 0;
                 let number = match group.next {
-                    Some(number) => number,
-                    None => self.tables.number(self.alphabet + 1, &mut stream.reader)?,
+                    NOT_TOLD => self.tables.number(self.alphabet + 1, &mut stream.reader)?,
+                    number => number,
                 };
                 match number == group.run_number {
-                    true => Err(CORRUPT),
+                    true => Err(CORRUPT_RUN),
                     false => Ok(number),
                 }
             }
@@ -1019,10 +1025,75 @@ impl<W: Watch> GroupDecoder<'_, W> {
             }
         }
     }
+
+    /// Decodes the next number in each of several bitstreams; sooner than one by one with [`number`](Self::number) if
+    /// there are no runs, or short ones.
+    ///
+    /// # Errors
+    /// As [`number`](Self::number).
+    #[inline(always)]
+    pub fn numbers<const N: usize>(self, streams: &mut [Stream; N]) -> Result<[u32; N], Corrupt> {
+        let alphabets = [self.alphabet, self.alphabet + 1];
+        let [open, after_run] = alphabets.map(|alphabet| self.tables.huffman(alphabet));
+        let mut numbers = [0; N];
+        match (open, after_run) {
+            (Some(open), Some(after_run)) if open.has_runs() => {
+                for row in 0..N {
+                    numbers[row] =
+                        self.number_without_branches(open, after_run, &mut streams[row])?;
+                }
+            }
+            (Some(open), _) => {
+                // There is no state to look at.
+                for row in 0..N {
+                    let reader = &mut streams[row].reader;
+                    let table = (self.alphabet, open);
+                    (numbers[row], _) = self.tables.decode_if(true, table, reader)?;
+                }
+            }
+            _ => {
+                for row in 0..N {
+                    numbers[row] = self.number(&mut streams[row])?;
+                }
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// Decodes the next number as [`number`](Self::number) does, given the tables of both alphabets; without branches on
+    /// runs, since short ones cannot be foreseen.
+    #[inline(always)]
+    fn number_without_branches(
+        self,
+        open: &DecodeTable,
+        after_run: &DecodeTable,
+        stream: &mut Stream,
+    ) -> Result<u32, Corrupt> {
+        let group = &mut stream.groups[self.index];
+        let is_after = group.n_left == 1;
+        // Whether the symbol of the run has told the number.
+        let is_told = (group.n_left > 1) | (is_after & (group.next != NOT_TOLD));
+        let (open, after_run) = ((self.alphabet, open), (self.alphabet + 1, after_run));
+        let table = select_unpredictable(is_after & !is_told, after_run, open);
+        let (read, kind) = self.tables.decode_if(!is_told, table, &mut stream.reader)?;
+        let is_run = !is_told & (kind > 0);
+        let told = select_unpredictable(is_after, group.next, group.run_number);
+        let told = select_unpredictable(is_run, group.run_number, told);
+        let number = select_unpredictable(is_told | is_run, told, read);
+        if (is_run & (read == 0)) | (is_after & (number == group.run_number)) {
+            return Err(CORRUPT_RUN);
+        }
+        group.n_left = select_unpredictable(is_run, read, group.n_left.saturating_sub(1));
+        // After a number, it does not matter.
+        let next = self.followers[self.index].0[kind.saturating_sub(1) & MAX_FOLLOWERS];
+        group.next = select_unpredictable(is_told, group.next, next);
+        Ok(number)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::noise;
     use super::*;
 
     /// The groups after a round trip of numbers in contexts, which stand in two bitstreams, one after the other.
@@ -1067,6 +1138,61 @@ mod tests {
         }
         reader.finish().unwrap();
         groups
+    }
+
+    #[test]
+    fn numbers_of_several_bitstreams_are_those_of_each() {
+        let (mut n_numbers, mut errors) = (0, std::collections::BTreeSet::new());
+        for seed in 0..400 {
+            let n_followers = seed % (MAX_FOLLOWERS + 1);
+            let mut writer = BitWriter::new();
+            let group = [1, 1, N_POSITIONS as u32, 1, n_followers as u32 + 1];
+            // The last follower is the number of the runs, which no encoder writes; nor does it runs of no length.
+            let followers = [3, 2, 1];
+            let followers = &followers[MAX_FOLLOWERS - n_followers..];
+            for number in group.iter().chain(followers) {
+                write_gamma(&mut writer, *number);
+            }
+            let alphabets = alphabets(LEVELS, std::iter::once(n_followers));
+            for alphabet in &alphabets {
+                let n_used = alphabet.size - seed / 4 % alphabet.size;
+                let frequency = |symbol| match symbol < n_used {
+                    true => u64::from(noise(seed * 1000 + symbol) % 7),
+                    false => 0,
+                };
+                let frequencies: Vec<u64> = (0..alphabet.size).map(frequency).collect();
+                Codebook::from_frequencies(&frequencies, 1).write_to(&mut writer);
+            }
+            for word in 0..seed % 100 {
+                writer.write(noise(seed * 100 + word), 32);
+            }
+            let bytes = writer.finish();
+            let mut reader = BitReader::new(&bytes);
+            let decoder = ContextDecoder::read_from(&mut reader, 1, 0, LEVELS).unwrap();
+            let (tables, [one]) = Tables::read_from(&mut reader.clone(), &alphabets, ()).unwrap();
+            let (_, [several]) = Tables::read_from(&mut reader, &alphabets, ()).unwrap();
+            let (mut one, mut several) = (decoder.stream(one), [decoder.stream(several)]);
+            let group = decoder.group(0, &tables);
+            // Runs may be long.
+            for _ in 0..5000 {
+                let number = group.number(&mut one);
+                let [of_several] = match group.numbers(&mut several) {
+                    Ok(numbers) => numbers.map(Ok),
+                    Err(error) => [Err(error.0)],
+                };
+                assert_eq!(number.map_err(|error| error.0), of_several);
+                n_numbers += 1;
+                if let Err(error) = of_several {
+                    errors.insert(error);
+                    break;
+                }
+            }
+        }
+        assert!(n_numbers > 10_000, "{n_numbers}");
+        assert!(
+            errors.contains(CORRUPT_RUN.0) && errors.len() > 1,
+            "{errors:?}"
+        );
     }
 
     /// Numbers that are mostly 0; the others are 1 to 4.

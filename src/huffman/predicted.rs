@@ -569,6 +569,10 @@ pub fn decode<const N: usize>(
         if !is_bits {
             for (of_rows, &context) in numbers_of_rows.iter_mut().zip(&walk.contexts) {
                 let group = contexts.group(context.into(), &tables);
+                if is_live == [true; N] {
+                    *of_rows = group.numbers(&mut streams)?.map(from_zigzag);
+                    continue;
+                }
                 for row in 0..N {
                     if is_live[row] {
                         of_rows[row] = from_zigzag(group.number(&mut streams[row])?);
