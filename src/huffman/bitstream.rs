@@ -202,7 +202,16 @@ impl<'a> BitReader<'a> {
     /// The next 48 bits or more without taking them; bits past the end read as zero.
     #[inline]
     pub fn peek(&mut self) -> u64 {
-        // Even if there are enough: whether there are could not be foreseen.
+        if self.n_pending < 48 {
+            self.refill();
+        }
+        self.pending
+    }
+
+    /// As [`peek`](Self::peek), but without a branch on the bits at hand: sooner where several bitstreams are read side
+    /// by side, and later where each symbol waits for the one before.
+    #[inline(always)]
+    pub fn peek_refilled(&mut self) -> u64 {
         self.refill();
         self.pending
     }

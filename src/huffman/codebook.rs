@@ -689,7 +689,8 @@ impl DecodeTable {
     /// [`Corrupt`] if the bitstream ends, or the codebook is empty.
     #[inline(always)]
     pub fn decode(&self, reader: &mut BitReader) -> Result<(u32, Option<usize>), Corrupt> {
-        let (number, kind) = self.decode_if(true, reader)?;
+        let bits = reader.peek();
+        let (number, kind) = self.decode_bits(bits, true, reader)?;
         Ok((number, kind.checked_sub(1)))
     }
 
@@ -701,8 +702,19 @@ impl DecodeTable {
     /// As [`decode`](Self::decode); an empty codebook is refused in any case.
     #[inline(always)]
     pub fn decode_if(&self, is: bool, reader: &mut BitReader) -> Result<(u32, usize), Corrupt> {
+        let bits = reader.peek_refilled();
+        self.decode_bits(bits, is, reader)
+    }
+
+    /// Decodes as [`decode_if`](Self::decode_if) does, given the next bits.
+    #[inline(always)]
+    fn decode_bits(
+        &self,
+        bits: u64,
+        is: bool,
+        reader: &mut BitReader,
+    ) -> Result<(u32, usize), Corrupt> {
         // Written out: calling [`entry`](Self::entry) takes 2 to 4% more of the time to decode.
-        let bits = reader.peek();
         let index = bits & ((1 << self.index_bits) - 1);
         let mut entry = *self.entries.get(index as usize).ok_or(EMPTY)?;
         if entry.kind == Entry::LONGER {

@@ -317,10 +317,18 @@ impl<W: Watch> Tables<W> {
     /// [`Corrupt`] as [`codebook::DecodeTable::decode`].
     #[inline(always)]
     pub fn number(&self, alphabet: usize, reader: &mut BitReader) -> Result<u32, Corrupt> {
-        Ok(self.number_or_run(alphabet, reader)?.0)
+        let (number, _) = match self.huffman.get(alphabet) {
+            Some(table) => {
+                self.watch
+                    .symbol(alphabet, reader, |reader| table.upcoming(reader));
+                table.decode(reader)?
+            }
+            None => self.number_or_run_of_ans(alphabet, reader)?,
+        };
+        Ok(number)
     }
 
-    /// Decodes a number, or the length of a run, of an alphabet that has runs; returns what ends a run as
+    /// Decodes the number, or the length of a run, of an alphabet that may have runs; returns what ends a run as
     /// [`codebook::DecodeTable::decode`] does.
     ///
     /// # Errors
@@ -333,9 +341,8 @@ impl<W: Watch> Tables<W> {
     ) -> Result<(u32, Option<usize>), Corrupt> {
         match self.huffman.get(alphabet) {
             Some(table) => {
-                self.watch
-                    .symbol(alphabet, reader, |reader| table.upcoming(reader));
-                table.decode(reader)
+                let (number, kind) = self.decode_if(true, (alphabet, table), reader)?;
+                Ok((number, kind.checked_sub(1)))
             }
             None => self.number_or_run_of_ans(alphabet, reader),
         }

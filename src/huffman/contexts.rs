@@ -1011,7 +1011,10 @@ impl<W: Watch> GroupDecoder<'_, W> {
             1 => {
                 group.n_left = 0;
                 let number = match group.next {
-                    NOT_TOLD => self.tables.number(self.alphabet + 1, &mut stream.reader)?,
+                    NOT_TOLD => {
+                        let alphabet = self.alphabet + 1;
+                        self.tables.number_or_run(alphabet, &mut stream.reader)?.0
+                    }
                     number => number,
                 };
                 match number == group.run_number {
