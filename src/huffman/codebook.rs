@@ -694,16 +694,20 @@ impl DecodeTable {
         Ok((number, kind.checked_sub(1)))
     }
 
-    /// Decodes as [`decode`](Self::decode) does if there `is` a symbol; else takes no bits, and returns anything. In
+    /// Decodes as [`decode`](Self::decode) does if a symbol `is_coded`; else takes no bits, and returns anything. In
     /// place of the follower, 0 for a number; for the length of a run, 1 more than the follower. Without branches on
     /// what cannot be foreseen.
     ///
     /// # Errors
     /// As [`decode`](Self::decode); an empty codebook is refused in any case.
     #[inline(always)]
-    pub fn decode_if(&self, is: bool, reader: &mut BitReader) -> Result<(u32, usize), Corrupt> {
+    pub fn decode_if(
+        &self,
+        is_coded: bool,
+        reader: &mut BitReader,
+    ) -> Result<(u32, usize), Corrupt> {
         let bits = reader.peek_refilled();
-        self.decode_bits(bits, is, reader)
+        self.decode_bits(bits, is_coded, reader)
     }
 
     /// Decodes as [`decode_if`](Self::decode_if) does, given the next bits.
@@ -711,7 +715,7 @@ impl DecodeTable {
     fn decode_bits(
         &self,
         bits: u64,
-        is: bool,
+        is_coded: bool,
         reader: &mut BitReader,
     ) -> Result<(u32, usize), Corrupt> {
         // Written out: calling [`entry`](Self::entry) takes 2 to 4% more of the time to decode.
@@ -724,7 +728,7 @@ impl DecodeTable {
         let n_extra_bits = u32::from(entry.n_extra_bits);
         let extra = bits >> entry.code_length & ((1 << n_extra_bits) - 1);
         let n_bits = u32::from(entry.code_length) + n_extra_bits;
-        reader.consume(select_unpredictable(is, n_bits, 0))?;
+        reader.consume(select_unpredictable(is_coded, n_bits, 0))?;
         Ok((entry.base + extra as u32, entry.kind.into()))
     }
 }

@@ -361,15 +361,15 @@ impl<W: Watch> Tables<W> {
     #[inline(always)]
     pub fn decode_if(
         &self,
-        is: bool,
+        is_coded: bool,
         (alphabet, table): (usize, &codebook::DecodeTable),
         reader: &mut BitReader,
     ) -> Result<(u32, usize), Corrupt> {
-        if is {
+        if is_coded {
             self.watch
                 .symbol(alphabet, reader, |reader| table.upcoming(reader));
         }
-        table.decode_if(is, reader)
+        table.decode_if(is_coded, reader)
     }
 
     /// The part of [`number_or_run`](Self::number_or_run) for rANS; a call, so that it takes no registers from the
