@@ -404,7 +404,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::beside::{self, Caution, EarlierRows};
-    use super::super::block_sorted::{BlockSorted, Scan, Values};
+    use super::super::block_sorted::{BlockSorted, Contexts, Scan, Values};
     use super::super::candidates::models_of_bits;
     use super::super::choice;
     use super::super::expected::Levels;
@@ -516,8 +516,21 @@ mod tests {
     }
 
     /// The block-sorted models of such values.
-    fn block_sorted(values: Values) -> [RowModel; 2] {
-        Scan::ALL.map(|scan| RowModel::BlockSorted(BlockSorted { values, scan }))
+    fn block_sorted(values: Values) -> impl Iterator<Item = RowModel> {
+        let contexts = match values.contexts() {
+            Contexts::OfRanks => &[Contexts::OfRanks][..],
+            Contexts::OfNumbers => &[Contexts::OfRanks, Contexts::OfNumbers],
+        };
+        let scans = contexts
+            .iter()
+            .flat_map(|&contexts| Scan::ALL.map(|scan| (contexts, scan)));
+        scans.map(move |(contexts, scan)| {
+            RowModel::BlockSorted(BlockSorted {
+                values,
+                scan,
+                contexts,
+            })
+        })
     }
 
     fn float16() -> Minifloat {
@@ -605,7 +618,10 @@ mod tests {
             }
             RowModel::Expected(Levels::Sphere(_)) => 6,
             RowModel::Tabled(_) => 5,
-            RowModel::BlockSorted(_) => 11,
+            RowModel::BlockSorted(sorted) => match sorted.contexts {
+                Contexts::OfRanks => 11,
+                Contexts::OfNumbers => 13,
+            },
             RowModel::Expected(Levels::Uniform(uniform)) if uniform.is_shares() => 5,
             RowModel::Expected(_) if method.n_streams > 1 => 4,
             _ if method.coder == Coder::Ans || method.n_streams > 1 => 3,
@@ -650,13 +666,11 @@ mod tests {
         }
         if let Some(step) = Step::new(max_error, 1.0) {
             let steps = Numbers::Steps(step);
-            let [by_row, by_class] = block_sorted(Values::Steps(step));
-            for model in [
+            let others = [
                 RowModel::Predicted(steps),
                 RowModel::Multiples(multiples(step)),
-                by_row,
-                by_class,
-            ] {
+            ];
+            for model in others.into_iter().chain(block_sorted(Values::Steps(step))) {
                 let promise = promise(Bound::MaxError(max_error), keep_top);
                 assert_kept(model, matrix, &promise);
             }
@@ -664,6 +678,19 @@ mod tests {
         let bits = Values::Bits(Minifloat::F32);
         for model in EXACT_MODELS.into_iter().chain(block_sorted(bits)) {
             assert_kept(model, matrix, &promise(Bound::Exact, 1));
+        }
+    }
+
+    #[test]
+    fn rows_in_which_many_classes_are_alike_survive() {
+        let values: Vec<f32> = (0..20 * 200)
+            .map(|i| match i / 200 * 10 > i % 200 {
+                true => 0.25 + 1e-4 * (i % 7) as f32,
+                false => 0.0,
+            })
+            .collect();
+        for keep_top in [1, 3] {
+            assert_all_kept(&PredictionMatrix::new(200, values.clone()), 0.01, keep_top);
         }
     }
 
@@ -1066,8 +1093,14 @@ mod tests {
             };
             first_version(&parts.to_bytes())
         };
-        let first_bytes = [0, id::ROOTS, id::AFTER, id::EARLIER];
-        assert_eq!(first_bytes.map(version), [8, 8, 9, 12]);
+        let first_bytes = [
+            0,
+            id::ROOTS,
+            id::AFTER,
+            id::EARLIER,
+            id::SORTED_STEPS_BY_NUMBERS,
+        ];
+        assert_eq!(first_bytes.map(version), [8, 8, 9, 12, 13]);
     }
 
     #[test]

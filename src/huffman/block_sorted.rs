@@ -4,7 +4,7 @@
 //!
 //! All numbers of the block, row after row or class after class, are put in the order of what follows each of them.
 //! Numbers with the same future come to stand together, and are mostly equal or near: each is coded as one of those
-//! seen last, or by its difference from the last one, in the context of the ranks before it.
+//! seen last, or by its difference from the last one, in the context of the ranks and of the numbers before it.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use super::Corrupt;
 use super::bitstream::{BitReader, BitWriter, Coder};
 use super::codebook::{read_gamma, write_gamma};
 use super::coded::{Coded, CodedRows, Tables};
-use super::contexts::{ContextDecoder, Groups, Sequence};
+use super::contexts::{ContextDecoder, Groups, N_POSITIONS, Sequence};
 use super::expected::{Levels, MAX_LEVEL_OF_ROOTS};
 use super::fineness::FinenessFinder;
 use super::meter::Watch;
@@ -34,6 +34,44 @@ pub struct BlockSorted {
     pub values: Values,
     /// The order of a block's numbers before they are sorted.
     pub scan: Scan,
+    /// What numbers are coded given.
+    pub contexts: Contexts,
+}
+
+/// What the rank of each sorted number is coded given, and the top class of a row where several classes share its
+/// level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contexts {
+    /// Ranks: given those before them. Top classes: given nothing.
+    OfRanks,
+    /// Ranks: given the last numbers as well. Top classes: given how many classes share the level. Not of numbers that
+    /// stand for all bits.
+    OfNumbers,
+}
+
+impl Contexts {
+    /// The context of a top class whose level two classes share: its band is the last one. Format-stable.
+    fn first_of_ties(self) -> Option<usize> {
+        match self {
+            Self::OfRanks => None,
+            Self::OfNumbers => Some(3 * N_POSITIONS),
+        }
+    }
+
+    /// Bands of contexts.
+    fn n_bands(self) -> usize {
+        self.first_of_ties()
+            .map_or(1, |first| first / N_POSITIONS + 1)
+    }
+
+    /// The context of the next number.
+    #[inline(always)]
+    fn of_rank(self, seen: &Seen) -> usize {
+        match self {
+            Self::OfRanks => seen.context(),
+            Self::OfNumbers => seen.context_of_numbers(),
+        }
+    }
 }
 
 /// The numbers that values become.
@@ -65,6 +103,14 @@ impl Values {
             Self::Steps(step) => Some(Numbers::Steps(step)),
             Self::Bits(of) => Some(Numbers::OrderedBits(of)),
             Self::Roots { .. } => None,
+        }
+    }
+
+    /// What an encoder codes them given.
+    pub fn contexts(self) -> Contexts {
+        match self {
+            Self::Steps(_) | Self::Roots { .. } => Contexts::OfNumbers,
+            Self::Bits(_) => Contexts::OfRanks,
         }
     }
 
@@ -286,6 +332,12 @@ fn stable_order(numbers: &[i32]) -> Vec<u32> {
     places
 }
 
+/// The number of binary digits.
+#[inline(always)]
+fn n_bits(number: u32) -> u32 {
+    u32::BITS - number.leading_zeros()
+}
+
 /// The sorted numbers so far, as encoder and decoder both know them.
 struct Seen {
     /// The last three different numbers, the latest first.
@@ -309,13 +361,27 @@ impl Seen {
     #[inline(always)]
     fn context(&self) -> usize {
         const N_SIZES: u32 = 12;
-        let n_bits = |number: u32| u32::BITS - number.leading_zeros();
         let size = match self.other {
             0..=3 => self.other,
             _ => 1 + n_bits(self.other),
         };
         let run = n_bits(self.n_repeats).min(7);
         (N_SIZES * run + size.min(N_SIZES - 1)) as usize
+    }
+
+    /// The context of the next number given the last ones as well: in the band of the size of the last number, the
+    /// length of the run of repeats, the rank before that run and, where this is small, the size of the second last
+    /// number. Format-stable.
+    #[inline(always)]
+    fn context_of_numbers(&self) -> usize {
+        const N_SIZES: u32 = 16;
+        let [last, second, _] = self.last.map(|number| n_bits(number.unsigned_abs()).min(2));
+        let size = match self.other {
+            0..=2 => 3 * self.other + second,
+            _ => (7 + n_bits(self.other)).min(N_SIZES - 1),
+        };
+        let run = n_bits(self.n_repeats).min(5);
+        last as usize * N_POSITIONS + (N_SIZES * run + size) as usize
     }
 
     /// The distances of the second and the third of the last numbers from the first, the smaller one first.
@@ -382,7 +448,9 @@ impl BlockSorted {
         coder: Coder,
     ) -> Coded {
         let n_classes = matrix.n_classes();
-        let mut sequences = Sequence::several(1, matrix.values().len(), LEVELS);
+        // The numbers of all rows, and perhaps that of a top class in each.
+        let n_numbers = matrix.values().len() + matrix.n_rows();
+        let mut sequences = Sequence::several(1, n_numbers, LEVELS);
         let sequence = &mut sequences[0];
         let numbers = self.values.quantize(matrix, is_exact);
         for (row, &is_exact) in matrix.rows().zip(is_exact.iter()) {
@@ -395,19 +463,21 @@ impl BlockSorted {
         let mut seen = Seen::new();
         for number in sorted {
             let rank = seen.rank(number);
-            sequence.push_number(seen.context(), rank);
+            sequence.push_number(self.contexts.of_rank(&seen), rank);
             seen.take(number, rank);
         }
         if !self.values.is_exact() {
             let mut order = Order::new(keep_top, n_classes, false, ORDER);
             let live = matrix.rows().zip(is_exact).filter(|(_, exact)| !**exact);
+            let first_of_ties = self.contexts.first_of_ties();
             for ((row, _), numbers) in live.zip(numbers.chunks_exact(n_classes)) {
-                order.encode(row, numbers, None, |symbol| sequence.push(symbol));
+                order.encode_in_contexts(row, numbers, first_of_ties, sequence);
             }
         }
         let mut choices = BitWriter::new();
         write_gamma(&mut choices, place_of_all as u32 + 1);
-        let groups = Groups::of(&mut sequences, 1, groups_alphabet(keep_top), coder);
+        let n_bands = self.contexts.n_bands();
+        let groups = Groups::of(&mut sequences, n_bands, groups_alphabet(keep_top), coder);
         Coded {
             alphabets: alphabets(keep_top, groups.alphabets()),
             choices,
@@ -429,7 +499,9 @@ impl BlockSorted {
         watch: impl Watch,
     ) -> Result<(), Corrupt> {
         let place_of_all = read_gamma(reader)? as usize - 1;
-        let contexts = ContextDecoder::read_from(reader, 1, groups_alphabet(keep_top), LEVELS)?;
+        let n_bands = self.contexts.n_bands();
+        let contexts =
+            ContextDecoder::read_from(reader, n_bands, groups_alphabet(keep_top), LEVELS)?;
         let alphabets = alphabets(keep_top, contexts.alphabets());
         let (tables, [reader]) = Tables::read_from(reader, &alphabets, watch)?;
         let mut stream = contexts.stream(reader);
@@ -444,13 +516,14 @@ impl BlockSorted {
         let mut seen = Seen::new();
         let mut sorted = vec![0; n_live * n_classes];
         for number in &mut sorted {
-            let rank = contexts.number(seen.context(), &tables, &mut stream)?;
+            let rank = contexts.number(self.contexts.of_rank(&seen), &tables, &mut stream)?;
             *number = seen.number(rank);
             seen.take(*number, rank);
         }
         let numbers = self.scan.to_rows(unsort(&sorted, place_of_all)?, n_classes);
         let mut levels = vec![0; n_classes];
         let mut order = Order::new(keep_top, n_classes, false, ORDER);
+        let first_of_ties = self.contexts.first_of_ties();
         let live = values.chunks_exact_mut(n_classes).zip(is_exact);
         let live = live.filter(|(_, is_exact)| !is_exact);
         for ((row, _), numbers) in live.zip(numbers.chunks_exact(n_classes)) {
@@ -468,7 +541,7 @@ impl BlockSorted {
                 }
             }
             if !self.values.is_exact() {
-                order.decode(row, None, &tables, &mut stream.reader)?;
+                order.decode_in_contexts(row, first_of_ties, &contexts, &tables, &mut stream)?;
             }
         }
         tables.finish(stream.reader)
@@ -508,8 +581,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::block;
-    use super::super::contexts::N_POSITIONS;
     use super::super::models::{Method, RowModel, id};
+    use super::super::noise;
     use super::*;
 
     #[test]
@@ -569,6 +642,8 @@ mod tests {
                 let rank = seen.rank(number);
                 prop_assert_eq!(seen.number(rank), number);
                 prop_assert!(seen.context() < N_POSITIONS);
+                let of_numbers = seen.context_of_numbers();
+                prop_assert!(Some(of_numbers) < Contexts::OfNumbers.first_of_ties());
                 // The neighbouring ranks are those of other numbers.
                 for other in [rank.wrapping_sub(1), rank.wrapping_add(1)] {
                     prop_assert_eq!(seen.rank(seen.number(other)), other);
@@ -580,26 +655,59 @@ mod tests {
         }
     }
 
+    /// Rows of multiples of a step, sorted row after row.
+    fn payload_of_steps(step: Step, contexts: Contexts, matrix: Rows<'_>) -> Vec<u8> {
+        let sorted = BlockSorted {
+            values: Values::Steps(step),
+            scan: Scan::ByRow,
+            contexts,
+        };
+        let method = Method {
+            model: RowModel::BlockSorted(sorted).alone(),
+            coder: Coder::Huffman,
+            n_streams: 1,
+        };
+        let mut is_exact = vec![false; matrix.n_rows()];
+        block::encode(method, matrix, None, &mut is_exact, 1).bytes
+    }
+
+    #[test]
+    fn contexts_of_numbers_save_bytes_where_rows_are_flat_at_the_top() {
+        const N_CLASSES: usize = 100;
+        const N_ROWS: usize = 800;
+        let random = |i: usize| f64::from(noise(i)) / (1u64 << 32) as f64;
+        let bell = |row: usize, class: usize| {
+            let centre = N_CLASSES as f64 * random(row);
+            let width = 3.0 + 6.0 * random(N_ROWS + row);
+            0.4 / width * (-0.5 * ((class as f64 - centre) / width).powi(2)).exp()
+        };
+        let values = (0..N_ROWS * N_CLASSES).map(|i| bell(i / N_CLASSES, i % N_CLASSES) as f32);
+        let values: Vec<f32> = values.collect();
+        let matrix = Rows::new(N_CLASSES, &values);
+        let step = Step::new(1.0 / 510.0, 1.0).unwrap();
+        let [of_ranks, of_numbers] = [Contexts::OfRanks, Contexts::OfNumbers]
+            .map(|contexts| payload_of_steps(step, contexts, matrix).len() as f64);
+        assert!(of_numbers < 0.95 * of_ranks, "{of_numbers} {of_ranks}");
+    }
+
     #[test]
     fn levels_of_roots_are_limited() {
         let step = Step::from_bits(1.0f64.to_bits()).unwrap();
-        for (level, is_one) in [(1 << 21, true), ((1 << 21) + 1, false), (-1, false)] {
-            let sorted = BlockSorted {
-                values: Values::Steps(step),
-                scan: Scan::ByRow,
-            };
-            let method = Method {
-                model: RowModel::BlockSorted(sorted).alone(),
-                coder: Coder::Huffman,
-                n_streams: 1,
-            };
+        let levels = [(1 << 21, true), ((1 << 21) + 1, false), (-1, false)];
+        let of_contexts = [
+            (Contexts::OfRanks, id::SORTED_ROOTS),
+            (Contexts::OfNumbers, id::SORTED_ROOTS_BY_NUMBERS),
+        ];
+        for ((level, is_one), (contexts, of_roots)) in levels
+            .into_iter()
+            .flat_map(|level| of_contexts.map(|contexts| (level, contexts)))
+        {
             let values = [level as f32];
-            let matrix = Rows::new(1, &values);
-            let payload = block::encode(method, matrix, None, &mut [false], 1).bytes;
+            let payload = payload_of_steps(step, contexts, Rows::new(1, &values));
             let decoded = block::decode(&payload, 1, 1, 1).unwrap();
             assert_eq!(decoded.values(), values);
             // The same numbers as levels, without the number of the model and the step.
-            let of_roots = [&[id::SORTED_ROOTS as u8], &payload[1 + 8..]].concat();
+            let of_roots = [&[of_roots as u8], &payload[1 + 8..]].concat();
             assert_eq!(block::decode(&of_roots, 1, 1, 1).is_ok(), is_one, "{level}");
         }
     }

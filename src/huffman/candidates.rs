@@ -268,7 +268,12 @@ fn exact_models(matrix: Rows<'_>, search: Search) -> Vec<RowModel> {
 
 /// The block-sorted models of such values: of both scans, or of the one chosen.
 fn block_sorted(values: Values, search: Search) -> Vec<RowModel> {
-    let all = Scan::ALL.map(|scan| BlockSorted { values, scan });
+    let contexts = values.contexts();
+    let all = Scan::ALL.map(|scan| BlockSorted {
+        values,
+        scan,
+        contexts,
+    });
     let wanted = all.into_iter().filter(|sorted| match search {
         Search::Small | Search::Large => true,
         Search::Like(model) => match model.rows {

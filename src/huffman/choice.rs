@@ -403,7 +403,7 @@ fn sorted_that_may_pay(
     // All sort the same values; only the scan differs.
     let mut numbers = None;
     let may_pay = |model: &Model| match model.rows {
-        RowModel::BlockSorted(BlockSorted { values, scan }) => {
+        RowModel::BlockSorted(BlockSorted { values, scan, .. }) => {
             let numbers =
                 numbers.get_or_insert_with(|| values.quantize(matrix, &mut is_exact.to_vec()));
             let scanned = scan.of_rows(numbers, matrix.n_classes());
@@ -509,7 +509,7 @@ mod tests {
                 let choice = is_large(matrix.view()).then(|| choose(matrix.view(), None, &promise));
                 let mut is_exact = vec![false; n_rows];
                 let payload = encode(matrix.view(), None, &mut is_exact, &promise, choice).bytes;
-                (payload.len(), FirstByte::of(&payload).id() >= id::AFTER)
+                (payload.len(), id::is_after(FirstByte::of(&payload).id()))
             };
             let (mixed, is_mixed_after) = n_bytes(&|i| noise(i) as usize % 100);
             let (sorted, is_sorted_after) = n_bytes(&|i| i * 100 / n_rows);

@@ -11,7 +11,7 @@ use super::promise::Promise;
 /// The first bytes of every frame. The first of them is no ASCII, so no text file begins like this.
 pub const MAGIC: [u8; 4] = [0x89, b'H', b'U', b'F'];
 /// The format version written, and the newest one read.
-pub const VERSION: u8 = 12;
+pub const VERSION: u8 = 13;
 /// The first versions: of frames that name a reference, and of those that name none.
 /// [`first_version`](super::block::first_version) says which later one brought which way of coding a block.
 const VERSION_BESIDE: u8 = 2;

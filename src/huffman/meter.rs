@@ -22,7 +22,7 @@ pub enum Part {
     /// Levels, or numbers: those in contexts; distances, misses and levels of ranked rows; plain numbers.
     #[default]
     Levels,
-    /// The order of the first classes.
+    /// The order of the first classes, but for numbers in contexts, by which block-sorted rows tell the top class.
     Order,
     /// Exact rows, and the marks by which predicted, plain and block-sorted rows are exact or not.
     ExactRows,

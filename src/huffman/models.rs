@@ -2,7 +2,7 @@
 
 use super::beside::{self, Caution, EarlierRows};
 use super::bitstream::{BitReader, BitWriter, Coder};
-use super::block_sorted::{self, BlockSorted, Scan, Values};
+use super::block_sorted::{self, BlockSorted, Contexts, Scan, Values};
 use super::codebook::{read_gamma, write_gamma};
 use super::expected::Levels;
 use super::minifloat::Minifloat;
@@ -200,11 +200,16 @@ impl RowModel {
             Self::Tabled(By::Class) => id::BY_CLASS,
             Self::Tabled(By::PreviousValue) => id::BY_PREVIOUS_VALUE,
             Self::Tabled(By::PreviousRow) => id::BY_PREVIOUS_ROW,
-            Self::BlockSorted(sorted) => match sorted.values {
-                Values::Steps(_) => id::SORTED_STEPS,
-                Values::Bits(of) if of.is_f32() => id::SORTED_BITS,
-                Values::Bits(_) => id::SORTED_MINIFLOATS,
-                Values::Roots { .. } => id::SORTED_ROOTS,
+            Self::BlockSorted(BlockSorted {
+                values, contexts, ..
+            }) => match (values, contexts) {
+                (Values::Steps(_), Contexts::OfRanks) => id::SORTED_STEPS,
+                (Values::Steps(_), Contexts::OfNumbers) => id::SORTED_STEPS_BY_NUMBERS,
+                (Values::Roots { .. }, Contexts::OfRanks) => id::SORTED_ROOTS,
+                (Values::Roots { .. }, Contexts::OfNumbers) => id::SORTED_ROOTS_BY_NUMBERS,
+                (Values::Bits(_), Contexts::OfNumbers) => unreachable!("no such model"),
+                (Values::Bits(of), _) if of.is_f32() => id::SORTED_BITS,
+                (Values::Bits(_), _) => id::SORTED_MINIFLOATS,
             },
         }
     }
@@ -298,15 +303,23 @@ impl RowModel {
             id::FINE => Self::Expected(Levels::Uniform(uniform(reader)?.with_fine_tokens())),
             id::ROOTS => of_roots(Roots::of_steps(reader.read(2)?)),
             id::LINEAR_ROOTS => of_roots(Roots::of_steps(reader.read(2)?).linear()),
-            id::SORTED_STEPS..=id::SORTED_MINIFLOATS => {
-                let values = match id {
+            id if id::is_sorted(id) => {
+                let (of_values, contexts) = match id {
+                    id::SORTED_STEPS_BY_NUMBERS => (id::SORTED_STEPS, Contexts::OfNumbers),
+                    id::SORTED_ROOTS_BY_NUMBERS => (id::SORTED_ROOTS, Contexts::OfNumbers),
+                    _ => (id, Contexts::OfRanks),
+                };
+                let values = match of_values {
                     id::SORTED_STEPS => Values::Steps(read_step(reader)?),
                     id::SORTED_BITS => Values::Bits(Minifloat::F32),
                     id::SORTED_ROOTS => Values::ROOTS,
                     _ => Values::Bits(read_minifloat(reader)?),
                 };
-                let scan = Scan::ALL[reader.read(1)? as usize];
-                Self::BlockSorted(BlockSorted { values, scan })
+                Self::BlockSorted(BlockSorted {
+                    values,
+                    scan: Scan::ALL[reader.read(1)? as usize],
+                    contexts,
+                })
             }
             _ => return Err(Error::Corrupt(UNKNOWN_MODEL)),
         })
@@ -351,7 +364,7 @@ impl Model {
 
     /// Reads the parameters of the model of this number.
     fn read_from(id: u32, reader: &mut BitReader) -> Result<Self, Error> {
-        let (base, is_after) = (id::base(id), id >= id::AFTER);
+        let (base, is_after) = (id::base(id), id::is_after(id));
         let of_rows = match base {
             id::EXPECTED_BESIDE => id::EXPECTED,
             id::ROOTS_BESIDE if is_after => id::ROOTS,
@@ -423,6 +436,10 @@ pub(super) mod id {
     pub const SORTED_MINIFLOATS: u32 = 31;
     /// Added to the number of a model below [`EARLIER`]: its rows are coded given the previous row.
     pub const AFTER: u32 = 32;
+    /// The model of [`SORTED_STEPS`] but for what numbers are coded given, at a number that [`AFTER`] leaves free.
+    pub const SORTED_STEPS_BY_NUMBERS: u32 = 45;
+    /// The same of [`SORTED_ROOTS`].
+    pub const SORTED_ROOTS_BY_NUMBERS: u32 = 46;
     /// The number of [`EXPECTED_BESIDE`] given earlier rows; those of the next four follow.
     pub const EARLIER: u32 = 59;
 
@@ -430,8 +447,22 @@ pub(super) mod id {
     pub const fn base(id: u32) -> u32 {
         match id {
             EARLIER.. => id - EARLIER + EXPECTED_BESIDE,
+            SORTED_STEPS_BY_NUMBERS | SORTED_ROOTS_BY_NUMBERS => id,
             _ => id % AFTER,
         }
+    }
+
+    /// Whether rows are block-sorted.
+    pub const fn is_sorted(id: u32) -> bool {
+        matches!(
+            id,
+            SORTED_STEPS..=SORTED_MINIFLOATS | SORTED_STEPS_BY_NUMBERS | SORTED_ROOTS_BY_NUMBERS
+        )
+    }
+
+    /// Whether the model of this number is conditioned on rows before.
+    pub const fn is_after(id: u32) -> bool {
+        base(id) != id
     }
 }
 
@@ -487,8 +518,8 @@ impl FirstByte {
     pub fn first_version(self) -> u8 {
         let of_model = match self.id() {
             id::EARLIER.. => 12,
-            id::AFTER.. => 9,
-            id => MODELS[id as usize].first_version,
+            id if id::is_after(id) => 9,
+            id => info(id).first_version,
         };
         let of_coding = match self.id() {
             id::EXPECTED | id::EXPECTED_HALVING if self.n_streams() > 1 => 4,
@@ -505,7 +536,7 @@ impl FirstByte {
 
     /// Whether the model codes rows given those of a reference.
     pub fn needs_reference(self) -> bool {
-        self.id() < id::AFTER && is_beside(self.id())
+        !id::is_after(self.id()) && is_beside(self.id())
     }
 
     /// Whether the model codes all rows bit for bit.
@@ -539,7 +570,7 @@ impl FirstByte {
                     };
                     of_before + 2 * of_rows + Columns::new(n_classes).n_bytes()
                 }
-                id::SORTED_STEPS..=id::SORTED_MINIFLOATS => {
+                id if id::is_sorted(id) => {
                     block_sorted::N_WORKING_BYTES * (n_rows * n_classes) as u64
                 }
                 _ => 0,
@@ -552,10 +583,10 @@ impl FirstByte {
         let mut name = info.name.to_owned();
         match id {
             id::EARLIER.. => name = name.replace("a reference", "earlier rows"),
-            id::AFTER.. if info.has(BESIDE) => name = name.replace("a reference", "the row before"),
-            id::AFTER.. if info.has(AFTER) => name += ", after the row before",
-            id::AFTER.. => return None,
-            _ => (),
+            _ if !id::is_after(id) => (),
+            _ if info.has(BESIDE) => name = name.replace("a reference", "the row before"),
+            _ if info.has(AFTER) => name += ", after the row before",
+            _ => return None,
         }
         let coder = match self.coder() {
             Coder::Huffman => "",
@@ -641,6 +672,12 @@ const MODELS: [ModelInfo; id::AFTER as usize] = [
     ModelInfo::new("block-sorted, minifloats", 11, OF_BITS),
 ];
 
+/// The models [`id::SORTED_STEPS_BY_NUMBERS`] and [`id::SORTED_ROOTS_BY_NUMBERS`].
+const BY_NUMBERS: [ModelInfo; 2] = [
+    ModelInfo::new("block-sorted, steps, by numbers", 13, 0),
+    ModelInfo::new("block-sorted, root, by numbers", 13, 0),
+];
+
 impl ModelInfo {
     const fn new(name: &'static str, first_version: u8, properties: u8) -> Self {
         Self {
@@ -657,7 +694,11 @@ impl ModelInfo {
 
 /// What is known of a model, or of the one that its rows are those of.
 fn info(id: u32) -> &'static ModelInfo {
-    &MODELS[id::base(id) as usize]
+    match id {
+        id::SORTED_STEPS_BY_NUMBERS => &BY_NUMBERS[0],
+        id::SORTED_ROOTS_BY_NUMBERS => &BY_NUMBERS[1],
+        _ => &MODELS[id::base(id) as usize],
+    }
 }
 
 fn write_step(writer: &mut BitWriter, step: Step) {

@@ -2,11 +2,13 @@
 //!
 //! Quantizing keeps the order of values but can make them equal. Encoder and decoder walk down the classes from the
 //! largest; where several share a level, a symbol says which of them is next, by its position among them, and the
-//! decoded values are set apart by units in the last place.
+//! decoded values are set apart by units in the last place. Of the top class, a number in a context may say it in place
+//! of a symbol.
 
 use super::Corrupt;
 use super::bitstream::BitReader;
 use super::coded::Tables;
+use super::contexts::{self, ContextDecoder, Sequence, Stream};
 use super::meter::Watch;
 use super::ranks::Ranks;
 use super::symbols::Symbol;
@@ -29,6 +31,31 @@ struct Alphabets {
 impl Alphabets {
     fn at(self, position: usize) -> usize {
         self.first + position.min(N_POSITIONS) - usize::from(self.knows_top)
+    }
+
+    /// The symbol that says which of the classes of a tie is next.
+    fn symbol(self, tie: Tie, chosen: u32) -> Symbol {
+        Symbol::with_extra(self.at(tie.position), LEVELS.split(chosen))
+    }
+}
+
+/// Two or more classes of the same level, of which the next one of the order is told. There always is one: no level
+/// and no decoded value is NaN.
+#[derive(Debug, Clone, Copy)]
+struct Tie {
+    /// The position of the next one in the order.
+    position: usize,
+    n_tied: usize,
+}
+
+impl Tie {
+    /// The context of the top class, by the number of classes that share its level, given the context of two of them;
+    /// `None` for later positions, or where there is no such context. Format-stable.
+    fn context(self, first: Option<usize>) -> Option<usize> {
+        match self.position {
+            0 => Some(first? + self.n_tied.min(contexts::N_POSITIONS + 1) - 2),
+            _ => None,
+        }
     }
 }
 
@@ -171,10 +198,41 @@ impl Order {
         top: Option<usize>,
         mut push: impl FnMut(Symbol),
     ) {
+        let alphabets = self.alphabets;
+        self.choose(values, levels, top, |tie, chosen| {
+            push(alphabets.symbol(tie, chosen));
+        });
+    }
+
+    /// Codes the order of a row as [`encode`](Self::encode) does, the top class in the context of how many share its
+    /// level if there is a `first_context`: that of two.
+    pub fn encode_in_contexts<T: PartialOrd + Copy>(
+        &mut self,
+        values: &[f32],
+        levels: &[T],
+        first_context: Option<usize>,
+        sequence: &mut Sequence,
+    ) {
+        let alphabets = self.alphabets;
+        self.choose(values, levels, None, |tie, chosen| {
+            match tie.context(first_context) {
+                Some(context) => sequence.push_number(context, chosen),
+                None => sequence.push(alphabets.symbol(tie, chosen)),
+            }
+        });
+    }
+
+    /// Walks down a row whose values are known; `tell` gets each tie, and the class chosen by its position.
+    fn choose<T: PartialOrd + Copy>(
+        &mut self,
+        values: &[f32],
+        levels: &[T],
+        top: Option<usize>,
+        mut tell: impl FnMut(Tie, u32),
+    ) {
         if self.alphabets.knows_top && self.keep_top == 1 {
             return;
         }
-        let alphabets = self.alphabets;
         self.walk(levels, top, |position, candidates| {
             // Of equal values the first class, as NumPy has it.
             let mut chosen = 0;
@@ -184,10 +242,8 @@ impl Order {
                     chosen = index;
                 }
             }
-            push(Symbol::with_extra(
-                alphabets.at(position),
-                LEVELS.split(chosen as u32),
-            ));
+            let n_tied = candidates.len();
+            tell(Tie { position, n_tied }, chosen as u32);
             Ok(chosen)
         })
         .expect("choosing does not fail");
@@ -205,9 +261,43 @@ impl Order {
         reader: &mut BitReader,
     ) -> Result<(), Corrupt> {
         let alphabets = self.alphabets;
+        self.read(values, top, |tie| {
+            tables.number(alphabets.at(tie.position), reader)
+        })
+    }
+
+    /// Reads the order of a row as [`decode`](Self::decode) does, the top class in the context of how many share its
+    /// value if there is a `first_context`: that of two.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_in_contexts(
+        &mut self,
+        values: &mut [f32],
+        first_context: Option<usize>,
+        contexts: &ContextDecoder,
+        tables: &Tables<impl Watch>,
+        stream: &mut Stream,
+    ) -> Result<(), Corrupt> {
+        let alphabets = self.alphabets;
+        self.read(values, None, |tie| match tie.context(first_context) {
+            Some(context) => contexts.number(context, tables, stream),
+            None => tables.number(alphabets.at(tie.position), &mut stream.reader),
+        })
+    }
+
+    /// Walks down a row that has been decoded to `values`, and sets its first classes apart; `next` says which class of
+    /// a tie comes next.
+    fn read(
+        &mut self,
+        values: &mut [f32],
+        top: Option<usize>,
+        mut next: impl FnMut(Tie) -> Result<u32, Corrupt>,
+    ) -> Result<(), Corrupt> {
         self.walk(values, top, |position, candidates| {
-            let chosen = tables.number(alphabets.at(position), reader)? as usize;
-            match chosen < candidates.len() {
+            let n_tied = candidates.len();
+            let chosen = next(Tie { position, n_tied })? as usize;
+            match chosen < n_tied {
                 true => Ok(chosen),
                 false => Err(Corrupt("the order of a row's classes does not exist")),
             }
@@ -271,6 +361,20 @@ mod tests {
         assert_eq!(first_classes(&row, 1), [1]);
         assert_eq!(first_classes(&row, 5), [1, 3, 5, 0, 2]);
         assert_eq!(first_classes(&row, 9), [1, 3, 5, 0, 2, 4]);
+    }
+
+    #[test]
+    fn ties_of_the_top_class_have_contexts() {
+        let context = |position, n_tied| Tie { position, n_tied }.context(Some(288));
+        for (n_tied, expected) in [(2, 288), (96, 382), (97, 383), (98, 383), (1 << 20, 383)] {
+            assert_eq!(context(0, n_tied), Some(expected));
+            assert_eq!(context(1, n_tied), None);
+        }
+        let tie = Tie {
+            position: 0,
+            n_tied: 2,
+        };
+        assert_eq!(tie.context(None), None);
     }
 
     #[test]

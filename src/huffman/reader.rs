@@ -548,7 +548,7 @@ mod tests {
         let message = read_all(&newer).unwrap_err().to_string();
         assert_eq!(
             message,
-            "format version 13 is newer than this pc supports (12); upgrade pc"
+            "format version 14 is newer than this pc supports (13); upgrade pc"
         );
     }
 

@@ -161,10 +161,10 @@ fn damaged_truncated_and_foreign_files_are_named() {
         "write the file again",
     );
     let mut newer = good.clone();
-    newer[4] = 13;
+    newer[4] = 14;
     fails(
         &newer,
-        "format version 13 is newer than this pc supports (12); upgrade pc",
+        "format version 14 is newer than this pc supports (13); upgrade pc",
         "",
     );
     fails(

@@ -211,7 +211,7 @@ fn files_that_cannot_be_inspected_are_named() {
     folder.fails("inspect nowhere", "nowhere: no such file or folder", "");
     folder.fails("inspect .", ".: a folder", "expected a file");
     let said = folder.run("inspect x.npy good.huff nowhere", 1);
-    assert!(said.stdout.starts_with("good.huff: .huff version 12"));
+    assert!(said.stdout.starts_with("good.huff: .huff version 13"));
     assert!(said.stderr.starts_with("warning: x.npy: not a .huff file"));
     assert!(
         said.stderr

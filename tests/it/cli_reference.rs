@@ -282,7 +282,7 @@ fn what_rows_are_told_against_is_inspected() {
     let folder = folder();
     let hash = sha256(&folder, "old.huff");
     let said = folder.run("inspect new.huff", 0).stdout;
-    assert!(said.starts_with("new.huff: .huff version 12, "), "{said}");
+    assert!(said.starts_with("new.huff: .huff version 13, "), "{said}");
     let line = format!("  reference      {hash}, 500 rows\n");
     assert!(said.contains(&line), "{said}");
     assert!(
@@ -297,7 +297,7 @@ fn what_rows_are_told_against_is_inspected() {
     assert_eq!(json("new.huff")["references"], references);
     let old = json("old.huff");
     assert_eq!(old["references"], serde_json::json!([]));
-    assert_eq!(old["version"], 12);
+    assert_eq!(old["version"], 13);
     folder.fails(
         "inspect --entropy new.huff",
         "new.huff: its rows are compressed against a reference (SHA-256 ",

@@ -49,7 +49,7 @@ impl Fields {
         let block = 4 + 1 + 1 + n_abbreviated + 4;
         let n_payload = usize::from(bytes[block + 2]);
         let mut fields = Self {
-            version: 12,
+            version: 13,
             n_json: None,
             json,
             abbreviated: Some(bytes[6..6 + n_abbreviated].to_vec()),
@@ -192,7 +192,8 @@ fn what_a_version_brought_is_refused_in_those_before() {
     }
     // Several bitstreams of expected rows are news to version 3; tables and shares to version 4; minifloats and
     // spheres to version 5; steps of finenesses to version 6; repeated rows to version 7; rows after the row before to
-    // version 8; block-sorted ones to version 10; rows beside earlier ones to version 11.
+    // version 8; block-sorted ones to version 10; rows beside earlier ones to version 11; block-sorted ones by numbers to
+    // version 12.
     let of_tables_and_shares = [13, 14, 15, 0x8D, 0x8E, 0x8F, 16, 0x50, 0x90, 0xD0];
     let of_version_6 = [
         17, 18, 19, 0x51, 0x92, 0xD3, 20, 21, 0x94, 0x95, 22, 0xD6, 23, 0x57, 24, 0x98,
@@ -209,6 +210,7 @@ fn what_a_version_brought_is_refused_in_those_before() {
         (8, &of_version_9),
         (10, &[28, 29, 30, 31, 0x9C, 0x9E]),
         (11, &[59, 60, 61, 62, 63, 0xBB, 0xBF]),
+        (12, &[45, 46, 0xAD, 0xAE]),
     ] {
         for &first_byte in first_bytes {
             let of = |version: u8| {
