@@ -11,7 +11,7 @@ use super::candidates::{Search, candidates, candidates_beside};
 use super::coded::Payload;
 use super::minifloat::Minifloat;
 use super::models::{Given, Method, Model, RowModel};
-use super::promise::{Bound, Promise};
+use super::promise::{Bound, Kind, Promise};
 use super::repeats::Repeats;
 use super::row_order;
 use super::tabled::Table;
@@ -31,6 +31,17 @@ struct Pick {
     model: Model,
     coder: Coder,
     bytes_a_value: f64,
+}
+
+impl Choice {
+    /// Whether all rows are coded as ranked ones, of which those with values that are not fit for the promise get marked:
+    /// only where rows are marked need values be [checked](Promise::check), and only then.
+    pub fn marks_unfit_rows(&self, promise: &Promise) -> bool {
+        self.of_distinct.is_none()
+            && is_ranked(self.of_all.model)
+            && promise.kind == Kind::Probabilities
+            && matches!(promise.bound, Bound::MaxError(_))
+    }
 }
 
 impl Pick {
@@ -133,8 +144,8 @@ pub fn is_large(rows: Rows<'_>) -> bool {
 /// of a reference if there is one. Uses `choice`, or else what takes the fewest bytes. Rows that cannot be coded
 /// otherwise get marked.
 ///
-/// The values must have been [checked](Promise::check), and whether the promise is kept must be
-/// [measured](Promise::measure).
+/// The values must have been [checked](Promise::check) unless the choice [marks](Choice::marks_unfit_rows) those that are
+/// not fit, and whether the promise is kept must be [measured](Promise::measure).
 pub fn encode(
     matrix: Rows<'_>,
     reference: Option<Rows<'_>>,

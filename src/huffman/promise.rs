@@ -282,6 +282,14 @@ impl Promise {
     }
 }
 
+/// Whether all values are from 0 to 1.
+#[inline(always)]
+pub(super) fn are_probabilities(row: &[f32]) -> bool {
+    // The bits of these are integers in the same order; those of all others, but of -0, are larger.
+    let largest = row.iter().fold(0, |largest, p| p.to_bits().max(largest));
+    largest <= 1.0f32.to_bits() || row.iter().all(|p| (0.0..=1.0).contains(p))
+}
+
 /// The position of the first value that is not fit.
 fn first_unfit(values: &[f32], is_fit: impl Fn(&f32) -> bool + Sync) -> Option<usize> {
     /// Values that a thread takes at a time.
@@ -351,6 +359,20 @@ mod tests {
         assert_eq!(largest_error(&[0.5, 0.25], &[0.25, 0.25], 0.0), 0.25);
         assert_eq!(largest_error(&[0.5, 0.25], &[0.25, 0.25], 0.2), 0.25);
         assert!(largest_error(&[0.5, 0.25], &[0.25, 0.25], 0.3) <= 0.3);
+    }
+
+    #[test]
+    fn probabilities_are_told_by_their_bits() {
+        for fit in [0.0, -0.0, f32::from_bits(1), 0.5, 1.0] {
+            assert!(are_probabilities(&[0.25, fit, 0.75]), "{fit}");
+        }
+        for unfit in [1.0f32.next_up(), 2.0, -f32::from_bits(1), -1.0]
+            .into_iter()
+            .chain([f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN])
+        {
+            assert!(!are_probabilities(&[0.25, unfit, 0.75]), "{unfit}");
+        }
+        assert!(are_probabilities(&[]));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::coded::{Coded, CodedRows, Tables};
 use super::contexts::{Sums, group_contexts};
 use super::meter::{Part, Watch};
 use super::order::Order;
+use super::promise::are_probabilities;
 use super::quantizer::Uniform;
 use super::ranks::Ranks;
 use super::symbols::{Symbol, TopClasses};
@@ -271,8 +272,8 @@ struct Block {
 }
 
 impl Block {
-    /// Quantizes the rows of `matrix` that are not marked. Rows whose levels have a sum far from that of probabilities,
-    /// so that their miss is no number of [`LEVELS`], get marked.
+    /// Quantizes the rows of `matrix` that are not marked. Rows with values that are no probabilities get marked, and
+    /// those whose levels have a sum far from that of probabilities, so that their miss is no number of [`LEVELS`].
     #[inline(always)]
     fn new(matrix: Rows<'_>, is_exact: &mut [bool], quantizer: Uniform) -> Self {
         let mut ranks = Ranks::new(matrix.n_classes());
@@ -284,6 +285,11 @@ impl Block {
         let mut of_row: Vec<(u32, u32, usize)> = Vec::new();
         for (row, is_exact) in matrix.rows().zip(is_exact) {
             if *is_exact {
+                rows.push(None);
+                continue;
+            }
+            if !are_probabilities(row) {
+                *is_exact = true;
                 rows.push(None);
                 continue;
             }

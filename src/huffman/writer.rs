@@ -281,9 +281,17 @@ impl<W: Write> FrameWriter<W> {
             let blocks: Vec<Result<EncodedBlock, Error>> = blocks
                 .into_par_iter()
                 .map(|(first_row, rows, originals, known, choice)| {
-                    // Only now, so that the rows are read from memory once.
-                    promise.check(rows, first_row)?;
-                    encode(rows, originals, known, &promise, choice)
+                    // Only now, so that the rows are read from memory once; ranked rows not even twice.
+                    let marks_unfit_rows =
+                        choice.is_some_and(|choice| choice.marks_unfit_rows(&promise));
+                    if !marks_unfit_rows {
+                        promise.check(rows, first_row)?;
+                    }
+                    let block = encode(rows, originals, known, &promise, choice)?;
+                    if marks_unfit_rows && block.figures.n_exact_rows > 0 {
+                        promise.check(rows, first_row)?;
+                    }
+                    Ok(block)
                 })
                 .collect();
             for block in blocks {
@@ -489,6 +497,51 @@ mod tests {
         let (first, second) = (62 * block, 64 * block);
         let of_many = matrix(65 * block, &[first, second]);
         assert_eq!(write(&mut writer, &of_many), Some(10 + first));
+    }
+
+    #[test]
+    fn values_that_are_not_fit_are_found_among_ranked_rows() {
+        const N_CLASSES: usize = 100;
+        let block = rows_per_block(N_CLASSES);
+        let n_rows = 2 * block + 1000;
+        // Nearly certain rows.
+        let mut values = vec![0.0; n_rows * N_CLASSES];
+        for (row, values) in values.chunks_exact_mut(N_CLASSES).enumerate() {
+            let [top, other] = [row, n_rows + row].map(|i| noise(i) as usize % N_CLASSES);
+            values[other] = 0.01;
+            values[top] = 0.99;
+        }
+        let promise = Promise::new(Kind::Probabilities, Bound::MaxError(0.002));
+        let write = |values: &[f32]| {
+            let header = FrameHeader::new(N_CLASSES, promise).unwrap();
+            let mut writer = FrameWriter::new(Vec::new(), header).unwrap();
+            writer.write(&PredictionMatrix::new(N_CLASSES, values.to_vec()))?;
+            assert!(writer.choice.unwrap().marks_unfit_rows(&promise));
+            writer.finish()
+        };
+        let unfit = [f32::NAN, f32::INFINITY, -1e-9, 1.0f32.next_up(), 1.001];
+        for (value, row) in unfit.into_iter().zip((0..).map(|i| 7 + i * block / 2)) {
+            let mut values = values.clone();
+            values[row * N_CLASSES + 42] = value;
+            values[(n_rows - 1) * N_CLASSES] = f32::NAN;
+            match write(&values) {
+                Err(Error::NotAProbability {
+                    row: named,
+                    class: 42,
+                    value: found,
+                }) => {
+                    assert_eq!(named, row as u64);
+                    assert_eq!(found.to_bits(), value.to_bits());
+                }
+                other => panic!("{value}: {:?}", other.err()),
+            }
+        }
+        // A sum that no row of probabilities has is no error, nor is -0.
+        values[..N_CLASSES].fill(1.0);
+        values[block * N_CLASSES + 3] = -0.0;
+        let (_, summary, _) = write(&values).unwrap();
+        assert_eq!(summary.n_rows, n_rows as u64);
+        assert!(summary.figures.largest_error <= 0.002);
     }
 
     #[test]
