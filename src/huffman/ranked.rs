@@ -284,11 +284,7 @@ impl Block {
         // (level, rank, class)
         let mut of_row: Vec<(u32, u32, usize)> = Vec::new();
         for (row, is_exact) in matrix.rows().zip(is_exact) {
-            if *is_exact {
-                rows.push(None);
-                continue;
-            }
-            if !are_probabilities(row) {
+            if *is_exact || !are_probabilities(row) {
                 *is_exact = true;
                 rows.push(None);
                 continue;

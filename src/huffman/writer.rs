@@ -281,7 +281,8 @@ impl<W: Write> FrameWriter<W> {
             let blocks: Vec<Result<EncodedBlock, Error>> = blocks
                 .into_par_iter()
                 .map(|(first_row, rows, originals, known, choice)| {
-                    // Only now, so that the rows are read from memory once; ranked rows not even twice.
+                    // Only now, so that the rows come from memory once. Ranked rows are checked as they are quantized:
+                    // here only where some got marked, for the error that names the first one.
                     let marks_unfit_rows =
                         choice.is_some_and(|choice| choice.marks_unfit_rows(&promise));
                     if !marks_unfit_rows {

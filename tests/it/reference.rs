@@ -89,7 +89,7 @@ struct Seen {
     /// Ranks of sorted numbers, at most 3, and their contexts.
     sorted_ranks: BTreeSet<u32>,
     sorted_contexts: BTreeSet<usize>,
-    /// The same of models 45 and 46, and contexts of first classes.
+    /// Contexts of ranks in models 45 and 46, and those of first classes.
     contexts_by_numbers: BTreeSet<usize>,
     /// Of ranks above 2, how many of *b* and *c* had smaller distances.
     n_skipped: BTreeSet<usize>,
@@ -4047,7 +4047,7 @@ fn a_decoder_written_from_the_specification_reads_block_sorted_rows() {
     zeros_last[n_others..].fill(0.0);
     let zeros_last = PredictionMatrix::new(many.n_classes() * 5, zeros_last);
     check(&mut seen, &[(&zeros_last, of_values(Bound::Exact, 1))]);
-    // The same levels as integers, which come back exactly.
+    // Levels of bell curves as integers, which come back exactly.
     for levels in [255.0, 5000.0] {
         for bells in [&even, &bells(400, 50, 2, |z| 1.0 + z / 10.0)] {
             let integers = map(bells.clone(), |p| (p * levels).round());
